@@ -1,0 +1,113 @@
+//! The one clock. Everything that needs the time asks a [`Clock`], so that tests can drive it.
+
+#![allow(clippy::disallowed_types, reason = "the only place that reads the system's clocks")]
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// A point in monotonic time: the span since the clock was made. Never goes backwards, not even when a router
+/// without a battery-backed clock learns the date after boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Moment(Duration);
+
+impl Moment {
+    /// A moment `since_start` after the clock was made.
+    #[must_use]
+    pub const fn new(since_start: Duration) -> Self {
+        Self(since_start)
+    }
+
+    /// The span since the clock was made.
+    #[must_use]
+    pub const fn since_start(self) -> Duration {
+        self.0
+    }
+
+    /// The span from `earlier` to this moment, zero if `earlier` is later.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+
+    /// This moment plus `span`, saturating.
+    #[must_use]
+    pub fn plus(self, span: Duration) -> Self {
+        Self(self.0.saturating_add(span))
+    }
+}
+
+/// Source of monotonic and wall-clock time; cheap to clone, usable from every thread.
+#[derive(Debug, Clone)]
+pub struct Clock(Source);
+
+#[derive(Debug, Clone)]
+enum Source {
+    System(Instant),
+    Manual(Arc<Mutex<Manual>>),
+}
+
+#[derive(Debug)]
+struct Manual {
+    elapsed: Duration,
+    wall_ms: i64,
+}
+
+impl Clock {
+    /// The machine's clock; its first [`Moment`] is now.
+    #[must_use]
+    pub fn system() -> Self {
+        Self(Source::System(Instant::now()))
+    }
+
+    /// A clock that stands still until [`Clock::advance`] is called; its wall clock starts at `wall_ms` (Unix time in ms).
+    #[must_use]
+    pub fn manual(wall_ms: i64) -> Self {
+        Self(Source::Manual(Arc::new(Mutex::new(Manual { elapsed: Duration::ZERO, wall_ms }))))
+    }
+
+    /// Monotonic now.
+    #[must_use]
+    pub fn now(&self) -> Moment {
+        match &self.0 {
+            Source::System(start) => Moment(start.elapsed()),
+            Source::Manual(m) => Moment(m.lock().unwrap_or_else(PoisonError::into_inner).elapsed),
+        }
+    }
+
+    /// Unix time in milliseconds, as the machine believes it to be.
+    #[must_use]
+    pub fn wall_ms(&self) -> i64 {
+        match &self.0 {
+            Source::System(_) => {
+                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+            }
+            Source::Manual(m) => m.lock().unwrap_or_else(PoisonError::into_inner).wall_ms,
+        }
+    }
+
+    /// Moves a manual clock forward; does nothing to the system's.
+    pub fn advance(&self, span: Duration) {
+        if let Source::Manual(m) = &self.0 {
+            let mut m = m.lock().unwrap_or_else(PoisonError::into_inner);
+            m.elapsed = m.elapsed.saturating_add(span);
+            m.wall_ms = m.wall_ms.saturating_add(i64::try_from(span.as_millis()).unwrap_or(i64::MAX));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manual_clock_moves_only_when_told() {
+        let clock = Clock::manual(1_000);
+        let before = clock.now();
+        assert_eq!(clock.now(), before);
+        clock.advance(Duration::from_millis(250));
+        assert_eq!(clock.now().since(before), Duration::from_millis(250));
+        assert_eq!(before.since(clock.now()), Duration::ZERO);
+        assert_eq!(clock.wall_ms(), 1_250);
+    }
+}

@@ -1,0 +1,10 @@
+//! piboot: the library behind the agent and the command.
+//!
+//! Data flows one way: `dhcp`, `tftp` and `nfs` see the wire and emit [`events`]; `boot` makes boot sessions of them;
+//! `fleet`, `storage`, `image` and `config` hold what is known and wanted; `api` answers questions; `agent` wires it all.
+//! ARCHITECTURE.md is the map.
+
+pub mod clock;
+pub mod events;
+pub mod net;
+pub mod pi;

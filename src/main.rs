@@ -1,0 +1,3 @@
+//! The `piboot` program: `piboot serve` is the agent, every other subcommand its client.
+
+fn main() {}

@@ -1,0 +1,40 @@
+//! Who a Raspberry Pi is: MAC address, serial number, board revision, and what one packet told us of them.
+
+mod board;
+mod mac;
+mod serial;
+
+pub use board::{Board, Model, Revision};
+pub use mac::{Mac, ParseMacError};
+pub use serial::{ParseSerialError, Serial};
+
+use serde::Serialize;
+
+/// How we know that a packet came from a Raspberry Pi, strongest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Evidence {
+    /// DHCP option 97 starts with the FourCC `RPi…` (Pi 4, 5 and their relatives).
+    Guid,
+    /// The boot ROM's constant transaction id 0x26f30339 with vendor class PXEClient (Pi 2B v1.2, 3, CM3).
+    RomXid,
+    /// Option 97 is the serial four times over and agrees with the MAC address.
+    SerialGuid,
+    /// The MAC address lies in a block assigned to Raspberry Pi, nothing more.
+    Oui,
+}
+
+/// What one DHCP packet told about the Pi that sent it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Identity {
+    /// Hardware address of the sender.
+    pub mac: Mac,
+    /// Low 32 bits of the serial: the TFTP prefix. Absent from a 3B ROM's DISCOVER.
+    pub serial: Option<Serial>,
+    /// The board revision word, where the packet carries it (Pi 4 and later).
+    pub revision: Option<Revision>,
+    /// Model family when there is no revision word but the packet gives the family away.
+    pub model: Option<Model>,
+    /// Why we believe it is a Pi.
+    pub evidence: Evidence,
+}
