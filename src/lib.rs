@@ -5,6 +5,7 @@
 //! ARCHITECTURE.md is the map.
 
 pub mod clock;
+pub mod config;
 pub mod events;
 pub mod net;
 pub mod pi;

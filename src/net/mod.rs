@@ -3,6 +3,8 @@
 #![allow(unsafe_code, reason = "packet sockets and netlink need calls that no wrapper offers")]
 
 mod addresses;
+pub mod interface;
 pub mod neighbour;
+pub mod packet;
 
 pub use addresses::AddressBook;

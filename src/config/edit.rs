@@ -1,0 +1,144 @@
+//! Edits of a UCI text that leave every other byte alone: comments, order and the sections of others.
+
+use std::fmt::Write as _;
+
+use super::model::{Device, RootKind};
+use super::uci::{self, Section, quote};
+
+/// Why an edit was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum EditError {
+    /// The text to edit is not UCI.
+    #[error("the configuration cannot be edited: {0}")]
+    Syntax(#[from] uci::SyntaxError),
+    /// There is no such device section.
+    #[error("no device '{0}' is configured")]
+    NoDevice(String),
+    /// A section of that name holds something else.
+    #[error("piboot.{0} exists and is not a device")]
+    NotADevice(String),
+}
+
+/// Returns `text` with the section of `device` added, or replaced where it stands.
+///
+/// # Errors
+/// When `text` is no UCI or the name is taken by another kind of section.
+pub fn put_device(text: &str, device: &Device) -> Result<String, EditError> {
+    let block = device_block(device);
+    match find(text, &device.id)? {
+        Some(section) => {
+            Ok(format!("{}{}{}", &text[..section.span.start], block.trim_end(), &text[section.span.end..]))
+        }
+        None => {
+            let gap = match text {
+                "" => "",
+                _ if text.ends_with('\n') => "\n",
+                _ => "\n\n",
+            };
+            Ok(format!("{text}{gap}{block}"))
+        }
+    }
+}
+
+/// Returns `text` without the section of device `id`.
+///
+/// # Errors
+/// When `text` is no UCI or has no such device.
+pub fn remove_device(text: &str, id: &str) -> Result<String, EditError> {
+    let section = find(text, id)?.ok_or_else(|| EditError::NoDevice(id.to_owned()))?;
+    let (before, after) = (&text[..section.span.start], &text[section.span.end..]);
+    // The rest of the last line goes too, and the blank line that set the section off.
+    let after = after.find('\n').map_or("", |end| &after[end + 1..]);
+    let before = before.strip_suffix("\n\n").map_or(before, |_| &before[..before.len() - 1]);
+    Ok(format!("{before}{after}"))
+}
+
+fn find(text: &str, id: &str) -> Result<Option<Section>, EditError> {
+    let section = uci::parse(text)?.into_iter().find(|s| s.name.as_deref() == Some(id));
+    match section {
+        Some(section) if section.kind != "device" => Err(EditError::NotADevice(id.to_owned())),
+        found => Ok(found),
+    }
+}
+
+fn device_block(device: &Device) -> String {
+    let mut block = format!("config device {}\n", quote(&device.id));
+    let mut option = |keyword: &str, name: &str, value: &str| {
+        // Writing to a String cannot fail.
+        let _ = writeln!(block, "\t{keyword} {name} {}", quote(value));
+    };
+    if let Some(serial) = device.serial {
+        option("option", "serial", &serial.to_string());
+    }
+    if let Some(mac) = device.mac {
+        option("option", "mac", &mac.to_string());
+    }
+    option("option", "hostname", &device.hostname);
+    option("option", "image", &device.image);
+    if device.root != RootKind::Copy {
+        option("option", "root", root_word(device.root));
+    }
+    for key in &device.ssh_keys {
+        option("list", "ssh_key", key);
+    }
+    block
+}
+
+const fn root_word(root: RootKind) -> &'static str {
+    match root {
+        RootKind::Copy => "copy",
+        RootKind::Clone => "clone",
+        RootKind::Overlay => "overlay",
+        RootKind::Ephemeral => "ephemeral",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn device(id: &str) -> Device {
+        Device {
+            id: id.to_owned(),
+            serial: Some("38c128c0".parse().unwrap()),
+            mac: Some("dc:a6:32:79:26:df".parse().unwrap()),
+            hostname: "running-lion".to_owned(),
+            image: "lite".to_owned(),
+            root: RootKind::Copy,
+            ssh_keys: vec!["ssh-ed25519 AAAA it's me".to_owned()],
+        }
+    }
+
+    #[test]
+    fn what_is_put_is_read_back() {
+        let text = put_device("", &device("running_lion")).unwrap();
+        let (config, problems) = Config::from_sections(&uci::parse(&text).unwrap());
+        assert_eq!(problems, []);
+        assert_eq!(config.devices, [device("running_lion")]);
+    }
+
+    #[test]
+    fn adding_and_removing_leaves_the_file_as_it_was() {
+        for text in ["", "# mine\nconfig piboot 'main'\n\toption enabled '1' # on\n", "config piboot 'main'\n\n"] {
+            let with = put_device(text, &device("a")).unwrap();
+            let both = put_device(&with, &device("b")).unwrap();
+            assert_eq!(remove_device(&both, "b").unwrap(), with);
+            assert_eq!(remove_device(&with, "a").unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn replacing_touches_only_that_section() {
+        let text = "config device 'a'\n\toption image 'old'\n# b follows\nconfig device 'b'\n\toption image 'x'\n";
+        let changed = put_device(text, &device("a")).unwrap();
+        assert!(changed.ends_with("\n# b follows\nconfig device 'b'\n\toption image 'x'\n"), "{changed}");
+        assert!(changed.contains("option image 'lite'") && !changed.contains("'old'"));
+    }
+
+    #[test]
+    fn other_sections_are_not_devices() {
+        assert!(matches!(put_device("config piboot 'a'\n", &device("a")), Err(EditError::NotADevice(_))));
+        assert!(matches!(remove_device("", "a"), Err(EditError::NoDevice(_))));
+    }
+}

@@ -1,0 +1,36 @@
+//! What the admin wants: the typed model of `/etc/config/piboot` and the UCI text it is written in.
+//!
+//! Reading never fails as a whole over one wrong value: each is reported as a [`Problem`] by section and option,
+//! and the rest works on.
+
+mod edit;
+mod model;
+mod names;
+pub mod uci;
+
+pub use edit::{EditError, put_device, remove_device};
+pub use model::{Config, Device, DhcpMode, Main, Problem, RootKind, Severity, UnknownPolicy};
+pub use names::{NameError, check_device_id, check_hostname, check_image_name, device_id_from_hostname};
+
+use std::path::{Path, PathBuf};
+
+/// A configuration that could not be read at all.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file is not there or not readable.
+    #[error("cannot read {path}: {source}")]
+    Read { path: PathBuf, source: std::io::Error },
+    /// The text is not UCI.
+    #[error("{path}: {source}")]
+    Syntax { path: PathBuf, source: uci::SyntaxError },
+}
+
+/// Reads a UCI file and types it.
+///
+/// # Errors
+/// When the file cannot be read or is no UCI text; wrong values are [`Problem`]s instead.
+pub fn load(path: &Path) -> Result<(Config, Vec<Problem>), LoadError> {
+    let text = std::fs::read_to_string(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
+    let sections = uci::parse(&text).map_err(|source| LoadError::Syntax { path: path.to_owned(), source })?;
+    Ok(Config::from_sections(&sections))
+}

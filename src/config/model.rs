@@ -1,0 +1,448 @@
+//! The typed configuration.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::Serialize;
+
+use super::names::{check_device_id, check_hostname, check_image_name};
+use super::uci::{Section, Value};
+use crate::pi::{Mac, Serial};
+
+/// Everything in `/etc/config/piboot`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Config {
+    /// The section `piboot.main`.
+    pub main: Main,
+    /// One per enrolled Pi, in file order.
+    pub devices: Vec<Device>,
+}
+
+/// `config piboot 'main'`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Main {
+    /// Whether the agent serves at all.
+    pub enabled: bool,
+    /// Interfaces (UCI names or device names) on which Pis are served.
+    pub interfaces: Vec<String>,
+    /// Where images, roots and the database live.
+    pub data_dir: PathBuf,
+    /// Who gives the Pis their boot options.
+    pub dhcp: DhcpMode,
+    /// What to do with a Pi that nobody enrolled.
+    pub unknown: UnknownPolicy,
+    /// Image for `unknown 'enroll'`.
+    pub default_image: Option<String>,
+    /// Where a dnsmasq that is not OpenWrt's reads drop-in files (`conf-dir`).
+    pub dnsmasq_confdir: Option<PathBuf>,
+    /// Process id file of that dnsmasq, to have removed Pis forgotten at once.
+    pub dnsmasq_pidfile: PathBuf,
+    /// Whether creating, renaming and removing on a Pi's root waits for the disk.
+    pub sync: bool,
+}
+
+/// `config device 'ID'`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// Section name: names its directories, exports and DHCP sections.
+    pub id: String,
+    /// Low half of the serial, absent until a Pi 3B shows it.
+    pub serial: Option<Serial>,
+    /// Hardware address.
+    pub mac: Option<Mac>,
+    /// Host name of the booted system.
+    pub hostname: String,
+    /// Image its root was or will be made from.
+    pub image: String,
+    /// How the root comes to be.
+    pub root: RootKind,
+    /// Public keys for the first user.
+    pub ssh_keys: Vec<String>,
+}
+
+/// `option dhcp`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DhcpMode {
+    /// dnsmasq where it is configured, else nothing.
+    #[default]
+    Auto,
+    /// Boot options through dnsmasq.
+    Dnsmasq,
+    /// Built-in proxyDHCP.
+    Proxy,
+    /// Somebody else gives the boot options.
+    Off,
+}
+
+/// `option unknown`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UnknownPolicy {
+    /// List it.
+    #[default]
+    Ask,
+    /// Not even that.
+    Ignore,
+    /// Enrol it with the default image.
+    Enroll,
+}
+
+/// `option root`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RootKind {
+    /// Full copy of the image's root.
+    #[default]
+    Copy,
+    /// Reflink copy.
+    Clone,
+    /// Overlay over the image.
+    Overlay,
+    /// Shared and read-only, changes in the Pi's memory.
+    Ephemeral,
+}
+
+/// How bad a [`Problem`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Something works differently from what was written.
+    Error,
+    /// Nothing stops working.
+    Warning,
+}
+
+/// A value that was not taken, and what happens instead.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// How bad.
+    pub severity: Severity,
+    /// `piboot.SECTION.OPTION`
+    pub place: String,
+    /// Why, and what to write.
+    pub why: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.why)
+    }
+}
+
+impl Default for Main {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            interfaces: vec!["lan".to_owned()],
+            data_dir: PathBuf::from("/mnt/ssd/piboot"),
+            dhcp: DhcpMode::Auto,
+            unknown: UnknownPolicy::Ask,
+            default_image: None,
+            dnsmasq_confdir: None,
+            dnsmasq_pidfile: PathBuf::from("/run/dnsmasq/dnsmasq.pid"),
+            sync: false,
+        }
+    }
+}
+
+/// A word out of a fixed set, as `option dhcp` takes it.
+trait Choice: Sized + Copy + 'static {
+    const WORDS: &'static [(&'static str, Self)];
+}
+
+impl Choice for DhcpMode {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("auto", Self::Auto), ("dnsmasq", Self::Dnsmasq), ("proxy", Self::Proxy), ("off", Self::Off)];
+}
+
+impl Choice for UnknownPolicy {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("ask", Self::Ask), ("ignore", Self::Ignore), ("enroll", Self::Enroll)];
+}
+
+impl Choice for RootKind {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("copy", Self::Copy), ("clone", Self::Clone), ("overlay", Self::Overlay), ("ephemeral", Self::Ephemeral)];
+}
+
+impl Choice for bool {
+    // The words that OpenWrt's config_get_bool knows.
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("1", true),
+        ("0", false),
+        ("on", true),
+        ("off", false),
+        ("true", true),
+        ("false", false),
+        ("yes", true),
+        ("no", false),
+        ("enabled", true),
+        ("disabled", false),
+    ];
+}
+
+fn choice<T: Choice>(text: &str) -> Result<T, String> {
+    T::WORDS.iter().find(|(word, _)| *word == text).map(|(_, value)| *value).ok_or_else(|| {
+        let words: Vec<_> = T::WORDS.iter().map(|(word, _)| *word).collect();
+        format!("'{text}' is none of {}", words.join(", "))
+    })
+}
+
+/// Reads the options of one section and collects what is wrong with them.
+struct Fields<'a> {
+    section: &'a Section,
+    name: &'a str,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Fields<'_> {
+    fn problem(&mut self, severity: Severity, option: &str, why: String) {
+        let place = format!("piboot.{}.{option}", self.name);
+        self.problems.push(Problem { severity, place, why });
+    }
+
+    /// The value of `option` through `read`; an empty value counts as absent, a wrong one is reported.
+    fn one<T>(&mut self, option: &str, read: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+        let value = match self.section.get(option)? {
+            Value::One(value) if value.is_empty() => return None,
+            Value::One(value) => value,
+            Value::List(values) => {
+                let why = format!("is a list of {} values where one 'option' is meant", values.len());
+                self.problem(Severity::Error, option, why);
+                return None;
+            }
+        };
+        match read(value) {
+            Ok(value) => Some(value),
+            Err(why) => {
+                self.problem(Severity::Error, option, why);
+                None
+            }
+        }
+    }
+
+    fn warn_unknown(&mut self, known: &[&str]) {
+        let names: Vec<_> = self.section.options.iter().map(|o| o.name.clone()).collect();
+        for name in names.iter().filter(|name| !known.contains(&name.as_str())) {
+            self.problem(Severity::Warning, name, "is not an option of piboot; it is ignored".to_owned());
+        }
+    }
+}
+
+fn absolute_path(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    let climbs = path.components().any(|c| matches!(c, std::path::Component::ParentDir));
+    if path.is_absolute() && !climbs { Ok(path) } else { Err(format!("'{text}' is not an absolute path without '..'")) }
+}
+
+fn parsed<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|e: T::Err| e.to_string())
+}
+
+impl Config {
+    /// Types the sections of `/etc/config/piboot`. A wrong value of `main` falls back to its default, a device with a
+    /// wrong or missing identity is left out; each is reported.
+    #[must_use]
+    pub fn from_sections(sections: &[Section]) -> (Self, Vec<Problem>) {
+        let mut config = Self::default();
+        let mut problems = Vec::new();
+        for section in sections {
+            let name = section.name.as_deref().unwrap_or("(unnamed)");
+            let mut fields = Fields { section, name, problems: &mut problems };
+            match section.kind.as_str() {
+                "piboot" if name == "main" => config.main = read_main(&mut fields),
+                "device" => config.devices.extend(read_device(&mut fields, &config.devices)),
+                kind => {
+                    let why = format!("a section of type '{kind}' is not known here; it is ignored");
+                    let place = format!("piboot.{name}");
+                    problems.push(Problem { severity: Severity::Warning, place, why });
+                }
+            }
+        }
+        (config, problems)
+    }
+
+    /// The device with this id.
+    #[must_use]
+    pub fn device(&self, id: &str) -> Option<&Device> {
+        self.devices.iter().find(|d| d.id == id)
+    }
+}
+
+fn read_main(fields: &mut Fields<'_>) -> Main {
+    let default = Main::default();
+    fields.warn_unknown(&[
+        "enabled",
+        "interface",
+        "data_dir",
+        "dhcp",
+        "unknown",
+        "default_image",
+        "dnsmasq_confdir",
+        "dnsmasq_pidfile",
+        "sync",
+    ]);
+    let interfaces = match fields.section.get("interface") {
+        Some(value) => value.values().iter().filter(|v| !v.is_empty()).cloned().collect(),
+        None => default.interfaces,
+    };
+    let image = |text: &str| check_image_name(text).map(|()| text.to_owned()).map_err(|e| e.to_string());
+    let main = Main {
+        enabled: fields.one("enabled", choice).unwrap_or(default.enabled),
+        interfaces,
+        data_dir: fields.one("data_dir", absolute_path).unwrap_or(default.data_dir),
+        dhcp: fields.one("dhcp", choice).unwrap_or(default.dhcp),
+        unknown: fields.one("unknown", choice).unwrap_or(default.unknown),
+        default_image: fields.one("default_image", image),
+        dnsmasq_confdir: fields.one("dnsmasq_confdir", absolute_path),
+        dnsmasq_pidfile: fields.one("dnsmasq_pidfile", absolute_path).unwrap_or(default.dnsmasq_pidfile),
+        sync: fields.one("sync", choice).unwrap_or(default.sync),
+    };
+    if main.unknown == UnknownPolicy::Enroll && main.default_image.is_none() {
+        let why = "'enroll' needs an image: set default_image; unknown Pis are only listed until then".to_owned();
+        fields.problem(Severity::Error, "unknown", why);
+        return Main { unknown: UnknownPolicy::Ask, ..main };
+    }
+    main
+}
+
+fn read_device(fields: &mut Fields<'_>, before: &[Device]) -> Option<Device> {
+    fields.warn_unknown(&["serial", "mac", "hostname", "image", "root", "ssh_key"]);
+    let id = fields.name.to_owned();
+    if let Err(error) = check_device_id(&id) {
+        let place = format!("piboot.{id}");
+        fields.problems.push(Problem { severity: Severity::Error, place, why: error.to_string() });
+        return None;
+    }
+    let errors_before = fields.problems.iter().filter(|p| p.severity == Severity::Error).count();
+    let mac = fields.one("mac", |text| {
+        let mac: Mac = parsed(text)?;
+        match before.iter().find(|d| d.mac == Some(mac)) {
+            Some(other) => Err(format!("'{mac}' is enrolled already, as {}", other.id)),
+            None if mac.is_device() => Ok(mac),
+            None => Err(format!("'{mac}' is no address of one device")),
+        }
+    });
+    let serial = fields.one("serial", |text| {
+        let serial: Serial = parsed(text)?;
+        match before.iter().find(|d| d.serial == Some(serial)) {
+            Some(other) => Err(format!("'{serial}' is enrolled already, as {}", other.id)),
+            None => Ok(serial),
+        }
+    });
+    let hostname =
+        fields.one("hostname", |text| check_hostname(text).map(|()| text.to_owned()).map_err(|e| e.to_string()));
+    let image = fields.one("image", |text| check_image_name(text).map(|()| text.to_owned()).map_err(|e| e.to_string()));
+    let root = fields.one("root", choice).unwrap_or_default();
+    let ssh_keys: Vec<String> = fields.section.get("ssh_key").map(|v| v.values().to_vec()).unwrap_or_default();
+    let (good_keys, bad_keys): (Vec<_>, Vec<_>) = ssh_keys.into_iter().partition(|key| is_ssh_key(key));
+    for key in bad_keys {
+        let shown: String = key.chars().take(24).collect();
+        fields.problem(
+            Severity::Error,
+            "ssh_key",
+            format!("'{shown}…' is not a public key line (ssh-ed25519 AAAA… name); it is left out"),
+        );
+    }
+    if mac.is_none() && serial.is_none() {
+        let errors = fields.problems.iter().filter(|p| p.severity == Severity::Error).count();
+        if errors == errors_before {
+            fields.problem(
+                Severity::Error,
+                "mac",
+                "neither mac nor serial is given: at least one is needed".to_owned(),
+            );
+        }
+        return None;
+    }
+    let Some(image) = image else {
+        if fields.section.get("image").is_none() {
+            fields.problem(Severity::Error, "image", "no image is given: 'piboot images' lists them".to_owned());
+        }
+        return None;
+    };
+    let hostname = hostname.unwrap_or_else(|| id.replace('_', "-"));
+    Some(Device { id, serial, mac, hostname, image, root, ssh_keys: good_keys })
+}
+
+/// One line of an authorized_keys file: type, base64, comment; no line break can smuggle in a second.
+fn is_ssh_key(key: &str) -> bool {
+    let mut words = key.split(' ');
+    let kind = words.next().unwrap_or_default();
+    let body = words.next().unwrap_or_default();
+    let known = kind.starts_with("ssh-") || kind.starts_with("ecdsa-sha2-") || kind.starts_with("sk-");
+    known
+        && body.starts_with("AAAA")
+        && body.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'='))
+        && !key.chars().any(char::is_control)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::uci;
+
+    fn read(text: &str) -> (Config, Vec<String>) {
+        let (config, problems) = Config::from_sections(&uci::parse(text).unwrap());
+        (config, problems.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn an_empty_file_is_all_defaults() {
+        let (config, problems) = read("");
+        assert_eq!((config, problems), (Config::default(), vec![]));
+    }
+
+    #[test]
+    fn the_whole_surface_is_read() {
+        let (config, problems) = read(
+            "config piboot 'main'\n\toption enabled '1'\n\tlist interface 'br-lan'\n\toption data_dir '/srv/pi'\n\toption dhcp 'dnsmasq'\n\toption unknown 'enroll'\n\toption default_image 'lite'\n\toption dnsmasq_confdir '/etc/dnsmasq.d'\n\toption sync '1'\nconfig device 'running_lion'\n\toption serial '38c128c0'\n\toption mac 'dc:a6:32:79:26:df'\n\toption hostname 'running-lion'\n\toption image 'raspios-lite'\n\toption root 'copy'\n\tlist ssh_key 'ssh-ed25519 AAAAC3Nz me'\n",
+        );
+        assert_eq!(problems, Vec::<String>::new());
+        assert_eq!(config.main.interfaces, ["br-lan"]);
+        assert_eq!((config.main.dhcp, config.main.unknown), (DhcpMode::Dnsmasq, UnknownPolicy::Enroll));
+        let device = config.device("running_lion").unwrap();
+        assert_eq!(device.serial, Some(Serial(0x38c1_28c0)));
+        assert_eq!(device.ssh_keys.len(), 1);
+    }
+
+    #[test]
+    fn a_wrong_value_is_named_and_the_rest_works() {
+        let (config, problems) = read(
+            "config piboot 'main'\n\toption dhcp 'dhcpd'\n\toption colour 'red'\n\toption data_dir 'srv'\nconfig device 'a'\n\toption mac 'dc:a6:32:79:26'\n\toption image 'x'\nconfig device 'b'\n\toption serial '1'\n\toption mac 'dc:a6:32:79:26:df'\n\toption image 'x'\nconfig device 'c'\n\toption mac 'dc:a6:32:79:26:df'\n\toption image 'x'\nconfig device 'd'\n\toption image 'x'\n",
+        );
+        assert_eq!(config.main.dhcp, DhcpMode::Auto);
+        assert_eq!(config.devices.iter().map(|d| d.id.as_str()).collect::<Vec<_>>(), ["b"]);
+        let expected = [
+            "piboot.main.colour: is not an option of piboot",
+            "piboot.main.data_dir: 'srv' is not an absolute path",
+            "piboot.main.dhcp: 'dhcpd' is none of auto, dnsmasq, proxy, off",
+            "piboot.a.mac: 'dc:a6:32:79:26' is not a MAC address",
+            "piboot.b.serial: '1' is not a serial",
+            "piboot.c.mac: 'dc:a6:32:79:26:df' is enrolled already, as b",
+            "piboot.d.mac: neither mac nor serial is given",
+        ];
+        assert_eq!(problems.len(), expected.len(), "{problems:#?}");
+        for (problem, start) in problems.iter().zip(expected) {
+            assert!(problem.starts_with(start), "{problem}");
+        }
+    }
+
+    #[test]
+    fn a_key_with_a_line_break_is_left_out() {
+        let (config, problems) = read(
+            "config device 'a'\n\toption mac 'dc:a6:32:79:26:df'\n\toption image 'x'\n\tlist ssh_key 'ssh-ed25519 AAAA a\nssh-rsa AAAA b'\n",
+        );
+        assert!(config.devices[0].ssh_keys.is_empty());
+        assert!(problems[0].starts_with("piboot.a.ssh_key: "), "{problems:?}");
+    }
+
+    #[test]
+    fn enrolling_unknown_pis_needs_an_image() {
+        let (config, problems) = read("config piboot 'main'\n\toption unknown 'enroll'\n");
+        assert_eq!(config.main.unknown, UnknownPolicy::Ask);
+        assert!(problems[0].starts_with("piboot.main.unknown: 'enroll' needs an image"));
+    }
+}

@@ -1,0 +1,151 @@
+//! A packet socket that sees the DHCP traffic of an interface, in both directions, and nothing else (packet(7)).
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockFilter, Socket, Type};
+
+/// The largest DHCP packet worth reading: an Ethernet frame.
+pub const MAX_PACKET: usize = 1600;
+
+// Classic BPF (linux/bpf_common.h, linux/filter.h).
+const LD_W_ABS: u16 = 0x20;
+const LD_H_ABS: u16 = 0x28;
+const LD_B_ABS: u16 = 0x30;
+const LDX_B_MSH: u16 = 0xb1;
+const LD_H_IND: u16 = 0x48;
+const JEQ: u16 = 0x15;
+const JSET: u16 = 0x45;
+const RET: u16 = 0x06;
+/// `SKF_AD_OFF + SKF_AD_PROTOCOL`: the frame's EtherType, whatever the link layer.
+const ETHERTYPE: u32 = 0xffff_f000;
+const ETH_P_IP: u32 = 0x0800;
+const ETH_P_ALL: u16 = 0x0003;
+const IPPROTO_UDP: u32 = 17;
+
+/// Unfragmented IPv4 UDP from or to port 67 or 68. Offsets count from the IP header: the socket is `SOCK_DGRAM`.
+/// Five instructions throw away what is no UDP, so a busy LAN costs the router next to nothing.
+const DHCP_ONLY: [SockFilter; 13] = [
+    SockFilter::new(LD_W_ABS, 0, 0, ETHERTYPE),
+    SockFilter::new(JEQ, 0, 10, ETH_P_IP),
+    SockFilter::new(LD_B_ABS, 0, 0, 9),
+    SockFilter::new(JEQ, 0, 8, IPPROTO_UDP),
+    SockFilter::new(LD_H_ABS, 0, 0, 6),
+    SockFilter::new(JSET, 6, 0, 0x3fff), // fragment offset or more-fragments
+    SockFilter::new(LDX_B_MSH, 0, 0, 0), // X = IP header length
+    SockFilter::new(LD_H_IND, 0, 0, 2),  // destination port
+    SockFilter::new(JEQ, 2, 0, 67),
+    SockFilter::new(JEQ, 1, 0, 68),
+    SockFilter::new(RET, 0, 0, 0), // DHCP is always addressed to one of the two
+    SockFilter::new(RET, 0, 0, 0xffff),
+    SockFilter::new(RET, 0, 0, 0),
+];
+
+/// A non-blocking packet socket on one interface.
+#[derive(Debug)]
+pub struct DhcpTap {
+    socket: Socket,
+}
+
+impl DhcpTap {
+    /// Opens the socket on the interface with kernel index `interface`.
+    ///
+    /// # Errors
+    /// Needs `CAP_NET_RAW`.
+    pub fn open(interface: u32) -> io::Result<Self> {
+        // Protocol 0: nothing arrives before the filter is in place and bind() names the protocol.
+        let socket = Socket::new(Domain::PACKET, Type::DGRAM.cloexec(), Some(Protocol::from(0)))?;
+        socket.attach_filter(&DHCP_ONLY)?;
+        socket.set_nonblocking(true)?;
+        // Outgoing packets (our own dnsmasq's offers) reach only sockets bound to ETH_P_ALL.
+        socket.bind(&link_address(ETH_P_ALL, interface))?;
+        Ok(Self { socket })
+    }
+
+    /// The next packet, from its IP header on.
+    ///
+    /// # Errors
+    /// `WouldBlock` when there is none now; others as recv(2).
+    pub fn receive<'a>(&self, buffer: &'a mut [MaybeUninit<u8>; MAX_PACKET]) -> io::Result<&'a [u8]> {
+        let length = self.socket.recv(buffer)?;
+        // SAFETY: recv(2) has initialised the first `length` bytes, and `length <= buffer.len()`.
+        Ok(unsafe { std::slice::from_raw_parts(buffer.as_ptr().cast::<u8>(), length.min(buffer.len())) })
+    }
+}
+
+impl AsFd for DhcpTap {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl std::os::fd::AsRawFd for DhcpTap {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+fn link_address(ethertype: u16, interface: u32) -> SockAddr {
+    let mut storage = SockAddrStorage::zeroed();
+    // SAFETY: `sockaddr_ll` is a plain C struct that fits `sockaddr_storage` and is valid when zeroed.
+    let link = unsafe { storage.view_as::<libc::sockaddr_ll>() };
+    link.sll_family = libc::AF_PACKET as libc::sa_family_t;
+    link.sll_protocol = ethertype.to_be();
+    link.sll_ifindex = interface as libc::c_int;
+    // SAFETY: the storage holds a `sockaddr_ll`, whose size is given.
+    unsafe { SockAddr::new(storage, size_of::<libc::sockaddr_ll>() as libc::socklen_t) }
+}
+
+/// The payload of an IPv4 UDP packet, `None` if it is none or cut short.
+#[must_use]
+pub fn udp_payload(packet: &[u8]) -> Option<&[u8]> {
+    let version_and_length = *packet.first()?;
+    let header = usize::from(version_and_length & 0xf) * 4;
+    if version_and_length >> 4 != 4 || header < 20 || *packet.get(9)? != 17 {
+        return None;
+    }
+    let udp = packet.get(header..)?;
+    let length = usize::from(u16::from_be_bytes(udp.get(4..6)?.try_into().ok()?));
+    udp.get(8..length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::UdpSocket;
+
+    #[test]
+    fn only_udp_over_ipv4_has_a_payload() {
+        let mut packet = vec![0x45, 0, 0, 31, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+        packet.extend([0, 68, 0, 67, 0, 11, 0, 0, b'a', b'b', b'c', 0xee]);
+        assert_eq!(udp_payload(&packet), Some(&b"abc"[..]), "trailing link padding is cut");
+        for end in 0..31 {
+            assert_eq!(udp_payload(&packet[..end]), None, "cut at {end}");
+        }
+        packet[9] = 6;
+        assert_eq!(udp_payload(&packet), None);
+    }
+
+    #[test]
+    fn the_filter_passes_dhcp_ports_only() {
+        let Ok(tap) = DhcpTap::open(crate::net::interface::find("lo").unwrap().index) else {
+            eprintln!("skipped: needs CAP_NET_RAW");
+            return;
+        };
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let marker = format!("piboot test {}", std::process::id());
+        for port in [69, 67] {
+            // Nobody listens: the packet still crosses the loopback device.
+            let _ = sender.send_to(format!("{marker} {port}").as_bytes(), ("127.0.0.1", port));
+        }
+        // Delivery over loopback is synchronous with send(2): what passed the filter is there now.
+        let mut seen = Vec::new();
+        let mut buffer = [MaybeUninit::uninit(); MAX_PACKET];
+        while let Ok(packet) = tap.receive(&mut buffer) {
+            seen.extend(udp_payload(packet).map(<[u8]>::to_vec));
+        }
+        seen.retain(|p| p.starts_with(marker.as_bytes()));
+        assert!(!seen.is_empty() && seen.iter().all(|p| p.ends_with(b" 67")), "{seen:?}");
+    }
+}
