@@ -6,6 +6,8 @@
 
 pub mod clock;
 pub mod config;
+pub mod dhcp;
 pub mod events;
 pub mod net;
 pub mod pi;
+pub mod storage;

@@ -18,11 +18,11 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The file is not there or not readable.
-    #[error("cannot read {path}: {source}")]
-    Read { path: PathBuf, source: std::io::Error },
+    #[error("cannot read {0}: {1}")]
+    Read(PathBuf, std::io::Error),
     /// The text is not UCI.
-    #[error("{path}: {source}")]
-    Syntax { path: PathBuf, source: uci::SyntaxError },
+    #[error("{0}: {1}")]
+    Syntax(PathBuf, uci::SyntaxError),
 }
 
 /// Reads a UCI file and types it.
@@ -30,7 +30,7 @@ pub enum LoadError {
 /// # Errors
 /// When the file cannot be read or is no UCI text; wrong values are [`Problem`]s instead.
 pub fn load(path: &Path) -> Result<(Config, Vec<Problem>), LoadError> {
-    let text = std::fs::read_to_string(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
-    let sections = uci::parse(&text).map_err(|source| LoadError::Syntax { path: path.to_owned(), source })?;
+    let text = std::fs::read_to_string(path).map_err(|e| LoadError::Read(path.to_owned(), e))?;
+    let sections = uci::parse(&text).map_err(|e| LoadError::Syntax(path.to_owned(), e))?;
     Ok(Config::from_sections(&sections))
 }

@@ -10,6 +10,8 @@ use nix::sys::socket::{
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
+use tokio::io::unix::AsyncFd;
+
 use crate::pi::Mac;
 
 // linux/netlink.h, linux/rtnetlink.h, linux/neighbour.h
@@ -77,20 +79,33 @@ pub fn dump(ipv6: bool) -> io::Result<Vec<Neighbour>> {
     }
 }
 
-/// A non-blocking socket that becomes readable whenever the neighbour table changes.
-///
-/// # Errors
-/// When netlink is not to be had.
-pub fn watch() -> io::Result<OwnedFd> {
-    let netlink = open(RTMGRP_NEIGH)?;
-    rustix::io::ioctl_fionbio(&netlink, true)?;
-    Ok(netlink)
-}
+/// Tells when the neighbour table changes; belongs to the tokio runtime of the thread that opened it.
+#[derive(Debug)]
+pub struct Watch(AsyncFd<OwnedFd>);
 
-/// Reads away what made a [`watch`] socket readable. A full socket buffer counts as a change too.
-pub fn drain(watch: &OwnedFd) {
-    let mut buffer = [0; 4096];
-    while recv(watch.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT).is_ok() {}
+impl Watch {
+    /// Starts watching.
+    ///
+    /// # Errors
+    /// When netlink is not to be had.
+    pub fn open() -> io::Result<Self> {
+        let netlink = open(RTMGRP_NEIGH)?;
+        rustix::io::ioctl_fionbio(&netlink, true)?;
+        // SAFETY: an `OwnedFd` names one descriptor from here to its drop.
+        unsafe { AsyncFd::register(netlink) }.map(Self).map_err(Into::into)
+    }
+
+    /// Waits for the next change. Several at once count as one; a full socket buffer counts as a change too.
+    ///
+    /// # Errors
+    /// When epoll fails.
+    pub async fn changed(&self) -> io::Result<()> {
+        let mut ready = self.0.readable().await?;
+        let mut buffer = [0; 4096];
+        while recv(self.0.get_ref().as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT).is_ok() {}
+        ready.clear_ready();
+        Ok(())
+    }
 }
 
 fn open(groups: u32) -> io::Result<OwnedFd> {

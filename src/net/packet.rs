@@ -4,6 +4,8 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use tokio::io::unix::AsyncFd;
+
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockFilter, Socket, Type};
 
 /// The largest DHCP packet worth reading: an Ethernet frame.
@@ -61,6 +63,15 @@ impl DhcpTap {
         // Outgoing packets (our own dnsmasq's offers) reach only sockets bound to ETH_P_ALL.
         socket.bind(&link_address(ETH_P_ALL, interface))?;
         Ok(Self { socket })
+    }
+
+    /// Hands the socket to the tokio runtime of the calling thread.
+    ///
+    /// # Errors
+    /// When epoll refuses it.
+    pub fn into_async(self) -> io::Result<AsyncFd<Self>> {
+        // SAFETY: a `DhcpTap` owns its socket from open to drop, and `as_raw_fd` names that socket and no other.
+        unsafe { AsyncFd::register(self) }.map_err(Into::into)
     }
 
     /// The next packet, from its IP header on.

@@ -1,0 +1,260 @@
+//! Is it a Pi, and which one? Read from a single DHCP packet.
+//!
+//! Pure: bytes in, observation out. What each model sends was collected from published captures; the document that
+//! names most of it is raspberrypi/documentation, boot-net.adoc, and rpi-eeprom issues 74, 103 and 182.
+
+use std::net::Ipv4Addr;
+
+use dhcproto::v4::Opcode;
+use dhcproto::v4::borrowed::Message;
+
+use crate::events::{Dhcp, DhcpKind};
+use crate::pi::{Evidence, Identity, Mac, Model, Revision, Serial};
+
+/// The transaction id of the boot ROM of Pi 2B v1.2, 3 and CM3, the same in every boot.
+const ROM_XID: u32 = 0x26f3_0339;
+/// Option 97 of the Pi 3B's ROM: type 0 and sixteen times 0x44.
+const ROM_GUID: [u8; 16] = [0x44; 16];
+/// What Pi menus are recognised by, in option 43 (boot-net.adoc).
+pub const BOOT_MENU_TEXT: &[u8] = b"Raspberry Pi Boot";
+
+// Option codes, RFC 2132 and RFC 4578.
+const HOSTNAME: u8 = 12;
+const VENDOR_EXTENSIONS: u8 = 43;
+const REQUESTED_ADDRESS: u8 = 50;
+const MESSAGE_TYPE: u8 = 53;
+const SERVER_IDENTIFIER: u8 = 54;
+const CLASS_IDENTIFIER: u8 = 60;
+const CLIENT_GUID: u8 = 97;
+
+/// Longest host name kept from a packet (RFC 1035 §2.3.4).
+const MAX_HOSTNAME: usize = 255;
+
+/// Reads a BOOTP/DHCP message (the payload of a UDP packet). `None` if it is no DHCP over Ethernet.
+#[must_use]
+pub fn read(payload: &[u8]) -> Option<Dhcp> {
+    let message = Message::new(payload).ok()?;
+    // chaddr() reads hlen bytes unchecked; only Ethernet's six are of interest anyway.
+    if message.hlen() != 6 {
+        return None;
+    }
+    let mac = Mac(message.chaddr().try_into().ok()?);
+    if !mac.is_device() {
+        return None;
+    }
+    let mut found = Options::default();
+    for option in message.opts() {
+        found.take(option.code().into(), option.data());
+    }
+    let request = message.opcode() == Opcode::BootRequest;
+    let netboot = found.class.as_deref().is_some_and(|class| class.starts_with(b"PXEClient"));
+    let given = |ip: Ipv4Addr| (!ip.is_unspecified()).then_some(ip);
+    let ip = if request { found.requested.or_else(|| given(message.ciaddr())) } else { given(message.yiaddr()) };
+    Some(Dhcp {
+        mac,
+        kind: found.kind?,
+        xid: message.xid(),
+        ip,
+        netboot,
+        identity: if request { identify(mac, message.xid(), netboot, found.guid.as_deref()) } else { None },
+        hostname: if request { found.hostname } else { None },
+        server: if request { None } else { found.server },
+        boot_menu: !request && found.boot_menu,
+    })
+}
+
+#[derive(Default)]
+struct Options {
+    kind: Option<DhcpKind>,
+    class: Option<Box<[u8]>>,
+    guid: Option<Box<[u8]>>,
+    hostname: Option<Box<[u8]>>,
+    requested: Option<Ipv4Addr>,
+    server: Option<Ipv4Addr>,
+    boot_menu: bool,
+}
+
+impl Options {
+    fn take(&mut self, code: u8, data: &[u8]) {
+        let address = || <[u8; 4]>::try_from(data).ok().map(Ipv4Addr::from);
+        match code {
+            MESSAGE_TYPE => self.kind = data.first().and_then(|&b| kind(b)),
+            CLASS_IDENTIFIER => self.class = Some(data.into()),
+            CLIENT_GUID => self.guid = Some(data.into()),
+            HOSTNAME if data.len() <= MAX_HOSTNAME => self.hostname = Some(data.into()),
+            REQUESTED_ADDRESS => self.requested = address(),
+            SERVER_IDENTIFIER => self.server = address(),
+            VENDOR_EXTENSIONS => {
+                self.boot_menu = data.windows(BOOT_MENU_TEXT.len()).any(|window| window == BOOT_MENU_TEXT);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// RFC 2132 §9.6.
+const fn kind(byte: u8) -> Option<DhcpKind> {
+    Some(match byte {
+        1 => DhcpKind::Discover,
+        2 => DhcpKind::Offer,
+        3 => DhcpKind::Request,
+        4 => DhcpKind::Decline,
+        5 => DhcpKind::Ack,
+        6 => DhcpKind::Nak,
+        7 => DhcpKind::Release,
+        8 => DhcpKind::Inform,
+        _ => return None,
+    })
+}
+
+/// Strongest evidence first.
+fn identify(mac: Mac, xid: u32, netboot: bool, guid: Option<&[u8]>) -> Option<Identity> {
+    // RFC 4578 §2.3: type 0, then sixteen bytes.
+    let guid: Option<&[u8; 16]> = guid.and_then(|g| g.strip_prefix(&[0])).and_then(|g| g.try_into().ok());
+    if let Some(identity) = guid.and_then(|guid| eeprom_identity(mac, guid)) {
+        return Some(identity);
+    }
+    let oui = mac.is_raspberry_pi_oui();
+    let serial = guid.and_then(repeated_serial).filter(|serial| serial_fits(mac, *serial));
+    let rom = netboot && xid == ROM_XID;
+    let evidence = match (rom, serial, oui) {
+        (true, _, _) => Evidence::RomXid,
+        (false, Some(_), _) => Evidence::SerialGuid,
+        (false, None, true) => Evidence::Oui,
+        (false, None, false) => return None,
+    };
+    let model = (rom && guid == Some(&ROM_GUID)).then_some(Model::Pi3);
+    Some(Identity { mac, serial, revision: None, model, evidence })
+}
+
+/// The option 97 that EEPROM bootloaders send since 2020-03-04: FourCC, revision (little-endian), bytes 2–5 of the
+/// MAC address, serial (little-endian). `DHCP_OPTION97` may replace the FourCC, so revision and MAC also count.
+fn eeprom_identity(mac: Mac, guid: &[u8; 16]) -> Option<Identity> {
+    let (fourcc, rest) = guid.split_at(4);
+    let word = |at: usize| <[u8; 4]>::try_from(&rest[at..at + 4]).map(u32::from_le_bytes).ok();
+    let revision = word(0).and_then(Revision::new);
+    let mac_bytes = &rest[4..8];
+    // Zero between 2020-03-04 and 2020-03-16 (rpi-eeprom issue 103).
+    let mac_fits = mac_bytes == &mac.0[2..] || mac_bytes == [0; 4];
+    let named = match fourcc {
+        [b'R', b'P', b'i', b'4'] | [b'4', b'i', b'P', b'R'] => Some(Model::Pi4),
+        [b'R', b'P', b'i', b'5'] | [b'5', b'i', b'P', b'R'] => Some(Model::Pi5),
+        _ => None,
+    };
+    let family = fourcc.starts_with(b"RPi") || named.is_some();
+    let shaped = revision.is_some() && mac_bytes == &mac.0[2..];
+    if !(family || shaped) {
+        return None;
+    }
+    let serial = word(8).filter(|serial| mac_fits && *serial != 0).map(Serial);
+    let model = revision.and_then(|r| r.board().model).or(named);
+    Some(Identity { mac, serial, revision: revision.filter(|_| mac_fits), model, evidence: Evidence::Guid })
+}
+
+/// Option 97 as the serial four times over.
+fn repeated_serial(guid: &[u8; 16]) -> Option<Serial> {
+    let (first, rest) = guid.split_first_chunk::<4>()?;
+    let repeated = rest.chunks_exact(4).all(|chunk| chunk == first);
+    (repeated && guid != &ROM_GUID).then(|| Serial(u32::from_le_bytes(*first)))
+}
+
+/// On a Pi up to 3+ the MAC address is b8:27:eb and the low three bytes of the serial; on later ones there is no
+/// relation, and only Raspberry Pi's address block speaks for a Pi.
+fn serial_fits(mac: Mac, serial: Serial) -> bool {
+    let [_, low @ ..] = serial.0.to_be_bytes();
+    match mac.0 {
+        [0xb8, 0x27, 0xeb, tail @ ..] => tail == low,
+        _ => mac.is_raspberry_pi_oui(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A DISCOVER with the given options, as a Pi would send it.
+    fn discover(mac: [u8; 6], xid: u32, options: &[(u8, &[u8])]) -> Vec<u8> {
+        let mut packet = vec![0; 236];
+        packet[..4].copy_from_slice(&[1, 1, 6, 0]);
+        packet[4..8].copy_from_slice(&xid.to_be_bytes());
+        packet[28..34].copy_from_slice(&mac);
+        packet.extend([99, 130, 83, 99, 53, 1, 1]);
+        for (code, data) in options {
+            packet.extend([*code, u8::try_from(data.len()).unwrap()]);
+            packet.extend(*data);
+        }
+        packet.push(255);
+        packet
+    }
+
+    const PXE: (u8, &[u8]) = (60, b"PXEClient:Arch:00000:UNDI:002001");
+
+    #[test]
+    fn a_pi_4_tells_model_revision_serial_and_mac() {
+        // Bytes of a published dnsmasq log of a Pi 4B that then asked for 5b154510/start4.elf.
+        let guid = [0, 0x52, 0x50, 0x69, 0x34, 0x11, 0x31, 0xa0, 0, 0x32, 0x2e, 0xf8, 0xed, 0x10, 0x45, 0x15, 0x5b];
+        let mac = [0xdc, 0xa6, 0x32, 0x2e, 0xf8, 0xed];
+        let seen = read(&discover(mac, 7, &[PXE, (97, &guid)])).unwrap();
+        assert!(seen.netboot);
+        let identity = seen.identity.unwrap();
+        assert_eq!(identity.serial.unwrap().to_string(), "5b154510");
+        assert_eq!(identity.revision.unwrap().to_string(), "Raspberry Pi 4B v1.1, 1 GB");
+        assert_eq!((identity.model, identity.evidence), (Some(Model::Pi4), Evidence::Guid));
+    }
+
+    #[test]
+    fn the_3b_rom_is_known_by_its_transaction_id_and_hides_its_serial() {
+        let guid = [&[0][..], &ROM_GUID].concat();
+        let identity =
+            read(&discover([0xb8, 0x27, 0xeb, 1, 2, 3], ROM_XID, &[PXE, (97, &guid)])).unwrap().identity.unwrap();
+        assert_eq!((identity.model, identity.serial, identity.evidence), (Some(Model::Pi3), None, Evidence::RomXid));
+    }
+
+    #[test]
+    fn a_serial_four_times_over_counts_only_with_the_matching_mac() {
+        let guid = [&[0][..], &[0x54, 0x1e, 0xef, 0x06].repeat(4)].concat();
+        let own = read(&discover([0xb8, 0x27, 0xeb, 0xef, 0x1e, 0x54], 9, &[PXE, (97, &guid)])).unwrap();
+        assert_eq!(own.identity.as_ref().unwrap().serial.unwrap().to_string(), "06ef1e54");
+        assert_eq!(own.identity.unwrap().evidence, Evidence::SerialGuid);
+        let other = read(&discover([0xb8, 0x27, 0xeb, 1, 2, 3], 9, &[PXE, (97, &guid)])).unwrap();
+        assert_eq!(other.identity.unwrap().evidence, Evidence::Oui);
+    }
+
+    #[test]
+    fn x86_pxe_clients_and_laptops_are_no_pis() {
+        let guid =
+            [&[0][..], &[0x4c, 0x4c, 0x45, 0x44, 0, 0x31, 0x10, 0x46, 0x80, 0x4a, 0xb6, 0xc0, 0x4f, 0x4d, 0x44, 0x32]]
+                .concat();
+        let pc = read(&discover([0x52, 0x54, 0, 1, 2, 3], 9, &[PXE, (97, &guid)])).unwrap();
+        assert!(pc.netboot && pc.identity.is_none());
+        let laptop = read(&discover([0x52, 0x54, 0, 1, 2, 3], 9, &[(60, b"MSFT 5.0"), (12, b"<img src=x>")])).unwrap();
+        assert!(!laptop.netboot && laptop.identity.is_none());
+        assert_eq!(laptop.hostname.as_deref(), Some(&b"<img src=x>"[..]), "raw: whoever shows it escapes it");
+    }
+
+    #[test]
+    fn broken_packets_are_nothing() {
+        let whole = discover([0xb8, 0x27, 0xeb, 1, 2, 3], ROM_XID, &[PXE, (97, &[0; 17])]);
+        for end in 0..whole.len() {
+            let _ = read(&whole[..end]);
+        }
+        for hlen in [0, 5, 16, 213, 255] {
+            let mut packet = whole.clone();
+            packet[2] = hlen;
+            assert!(read(&packet[..240]).is_none(), "hardware address of {hlen} bytes");
+            assert!(read(&packet).is_none());
+        }
+        assert!(read(&discover([0xff; 6], 1, &[PXE])).is_none(), "nobody's address");
+    }
+
+    #[test]
+    fn replies_are_about_the_client_and_show_the_menu() {
+        let mut offer =
+            discover([0xb8, 0x27, 0xeb, 1, 2, 3], ROM_XID, &[(54, &[10, 0, 0, 1]), (43, b"Raspberry Pi Boot   ")]);
+        offer[0] = 2;
+        offer[16..20].copy_from_slice(&[10, 0, 0, 9]);
+        let seen = read(&offer).unwrap();
+        assert_eq!((seen.ip, seen.server), (Some([10, 0, 0, 9].into()), Some([10, 0, 0, 1].into())));
+        assert!(seen.boot_menu && seen.identity.is_none());
+    }
+}

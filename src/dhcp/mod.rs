@@ -1,0 +1,7 @@
+//! DHCP as a netboot server needs it: recognise Pis, watch the conversation, say which options make them boot,
+//! and have a dnsmasq send those to enrolled Pis only.
+
+pub mod drop_in;
+pub mod fingerprint;
+pub mod observe;
+pub mod options;

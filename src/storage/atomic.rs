@@ -1,0 +1,74 @@
+//! Write beside, then rename: a reader, or the next start after a power cut, sees the old file or the new one.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::Mode;
+
+/// Replaces `path` by a file with these bytes and permissions, durably.
+///
+/// # Errors
+/// As the system reports; `path` is then untouched.
+pub fn write_beside(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let beside = beside(path)?;
+    let written = write_new(&beside, bytes, mode).and_then(|()| std::fs::rename(&beside, path));
+    if written.is_err() {
+        // The error that matters is the first one.
+        let _ = std::fs::remove_file(&beside);
+    }
+    written?;
+    sync_directory(path.parent().unwrap_or(Path::new("/")))
+}
+
+/// Makes renames and new names in a directory durable.
+///
+/// # Errors
+/// As fsync(2).
+pub fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+/// A name in the same directory that starts with a dot, so that programs which read whole directories skip it.
+fn beside(path: &Path) -> io::Result<PathBuf> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidFilename)?;
+    let mut hidden = std::ffi::OsString::from(".");
+    hidden.push(name);
+    hidden.push(format!(".new-{}", std::process::id()));
+    Ok(path.with_file_name(hidden))
+}
+
+fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(bytes)?;
+    rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn replaces_whole_and_leaves_no_other_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        write_beside(&path, b"one", 0o644).unwrap();
+        write_beside(&path, b"two", 0o600).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"two");
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_failure_leaves_the_old_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let taken = dir.path().join("d");
+        std::fs::create_dir(&taken).unwrap();
+        std::fs::write(taken.join("x"), "x").unwrap();
+        assert!(write_beside(&taken, b"", 0o600).is_err(), "a directory is in the way");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}

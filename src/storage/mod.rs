@@ -1,0 +1,9 @@
+//! The SSD: is it there and fit for use, what lives where on it, and changes that a power cut cannot leave half done.
+
+mod atomic;
+mod layout;
+mod volume;
+
+pub use atomic::{sync_directory, write_beside};
+pub use layout::Layout;
+pub use volume::{Volume, VolumeProblem, check};

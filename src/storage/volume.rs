@@ -1,0 +1,191 @@
+//! Is the volume that holds `data_dir` present, writable, and able to carry root file systems?
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::StatVfsMountFlags;
+use serde::Serialize;
+
+/// Below this much free space the volume counts as full: SQLite and small edits keep working.
+const RESERVE_BYTES: u64 = 64 << 20;
+
+/// The volume as it is now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Volume {
+    /// The configured directory.
+    pub data_dir: PathBuf,
+    /// Where the file system that holds it is mounted.
+    pub mount_point: Option<PathBuf>,
+    /// Its type as the kernel names it: `ext4`, `btrfs` …
+    pub file_system: Option<String>,
+    /// Size in bytes.
+    pub total_bytes: u64,
+    /// Bytes free for us.
+    pub free_bytes: u64,
+    /// Everything that is wrong, worst first; empty when all is well.
+    pub problems: Vec<VolumeProblem>,
+}
+
+/// What can be wrong with a volume. The sentence says what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum VolumeProblem {
+    /// The directory is not there and would land on the router's own flash.
+    #[error(
+        "data_dir {0} does not exist: mount the SSD there (System > Mount Points, or /etc/fstab), or create the directory if it is meant to be on this file system"
+    )]
+    Missing(PathBuf),
+    /// Something other than a directory is there.
+    #[error("data_dir {0} is not a directory")]
+    NotADirectory(PathBuf),
+    /// Not even its attributes can be read.
+    #[error("data_dir {0} cannot be used: {1}")]
+    Unreadable(PathBuf, String),
+    /// Mounted read-only, by wish or because the kernel found errors.
+    #[error(
+        "the file system at {0} is read-only: nothing can be imported or enrolled, and Pis cannot write; see 'dmesg' for disk errors, then remount it rw"
+    )]
+    ReadOnly(PathBuf),
+    /// Next to no space left.
+    #[error("the file system at {0} is full ({1} MB free): remove an image or a device")]
+    Full(PathBuf, u64),
+    /// Its file handles do not survive, or it cannot hold owners and links.
+    #[error("{0}")]
+    Unsuitable(String),
+}
+
+impl Serialize for VolumeProblem {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl Volume {
+    /// Whether trees can be created on it.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        self.problems.is_empty()
+    }
+
+    /// Whether what is on it can be served.
+    #[must_use]
+    pub fn is_present(&self) -> bool {
+        !self.problems.iter().any(|p| {
+            matches!(p, VolumeProblem::Missing(_) | VolumeProblem::NotADirectory(_) | VolumeProblem::Unreadable(..))
+        })
+    }
+}
+
+/// Looks at the volume. Creates `data_dir` only where that cannot land on the router's own flash: when its nearest
+/// existing parent is on another file system than `/`.
+#[must_use]
+pub fn check(data_dir: &Path) -> Volume {
+    let mut volume = Volume {
+        data_dir: data_dir.to_owned(),
+        mount_point: None,
+        file_system: None,
+        total_bytes: 0,
+        free_bytes: 0,
+        problems: Vec::new(),
+    };
+    if let Err(problem) = ensure_directory(data_dir) {
+        volume.problems.push(problem);
+        return volume;
+    }
+    let own = data_dir.to_owned();
+    match rustix::fs::statvfs(data_dir) {
+        Err(error) => volume.problems.push(VolumeProblem::Unreadable(own, error.to_string())),
+        Ok(stat) => {
+            volume.total_bytes = stat.f_blocks.saturating_mul(stat.f_frsize);
+            volume.free_bytes = stat.f_bavail.saturating_mul(stat.f_frsize);
+            if stat.f_flag.contains(StatVfsMountFlags::RDONLY) {
+                volume.problems.push(VolumeProblem::ReadOnly(own));
+            } else if volume.free_bytes < RESERVE_BYTES {
+                volume.problems.push(VolumeProblem::Full(own, volume.free_bytes >> 20));
+            }
+        }
+    }
+    if let Ok(mounts) = std::fs::read_to_string("/proc/self/mountinfo")
+        && let Ok(canonical) = data_dir.canonicalize()
+        && let Some((mount_point, file_system)) = mount_of(&mounts, &canonical)
+    {
+        volume.mount_point = Some(mount_point);
+        volume.file_system = Some(file_system);
+    }
+    volume
+}
+
+fn ensure_directory(data_dir: &Path) -> Result<(), VolumeProblem> {
+    match std::fs::metadata(data_dir) {
+        Ok(meta) if meta.is_dir() => return Ok(()),
+        Ok(_) => return Err(VolumeProblem::NotADirectory(data_dir.to_owned())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(VolumeProblem::Unreadable(data_dir.to_owned(), error.to_string())),
+    }
+    let device_of = |path: &Path| std::fs::metadata(path).ok().map(|meta| meta.dev());
+    let parent_device = data_dir.ancestors().skip(1).find_map(device_of);
+    if parent_device.is_none() || parent_device == device_of(Path::new("/")) {
+        return Err(VolumeProblem::Missing(data_dir.to_owned()));
+    }
+    std::fs::create_dir_all(data_dir).map_err(|e| VolumeProblem::Unreadable(data_dir.to_owned(), e.to_string()))
+}
+
+/// Mount point and type of the file system that holds `path`, from the text of /proc/self/mountinfo (proc(5)).
+fn mount_of(mountinfo: &str, path: &Path) -> Option<(PathBuf, String)> {
+    mountinfo
+        .lines()
+        .filter_map(|line| {
+            let (left, right) = line.split_once(" - ")?;
+            let mount_point = PathBuf::from(unescape(left.split(' ').nth(4)?));
+            let file_system = right.split(' ').next()?;
+            path.starts_with(&mount_point).then(|| (mount_point, file_system.to_owned()))
+        })
+        // Of two mounts on one directory the later line is the one on top.
+        .max_by_key(|(mount_point, _)| mount_point.as_os_str().len())
+}
+
+/// mountinfo writes blank, tab, newline and backslash as three octal digits.
+fn unescape(text: &str) -> String {
+    ["\\040", "\\011", "\\012", "\\134"]
+        .iter()
+        .zip([" ", "\t", "\n", "\\"])
+        .fold(text.to_owned(), |t, (from, to)| t.replace(from, to))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_directory_on_the_root_file_system_is_not_created() {
+        let path = Path::new("/piboot-test-that-does-not-exist/data");
+        let volume = check(path);
+        assert!(matches!(volume.problems[..], [VolumeProblem::Missing(_)]));
+        assert!(!volume.is_present() && !path.exists());
+    }
+
+    #[test]
+    fn a_missing_directory_on_a_mounted_disk_is_created() {
+        // /dev/shm is a file system of its own everywhere.
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        let data = dir.path().join("a/b");
+        let volume = check(&data);
+        assert!(data.is_dir(), "{volume:?}");
+        assert_eq!(volume.file_system.as_deref(), Some("tmpfs"));
+        assert!(volume.free_bytes > 0);
+    }
+
+    #[test]
+    fn a_file_in_the_way_is_named() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert!(matches!(check(file.path()).problems[..], [VolumeProblem::NotADirectory(_)]));
+    }
+
+    #[test]
+    fn the_deepest_mount_wins() {
+        let text =
+            "1 0 8:1 / / rw - overlay overlay rw\n2 1 8:2 / /mnt/my\\040ssd rw,noatime shared:1 - ext4 /dev/sda1 rw\n";
+        let found = mount_of(text, Path::new("/mnt/my ssd/piboot"));
+        assert_eq!(found, Some((PathBuf::from("/mnt/my ssd"), "ext4".to_owned())));
+        assert_eq!(mount_of(text, Path::new("/mnt/other")).unwrap().1, "overlay");
+    }
+}
