@@ -1,1 +1,37 @@
 //! An emulated Raspberry Pi.
+//!
+//! It plays over raw Ethernet frames what a real board's mask ROM, `bootcode.bin`, `start.elf` or EEPROM bootloader does
+//! when it boots from the network, and hands over exactly what it fetched. It shares no code with the agent it tests: a
+//! mistake made once must not hide itself.
+//!
+//! - [`link`]: a tap or veth interface that carries the frames of one or many boards
+//! - [`frame`], [`arp`], [`ip`], [`udp`], [`nic`]: the boards' own small network stack
+//! - [`dhcp`], [`tftp`]: clients with each boot stage's habits
+//! - [`model`], [`config`], [`board`]: which board, its `config.txt`, its order of requests
+//! - [`handoff`]: from what was fetched to a QEMU command line
+//! - [`many`]: a classroom of boards on one link
+//! - [`lab`]: network namespaces, a bridge and a DHCP server to boot from
+
+pub mod arp;
+pub mod board;
+pub mod config;
+pub mod dhcp;
+pub mod digest;
+pub mod frame;
+pub mod handoff;
+pub mod ip;
+pub mod json;
+pub mod lab;
+pub mod link;
+pub mod many;
+pub mod model;
+pub mod nic;
+pub mod record;
+pub mod rng;
+pub mod tftp;
+pub mod udp;
+
+pub use board::{Boot, BootOptions, Outcome, Ready, Until, boot};
+pub use frame::Mac;
+pub use link::Link;
+pub use model::{Model, Pi};
