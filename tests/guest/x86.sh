@@ -1,0 +1,48 @@
+#!/bin/bash
+# Builds (once) the x86-64 guest that tests NFS with the kernel's client, and prints its directory: vmlinuz and
+# initramfs, Debian's kernel and a static busybox. It is up in seconds under emulation. tests/guest/run.sh starts it;
+# tests/guest/init says what it understands.
+set -euo pipefail
+GUEST=$(cd "$(dirname "$0")" && pwd)
+. "$GUEST/../images/common.sh"
+
+MODULES="virtio_pci virtio_net virtio_blk crc32c_generic ext4 nfs nfsv3"
+
+build() {
+    local out=$1 tree=$1/tree package version module path
+    # The metapackage's first dependency is the release's current kernel.
+    package=$(apt-cache depends --no-recommends --no-suggests linux-image-amd64 |
+        awk '$1 == "Depends:" { print $2; exit }')
+    [ -n "$package" ] || die "apt knows no linux-image-amd64; run tests/setup.sh"
+    with_ticker "fetching $package" fetch "$out" "$package"
+    say "unpacking it"
+    dpkg-deb -x "$out/$package"_*.deb "$out/kernel"
+    version=${package#linux-image-}
+    cp "$out/kernel/boot/vmlinuz-$version" "$out/vmlinuz"
+    depmod -b "$out/kernel" "$version"
+
+    say "making the initramfs"
+    mkdir -p "$tree/bin" "$tree/modules" "$tree/guest"
+    cp /bin/busybox "$tree/bin/busybox"
+    ln -s busybox "$tree/bin/sh"
+    install -m 755 "$GUEST/init" "$tree/init"
+    gcc -static -Os -Wall -Werror -o "$tree/bin/nfsmount" "$GUEST/nfsmount.c"
+    # In the order in which they can be inserted, each once.
+    for module in $MODULES; do
+        modprobe -d "$out/kernel" -S "$version" --show-depends "$module" || die "the kernel has no module $module"
+    done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' >"$out/order"
+    while read -r path; do
+        cp "$path" "$tree/modules/"
+        basename "$path"
+    done <"$out/order" >"$tree/modules/order"
+    (cd "$tree" && find . | cpio --quiet -o -H newc -R 0:0) | gzip -1 >"$out/initramfs"
+    rm -rf "$tree" "$out/kernel" "$out/order" "$out"/*.deb
+    say "vmlinuz $(du -k "$out/vmlinuz" | cut -f1) KB, initramfs $(du -k "$out/initramfs" | cut -f1) KB"
+}
+
+fetch() { (cd "$1" && apt-get -qq -o APT::Sandbox::User=root download "$2" >&2); }
+
+[ "$(dpkg --print-architecture)" = amd64 ] || die "the guest's kernel is fetched from this machine's own sources: amd64 only"
+name=x86-guest-$(key "$GUEST/x86.sh" "$GUEST/init" "$GUEST/nfsmount.c")
+once "$name" build
+echo "$CACHE/$name"
