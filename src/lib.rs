@@ -8,3 +8,4 @@ pub mod clock;
 pub mod events;
 pub mod net;
 pub mod pi;
+pub mod tftp;
