@@ -107,6 +107,8 @@ pub enum TftpEnd {
     Replaced,
     /// We could not read the file any more.
     ReadError(Arc<str>),
+    /// The server was stopped.
+    Stopped,
 }
 
 /// A step of an NFS client.

@@ -4,6 +4,7 @@
 //! `fleet`, `storage`, `image` and `config` hold what is known and wanted; `api` answers questions; `agent` wires it all.
 //! ARCHITECTURE.md is the map.
 
+pub mod boot;
 pub mod clock;
 pub mod config;
 pub mod dhcp;
@@ -11,3 +12,4 @@ pub mod events;
 pub mod net;
 pub mod pi;
 pub mod storage;
+pub mod tftp;

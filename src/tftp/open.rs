@@ -1,0 +1,249 @@
+//! Opens a file for reading below a directory that a device itself may write to: nothing outside can be reached.
+
+use std::ffi::{CString, OsStr};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use rustix::fs::{FileType, Mode, OFlags, RawDir, ResolveFlags, fstat, open, openat2};
+use rustix::io::Errno;
+
+use super::tree::RelativePath;
+
+/// Directory entries looked at for a name in another case; a boot partition has some 60 files and 300 overlays.
+const MAX_SCANNED: usize = 4096;
+
+/// An open regular file.
+#[derive(Debug)]
+pub struct File {
+    /// Open for reading.
+    pub fd: OwnedFd,
+    /// Size in bytes when it was opened.
+    pub size: u64,
+    /// Device and inode: tells files apart.
+    pub identity: (u64, u64),
+}
+
+/// Why a file cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// It does not exist, or is no regular file.
+    #[error("no such file")]
+    NotFound,
+    /// A link leads out of the tree, or permissions forbid reading.
+    #[error("access denied")]
+    Denied,
+    /// The device's boot directory is not there.
+    #[error("boot directory {0} is missing: is the volume mounted and the device set up?")]
+    NoDirectory(String),
+    /// File descriptors or memory are short; the same request may succeed later.
+    #[error("out of file descriptors or memory")]
+    Busy,
+    /// The file system failed.
+    #[error("cannot open: {0}")]
+    Failed(#[source] io::Error),
+}
+
+impl From<Errno> for OpenError {
+    fn from(errno: Errno) -> Self {
+        match errno {
+            Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG | Errno::ISDIR => Self::NotFound,
+            // XDEV: RESOLVE_BENEATH stopped a link that leaves the tree (openat2(2)).
+            Errno::ACCESS | Errno::PERM | Errno::XDEV | Errno::LOOP => Self::Denied,
+            Errno::MFILE | Errno::NFILE | Errno::NOMEM => Self::Busy,
+            other => Self::Failed(other.into()),
+        }
+    }
+}
+
+/// Opens `path` below `directory`. Symbolic links may point to places below it, never out of it. If no file has
+/// exactly that name, one that differs only in ASCII case will do: boot trees come from FAT, which ignores case.
+///
+/// # Errors
+/// [`OpenError`].
+pub fn open_beneath(directory: &Path, path: &RelativePath<'_>) -> Result<File, OpenError> {
+    // Held only for the request: a descriptor kept would keep the volume from being unmounted.
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let base = open(directory, flags, Mode::empty()).map_err(|errno| match errno {
+        Errno::NOENT | Errno::NOTDIR => OpenError::NoDirectory(directory.display().to_string()),
+        other => other.into(),
+    })?;
+    let name = path.components().join(&b'/');
+    if name.is_empty() {
+        return Err(OpenError::NotFound);
+    }
+    match resolve(&base, &name) {
+        Err(Errno::NOENT) => {
+            let name = other_case(&base, path).ok_or(OpenError::NotFound)?;
+            reopen(&resolve(&base, &name)?)
+        }
+        found => reopen(&found?),
+    }
+}
+
+/// Opens a file that the configuration names: no rules about where it may be.
+///
+/// # Errors
+/// [`OpenError`].
+pub fn open_trusted(path: &Path) -> Result<File, OpenError> {
+    reopen(&open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+fn resolve(base: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
+    let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    let mut attempts = 0;
+    loop {
+        match openat2(base, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), beneath) {
+            // A rename raced with the look-up of `..` in a link (openat2(2)).
+            Err(Errno::AGAIN) if attempts < 8 => attempts += 1,
+            result => return result,
+        }
+    }
+}
+
+/// From a descriptor that only names a file to one that reads it, if it is a regular file. A device writes its boot
+/// tree over NFS, so a name can be a device node, and merely opening one may do something: a watchdog starts counting.
+fn reopen(found: &OwnedFd) -> Result<File, OpenError> {
+    let stat = fstat(found)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(OpenError::NotFound);
+    }
+    let mut magic_link = [0; 32];
+    let link = proc_link(found.as_raw_fd(), &mut magic_link);
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let fd = open(OsStr::from_bytes(link), flags, Mode::empty())?;
+    Ok(File { fd, size: u64::try_from(stat.st_size).unwrap_or(0), identity: (stat.st_dev, stat.st_ino) })
+}
+
+/// `/proc/self/fd/<fd>` without an allocation.
+fn proc_link(fd: i32, buffer: &mut [u8; 32]) -> &[u8] {
+    use std::io::Write;
+    let mut rest = &mut buffer[..];
+    // Prefix and the longest number take 25 bytes, so this cannot fail; if it did, the open of a cut name would.
+    let _ = write!(rest, "/proc/self/fd/{fd}");
+    let unused = rest.len();
+    &buffer[..buffer.len() - unused]
+}
+
+/// The name under which `path` exists when case does not count.
+fn other_case(base: &OwnedFd, path: &RelativePath<'_>) -> Option<Vec<u8>> {
+    let mut name = Vec::new();
+    for (index, component) in path.components().iter().enumerate() {
+        let parent = name.len();
+        if parent > 0 {
+            name.push(b'/');
+        }
+        let at = name.len();
+        name.extend_from_slice(component);
+        let is_last = index + 1 == path.components().len();
+        if !is_last && resolve(base, &name).is_ok() {
+            continue;
+        }
+        let directory = if parent == 0 { &b"."[..] } else { &name[..parent] };
+        let actual = scan(base, directory, component)?;
+        name.truncate(at);
+        name.extend_from_slice(actual.as_bytes());
+    }
+    Some(name)
+}
+
+/// The entry of `directory` that equals `wanted` but for case.
+fn scan(base: &OwnedFd, directory: &[u8], wanted: &[u8]) -> Option<CString> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    let directory = openat2(base, directory, flags, Mode::empty(), beneath).ok()?;
+    let mut buffer = [MaybeUninit::uninit(); 8192];
+    let mut entries = RawDir::new(&directory, &mut buffer);
+    let mut scanned = 0;
+    while let Some(entry) = entries.next() {
+        let entry = entry.ok()?;
+        if entry.file_name().to_bytes().eq_ignore_ascii_case(wanted) {
+            return Some(entry.file_name().to_owned());
+        }
+        scanned += 1;
+        if scanned == MAX_SCANNED {
+            return None;
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    fn read(directory: &Path, path: &str) -> Result<String, OpenError> {
+        let path = RelativePath::new(path.as_bytes()).expect("plain path");
+        let file = open_beneath(directory, &path)?;
+        let mut bytes = vec![0; 64];
+        let length = rustix::io::pread(&file.fd, &mut bytes, 0).expect("readable");
+        assert_eq!(length as u64, file.size);
+        Ok(String::from_utf8_lossy(&bytes[..length]).into_owned())
+    }
+
+    fn tree() -> tempfile::TempDir {
+        let scratch = tempfile::tempdir().unwrap();
+        let boot = scratch.path().join("boot");
+        fs::create_dir_all(boot.join("overlays")).unwrap();
+        fs::write(scratch.path().join("secret"), "secret").unwrap();
+        fs::write(boot.join("config.txt"), "config").unwrap();
+        fs::write(boot.join("START4.ELF"), "firmware").unwrap();
+        fs::write(boot.join("overlays/Disable-BT.dtbo"), "overlay").unwrap();
+        scratch
+    }
+
+    #[test]
+    fn files_are_found_exactly_or_but_for_case() {
+        let scratch = tree();
+        let boot = scratch.path().join("boot");
+        assert_eq!(read(&boot, "config.txt").unwrap(), "config");
+        assert_eq!(read(&boot, "start4.elf").unwrap(), "firmware");
+        assert_eq!(read(&boot, "OVERLAYS/disable-bt.dtbo").unwrap(), "overlay");
+        assert_eq!(read(&boot, "overlays/disable-bt.dtbo").unwrap(), "overlay");
+        fs::write(boot.join("start4.elf"), "exact").unwrap();
+        assert_eq!(read(&boot, "start4.elf").unwrap(), "exact", "the exact name wins");
+        for missing in ["start.elf", "overlays/x", "nowhere/x", "config.txt/x", "overlays"] {
+            assert!(matches!(read(&boot, missing), Err(OpenError::NotFound)), "{missing}");
+        }
+        let long = "x".repeat(300);
+        assert!(matches!(read(&boot, &long), Err(OpenError::NotFound)));
+    }
+
+    #[test]
+    fn links_stay_inside_the_tree() {
+        let scratch = tree();
+        let boot = scratch.path().join("boot");
+        symlink("config.txt", boot.join("inside")).unwrap();
+        symlink("../boot/config.txt", boot.join("out-and-in")).unwrap();
+        symlink("../secret", boot.join("relative")).unwrap();
+        symlink(scratch.path().join("secret"), boot.join("absolute")).unwrap();
+        symlink("..", boot.join("up")).unwrap();
+        symlink("/proc/self/root", boot.join("magic")).unwrap();
+        symlink("loop", boot.join("loop")).unwrap();
+        assert_eq!(read(&boot, "inside").unwrap(), "config");
+        for outside in ["relative", "absolute", "up/secret", "out-and-in", "magic/etc/passwd", "loop"] {
+            assert!(matches!(read(&boot, outside), Err(OpenError::Denied)), "{outside}");
+        }
+        assert!(read(&boot, "UP/secret").is_err(), "nor by the case-insensitive way");
+    }
+
+    #[test]
+    fn only_regular_files_are_opened() {
+        let scratch = tree();
+        let boot = scratch.path().join("boot");
+        nix::unistd::mkfifo(&boot.join("fifo"), nix::sys::stat::Mode::from_bits_truncate(0o644)).unwrap();
+        // As the device itself could make one over NFS: /dev/zero reads as an endless file, a watchdog reboots the router.
+        let (kind, mode) = (nix::sys::stat::SFlag::S_IFCHR, nix::sys::stat::Mode::from_bits_truncate(0o644));
+        nix::sys::stat::mknod(&boot.join("device"), kind, mode, nix::sys::stat::makedev(1, 5)).expect("run as root");
+        assert!(matches!(read(&boot, "fifo"), Err(OpenError::NotFound)));
+        assert!(matches!(read(&boot, "device"), Err(OpenError::NotFound)));
+        assert!(matches!(read(&boot, ""), Err(OpenError::NotFound)));
+        assert!(matches!(open_trusted(Path::new("/dev/null")), Err(OpenError::NotFound)));
+        let missing = read(&scratch.path().join("absent"), "config.txt").unwrap_err();
+        assert!(missing.to_string().contains("absent"), "{missing}");
+    }
+}
