@@ -6,5 +6,7 @@
 
 pub mod clock;
 pub mod events;
+pub mod image;
 pub mod net;
 pub mod pi;
+pub mod storage;

@@ -1,0 +1,3 @@
+//! The volume that holds images and devices.
+
+pub mod tree_copy;
