@@ -9,6 +9,7 @@ pub mod clock;
 pub mod config;
 pub mod dhcp;
 pub mod events;
+pub mod image;
 pub mod net;
 pub mod pi;
 pub mod storage;

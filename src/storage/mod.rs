@@ -2,6 +2,7 @@
 
 mod atomic;
 mod layout;
+pub mod tree_copy;
 mod volume;
 
 pub use atomic::{sync_directory, write_beside};

@@ -1,0 +1,1 @@
+//! What a root needs to boot from the network.

@@ -1,0 +1,241 @@
+//! Import: from an image file to `images/<name>/{boot,root,image.json}`, all or nothing.
+//!
+//! The new image grows in `import-<name>-<pid>.partial` in the scratch directory and appears under its name by one
+//! rename after everything is on the disk. Whatever stops the import, the directory is removed: by the import itself,
+//! or by [`sweep`] when the process was killed.
+
+mod decode;
+mod partial;
+mod space;
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+pub use partial::sweep;
+
+use super::blocks::{BlockSource, FileBlocks, Window};
+use super::ext4::Ext4;
+use super::extract::{ExtractError, extract_ext4, extract_fat};
+use super::fat::Fat;
+use super::info::{self, ImageInfo};
+use super::partition::{self, PartitionError, PartitionTable};
+use super::progress::Progress;
+use super::source::{Format, Source, SourceError};
+use super::tree_writer::TreeWriter;
+use super::{NameError, check_name};
+use partial::Partial;
+
+/// Why an import failed. Nothing of it is left behind.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// The name.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// There is an image of that name.
+    #[error("there is already an image '{0}': remove it first, or choose another name")]
+    Exists(String),
+    /// The file.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The partition table.
+    #[error("{path}: {error}")]
+    Partition {
+        /// The image file.
+        path: String,
+        /// What is wrong.
+        error: PartitionError,
+    },
+    /// The file systems, or writing the trees.
+    #[error("{path}: {error}")]
+    Extract {
+        /// The image file.
+        path: String,
+        /// What is wrong.
+        error: ExtractError,
+    },
+    /// Not enough room for what the image holds.
+    #[error("not enough space in {path}: {} MB needed, {} MB free", .needed.div_ceil(1 << 20), .free >> 20)]
+    Space {
+        /// The volume.
+        path: String,
+        /// Bytes wanted.
+        needed: u64,
+        /// Bytes there.
+        free: u64,
+    },
+    /// The file system's inodes are too few.
+    #[error("not enough inodes in {path}: {needed} needed, {free} free (a file system made for small files has more)")]
+    Inodes {
+        /// The volume.
+        path: String,
+        /// Wanted.
+        needed: u64,
+        /// There.
+        free: u64,
+    },
+    /// The volume.
+    #[error("cannot {what} {path}: {source}")]
+    Disk {
+        /// What was being done.
+        what: &'static str,
+        /// To which file.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Asked to stop.
+    #[error("the import was cancelled")]
+    Cancelled,
+}
+
+impl ImportError {
+    pub(super) fn disk(what: &'static str, path: &Path, error: impl Into<io::Error>) -> Self {
+        let source = error.into();
+        if source.raw_os_error() == Some(Errno::NOSPC.raw_os_error()) {
+            let source = io::Error::other("the disk is full");
+            return Self::Disk { what, path: path.display().to_string(), source };
+        }
+        Self::Disk { what, path: path.display().to_string(), source }
+    }
+
+    /// Cancelling shows up in every layer; the caller wants one answer.
+    fn tidy(self) -> Self {
+        match self {
+            Self::Source(SourceError::Cancelled) | Self::Extract { error: ExtractError::Cancelled, .. } => {
+                Self::Cancelled
+            }
+            other => other,
+        }
+    }
+}
+
+/// Imports `source` as image `name`. `images_dir` and `scratch_dir` lie on one file system; `wall_ms` is the time to
+/// record.
+///
+/// # Errors
+/// [`ImportError`]; nothing is left behind then.
+pub fn import(
+    source: &Path,
+    name: &str,
+    images_dir: &Path,
+    scratch_dir: &Path,
+    wall_ms: i64,
+    progress: &dyn Progress,
+) -> Result<ImageInfo, ImportError> {
+    check_name(name)?;
+    if std::fs::symlink_metadata(images_dir.join(name)).is_ok() {
+        return Err(ImportError::Exists(name.to_owned()));
+    }
+    let file = Source::open(source)?;
+    let partial = Partial::create(scratch_dir, name)?;
+    let job = Job { path: source, file, partial: &partial, progress };
+    let info = job.run(name, wall_ms).map_err(ImportError::tidy)?;
+    partial.publish(images_dir, name)?;
+    Ok(info)
+}
+
+struct Job<'a> {
+    path: &'a Path,
+    file: Source,
+    partial: &'a Partial,
+    progress: &'a dyn Progress,
+}
+
+impl Job<'_> {
+    fn run(&self, name: &str, wall_ms: i64) -> Result<ImageInfo, ImportError> {
+        let (disk, sha256) = match self.file.format() {
+            Format::Raw => self.in_place()?,
+            Format::Xz => self.decode()?,
+        };
+        let table = self.table(&disk)?;
+        let (boot, root) = (self.named(table.boot())?, self.named(table.root())?);
+        let boot = Window::new(&disk, boot.start, boot.size);
+        let root = Window::new(&disk, root.start, root.size);
+        let (boot_dir, root_dir) = (self.partial.subdirectory("boot")?, self.partial.subdirectory("root")?);
+        let boot_done = self.extract(|| {
+            let mut writer = TreeWriter::new(duplicate(&boot_dir)?)?;
+            extract_fat(&Fat::open(&boot)?, &mut writer, self.progress)
+        })?;
+        let root_done = self.extract(|| {
+            let mut writer = TreeWriter::new(duplicate(&root_dir)?)?;
+            extract_ext4(&Ext4::open(&root)?, &mut writer, self.progress)
+        })?;
+        let mut info = ImageInfo {
+            name: name.to_owned(),
+            source: self.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            sha256,
+            source_bytes: self.file.size(),
+            disk_bytes: disk.size(),
+            imported_at: wall_ms,
+            os: None,
+            codename: None,
+            disk_id: format!("{:08x}", table.disk_id),
+            root_entries: root_done.entries,
+            root_bytes: root_done.bytes,
+            boot_entries: boot_done.entries,
+            boot_bytes: boot_done.bytes,
+            architecture: None,
+            boot_files: info::BootFiles::default(),
+        };
+        info::examine(&root_dir, &boot_dir, &mut info);
+        drop(disk);
+        self.partial.discard_scratch()?;
+        self.write_info(&info)?;
+        if self.progress.cancelled() {
+            return Err(ImportError::Cancelled);
+        }
+        Ok(info)
+    }
+
+    /// A plain image is read where it lies.
+    fn in_place(&self) -> Result<(FileBlocks, String), ImportError> {
+        let disk = FileBlocks::new(self.file.file()?);
+        let disk = disk.map_err(|source| ImportError::disk("read", self.path, source))?;
+        let need = space::Need::of(&disk, &self.table(&disk)?).map_err(|error| self.extract_error(error))?;
+        self.progress.set_total(self.file.size().saturating_add(need.bytes), need.entries);
+        self.partial.require(need.bytes, need.entries)?;
+        let sha256 = self.file.digest(self.progress)?;
+        Ok((disk, sha256))
+    }
+
+    fn table(&self, disk: &dyn BlockSource) -> Result<PartitionTable, ImportError> {
+        let mut sector = [0; 512];
+        disk.read_at(&mut sector, 0).map_err(|source| ImportError::disk("read", self.path, source))?;
+        self.named(partition::parse(&sector))
+    }
+
+    fn named<T>(&self, result: Result<T, PartitionError>) -> Result<T, ImportError> {
+        result.map_err(|error| ImportError::Partition { path: self.path.display().to_string(), error })
+    }
+
+    fn extract<T>(&self, work: impl FnOnce() -> Result<T, ExtractError>) -> Result<T, ImportError> {
+        work().map_err(|error| self.extract_error(error))
+    }
+
+    fn extract_error(&self, error: ExtractError) -> ImportError {
+        ImportError::Extract { path: self.path.display().to_string(), error }
+    }
+
+    fn write_info(&self, info: &ImageInfo) -> Result<(), ImportError> {
+        let path = self.partial.path().join(info::FILE_NAME);
+        let failed = |error| ImportError::disk("write", &path, error);
+        let mut text = serde_json::to_vec_pretty(info).map_err(|error| failed(error.into()))?;
+        text.push(b'\n');
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(self.partial.directory(), info::FILE_NAME, flags, Mode::from_raw_mode(0o644));
+        let mut file = File::from(fd.map_err(|errno| failed(errno.into()))?);
+        file.write_all(&text).map_err(failed)
+    }
+}
+
+fn duplicate(fd: &OwnedFd) -> Result<OwnedFd, ExtractError> {
+    fd.try_clone().map_err(|error| {
+        let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+        super::tree_writer::WriteError { what: "open", path: "/".to_owned(), errno }.into()
+    })
+}

@@ -1,0 +1,152 @@
+//! Unpacking into a scratch file: one thread decodes, this one writes and looks at what has come so far.
+
+use std::os::unix::fs::FileExt;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use super::{ImportError, Job, space};
+use crate::image::blocks::FileBlocks;
+use crate::image::partition::PartitionTable;
+use crate::image::source::{ImageStream, SourceError};
+
+/// Zero stretches of this size become holes: a file system's block size or a multiple, small enough to find many.
+const CHUNK: usize = 64 * 1024;
+/// What goes from one thread to the other at once, and how many of them there are.
+const PIECE: usize = 4 * CHUNK;
+const PIECES: usize = 4;
+/// Room left for what nobody counted: directories, the journal of the volume, other writers.
+const RESERVE: u64 = 16 << 20;
+/// Bytes of a partition's beginning that hold its superblock or boot sector.
+const HEAD: u64 = 4096;
+
+struct Piece {
+    data: Vec<u8>,
+    length: usize,
+    consumed: u64,
+}
+
+impl Job<'_> {
+    /// Unpacks the image; answers it and the digest of the packed file.
+    pub(super) fn decode(&self) -> Result<(FileBlocks, String), ImportError> {
+        // Packing never makes an image's content smaller than what it packs to.
+        self.partial.require(self.file.size(), 0)?;
+        self.progress.set_total(self.file.size(), 0);
+        let stream = self.file.stream()?;
+        let (full, pieces) = sync_channel::<Result<Piece, SourceError>>(PIECES);
+        let (empty, spare) = sync_channel::<Vec<u8>>(PIECES);
+        for _ in 0..PIECES {
+            // The channel has room for all of them.
+            let _ = empty.send(vec![0; PIECE]);
+        }
+        std::thread::scope(|scope| {
+            let decoder = scope.spawn(move || decode_all(stream, &spare, &full));
+            let written = self.write_pieces(pieces, &empty);
+            // Without spare buffers the decoder ends at once, also when writing failed.
+            drop(empty);
+            let sha256 = decoder.join().unwrap_or(None);
+            let disk = written?;
+            sha256.map(|sha256| (disk, sha256)).ok_or(ImportError::Cancelled)
+        })
+    }
+
+    fn write_pieces(
+        &self,
+        pieces: Receiver<Result<Piece, SourceError>>,
+        empty: &SyncSender<Vec<u8>>,
+    ) -> Result<FileBlocks, ImportError> {
+        let file = self.partial.scratch()?;
+        let path = self.partial.path().join("disk.img");
+        let failed = |error| ImportError::disk("write", &path, error);
+        let (mut position, mut consumed) = (0_u64, 0_u64);
+        let mut table: Option<PartitionTable> = None;
+        let mut punch = None;
+        while let Ok(piece) = pieces.recv() {
+            let piece = piece?;
+            if self.progress.cancelled() {
+                return Err(ImportError::Cancelled);
+            }
+            let mut at = position;
+            for chunk in piece.data[..piece.length].chunks(CHUNK) {
+                if chunk.iter().any(|byte| *byte != 0) {
+                    file.write_all_at(chunk, at).map_err(failed)?;
+                }
+                at += chunk.len() as u64;
+            }
+            position = at;
+            self.progress.add(piece.consumed - consumed, 0);
+            consumed = piece.consumed;
+            // The decoder may have ended and dropped its end.
+            let _ = empty.try_send(piece.data);
+            if table.is_none() {
+                rustix::fs::ftruncate(&file, position).map_err(|errno| failed(errno.into()))?;
+                let disk = FileBlocks::new(file.try_clone().map_err(failed)?).map_err(failed)?;
+                table = Some(self.table(&disk)?);
+            }
+            if let Some(table) = table.as_ref().filter(|_| punch.is_none()) {
+                let (boot, root) = (self.named(table.boot())?, self.named(table.root())?);
+                let heads = (boot.start + boot.size).max(root.start + HEAD);
+                if position >= heads.min(table.end()) {
+                    rustix::fs::ftruncate(&file, position).map_err(|errno| failed(errno.into()))?;
+                    punch = Some(self.plan(&file, table, position)?);
+                }
+            }
+        }
+        rustix::fs::ftruncate(&file, position).map_err(|errno| failed(errno.into()))?;
+        let disk = FileBlocks::new(file).map_err(failed)?;
+        Ok(if punch == Some(true) { disk.punching() } else { disk })
+    }
+
+    /// Checks early that the file systems can be read and that there is room; answers whether the unpacked image's
+    /// space must be given back while it is copied.
+    fn plan(&self, file: &std::fs::File, table: &PartitionTable, position: u64) -> Result<bool, ImportError> {
+        let failed = |error| ImportError::disk("read", self.partial.path(), error);
+        let disk = FileBlocks::new(file.try_clone().map_err(failed)?).map_err(failed)?;
+        let root = self.named(table.root())?;
+        // The file system may be checked against its whole partition although little of it is here yet.
+        let whole = Ahead { disk: &disk, size: table.end().max(position) };
+        let need = space::Need::of(&whole, table).map_err(|error| self.extract_error(error))?;
+        self.progress.set_total(self.file.size().saturating_add(need.bytes), need.entries);
+        let to_come = need.bytes.min(root.start.saturating_add(root.size).saturating_sub(position));
+        let comfortable = to_come.saturating_add(need.bytes).saturating_add(RESERVE);
+        if self.partial.require(comfortable, need.entries).is_ok() {
+            return Ok(false);
+        }
+        let tight = to_come.saturating_add(need.bytes / 8).saturating_add(RESERVE);
+        self.partial.require(tight.max(need.bytes.saturating_sub(position)), need.entries)?;
+        Ok(true)
+    }
+}
+
+/// A source whose end has not come yet.
+struct Ahead<'a> {
+    disk: &'a FileBlocks,
+    size: u64,
+}
+
+impl crate::image::blocks::BlockSource for Ahead<'_> {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
+        self.disk.read_at(buf, offset)
+    }
+
+    fn size(&self) -> u64 {
+        self.size
+    }
+}
+
+/// Decodes until the end, an error, or until nobody wants more; answers the digest if the end was reached.
+fn decode_all(
+    mut stream: ImageStream,
+    spare: &Receiver<Vec<u8>>,
+    full: &SyncSender<Result<Piece, SourceError>>,
+) -> Option<String> {
+    while let Ok(mut data) = spare.recv() {
+        match stream.read(&mut data) {
+            Ok(0) => return Some(stream.finish()),
+            Ok(length) => full.send(Ok(Piece { data, length, consumed: stream.consumed() })).ok()?,
+            Err(error) => {
+                let _ = full.send(Err(error));
+                return None;
+            }
+        }
+    }
+    None
+}

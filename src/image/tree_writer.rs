@@ -1,0 +1,331 @@
+//! Writes a tree with every attribute, always relative to directory descriptors: paths may be longer than PATH_MAX
+//! and names any bytes.
+//!
+//! The order of one file's calls matters: data, size, owner (drops setuid bits and capabilities), mode, extended
+//! attributes, times. A directory gets its attributes when it is left: a default ACL must not be inherited by its
+//! entries, and creating them changes its times.
+
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::io::Errno;
+
+/// A point in time as file systems keep it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Time {
+    /// Seconds since 1970, negative before.
+    pub seconds: i64,
+    /// 0 to 999 999 999, counted forward from `seconds`.
+    pub nanoseconds: u32,
+}
+
+/// What every entry of a tree carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Meta {
+    /// Permission bits including setuid, setgid and sticky (0o7777).
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Last access.
+    pub atime: Time,
+    /// Last change of the content.
+    pub mtime: Time,
+}
+
+/// One extended attribute as setxattr takes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Xattr {
+    /// Full name, `user.…`.
+    pub name: Vec<u8>,
+    /// Any bytes.
+    pub value: Vec<u8>,
+}
+
+/// An entry that is neither a file, a directory nor a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Special {
+    /// Named pipe.
+    Fifo,
+    /// Unix socket.
+    Socket,
+    /// Character device, major and minor number.
+    Char(u32, u32),
+    /// Block device, major and minor number.
+    Block(u32, u32),
+}
+
+/// A call failed while writing a tree.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {what} {path} in the new tree: {}", describe(*.errno))]
+pub struct WriteError {
+    /// What was being done.
+    pub what: &'static str,
+    /// Which entry, from the tree's root.
+    pub path: String,
+    /// Why it failed.
+    pub errno: Errno,
+}
+
+fn describe(errno: Errno) -> String {
+    match errno {
+        Errno::NOSPC => "the disk is full".to_owned(),
+        Errno::DQUOT => "the disk quota is used up".to_owned(),
+        Errno::EXIST => "the name exists twice in its directory".to_owned(),
+        Errno::OPNOTSUPP => {
+            "the file system does not support it (ext4, xfs, btrfs and f2fs keep everything a root needs)".to_owned()
+        }
+        Errno::PERM => {
+            "not permitted (this needs root, and a file system that knows owners and device nodes)".to_owned()
+        }
+        other => other.to_string(),
+    }
+}
+
+/// Files with several names: the first name of each, while more are to come.
+#[derive(Debug)]
+struct Link {
+    directory: Box<[u8]>,
+    name: CString,
+    left: u64,
+}
+
+/// Writes one tree, entry by entry, depth first.
+#[derive(Debug)]
+pub struct TreeWriter {
+    root: OwnedFd,
+    current: OwnedFd,
+    /// Path of the current directory from the root, `/`-joined, and the length before each component.
+    path: Vec<u8>,
+    lengths: Vec<usize>,
+    links: HashMap<u64, Link>,
+}
+
+type Result<T> = std::result::Result<T, WriteError>;
+
+impl TreeWriter {
+    /// Writes into `root`, an empty directory.
+    ///
+    /// # Errors
+    /// When the descriptor cannot be duplicated.
+    pub fn new(root: OwnedFd) -> Result<Self> {
+        let current = root.try_clone().map_err(|e| WriteError {
+            what: "open",
+            path: "/".to_owned(),
+            errno: Errno::from_io_error(&e).unwrap_or(Errno::IO),
+        })?;
+        Ok(Self { root, current, path: Vec::new(), lengths: Vec::new(), links: HashMap::new() })
+    }
+
+    /// How many directories deep the writer is.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        self.lengths.len()
+    }
+
+    /// Makes a directory and goes into it.
+    ///
+    /// # Errors
+    /// The failed call.
+    pub fn enter(&mut self, name: &[u8]) -> Result<()> {
+        let c_name = self.name(name)?;
+        let step = rustix::fs::mkdirat(&self.current, &c_name, Mode::RWXU)
+            .and_then(|()| rustix::fs::openat(&self.current, &c_name, DIRECTORY, Mode::empty()));
+        self.current = self.check("make directory", name, step)?;
+        self.lengths.push(self.path.len());
+        self.path.push(b'/');
+        self.path.extend_from_slice(name);
+        Ok(())
+    }
+
+    /// Gives the current directory its attributes and goes back to its parent; from the root, stays there.
+    ///
+    /// # Errors
+    /// The failed call.
+    pub fn leave(&mut self, meta: &Meta, xattrs: &[Xattr]) -> Result<()> {
+        self.finish(self.current.as_fd(), b"", meta, xattrs)?;
+        if let Some(length) = self.lengths.pop() {
+            // Nobody else knows this tree, so ".." is where we came from; keeping every parent open could run out of
+            // descriptors.
+            let parent = rustix::fs::openat(&self.current, c"..", DIRECTORY, Mode::empty());
+            self.current = self.check("go back from", b"", parent)?;
+            self.path.truncate(length);
+        }
+        Ok(())
+    }
+
+    /// Makes a regular file, to be filled and finished through the answer.
+    ///
+    /// # Errors
+    /// The failed call.
+    pub fn file(&mut self, name: &[u8]) -> Result<FileWriter<'_>> {
+        let c_name = self.name(name)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.current, &c_name, flags, Mode::RUSR | Mode::WUSR);
+        let file = File::from(self.check("create", name, fd)?);
+        Ok(FileWriter { writer: self, file, name: name.to_vec(), end: 0 })
+    }
+
+    /// Makes a symbolic link.
+    ///
+    /// # Errors
+    /// The failed call.
+    pub fn symlink(&mut self, name: &[u8], target: &[u8], meta: &Meta, xattrs: &[Xattr]) -> Result<()> {
+        let c_name = self.name(name)?;
+        self.check("link", name, rustix::fs::symlinkat(target, &self.current, &c_name))?;
+        self.finish_at(name, &c_name, None, meta, xattrs)
+    }
+
+    /// Makes a device node, named pipe or socket.
+    ///
+    /// # Errors
+    /// The failed call.
+    pub fn special(&mut self, name: &[u8], special: Special, meta: &Meta, xattrs: &[Xattr]) -> Result<()> {
+        let c_name = self.name(name)?;
+        let (kind, device) = match special {
+            Special::Fifo => (FileType::Fifo, 0),
+            Special::Socket => (FileType::Socket, 0),
+            Special::Char(major, minor) => (FileType::CharacterDevice, rustix::fs::makedev(major, minor)),
+            Special::Block(major, minor) => (FileType::BlockDevice, rustix::fs::makedev(major, minor)),
+        };
+        let made = rustix::fs::mknodat(&self.current, &c_name, kind, Mode::RUSR | Mode::WUSR, device);
+        self.check("make node", name, made)?;
+        self.finish_at(name, &c_name, Some(meta.mode), meta, xattrs)
+    }
+
+    /// Gives file `id`, which has more names to come, another name; `false` if it has none yet.
+    ///
+    /// # Errors
+    /// The failed call.
+    pub fn link(&mut self, id: u64, name: &[u8]) -> Result<bool> {
+        let Some(mut link) = self.links.remove(&id) else { return Ok(false) };
+        let c_name = self.name(name)?;
+        let step = if *link.directory == *self.path {
+            rustix::fs::linkat(&self.current, &link.name, &self.current, &c_name, AtFlags::empty())
+        } else {
+            self.open_directory(&link.directory)
+                .and_then(|other| rustix::fs::linkat(other, &link.name, &self.current, &c_name, AtFlags::empty()))
+        };
+        self.check("link", name, step)?;
+        link.left = link.left.saturating_sub(1);
+        if link.left > 0 {
+            self.links.insert(id, link);
+        }
+        Ok(true)
+    }
+
+    /// Remembers that file `id` has the name `name` in the current directory and `others` more to come.
+    ///
+    /// # Errors
+    /// A name that cannot be one.
+    pub fn remember(&mut self, id: u64, name: &[u8], others: u64) -> Result<()> {
+        let link = Link { directory: self.path.clone().into(), name: self.name(name)?, left: others };
+        self.links.insert(id, link);
+        Ok(())
+    }
+
+    /// Path of an entry of the current directory, for messages.
+    #[must_use]
+    pub fn display(&self, name: &[u8]) -> String {
+        format!("{}/{}", String::from_utf8_lossy(&self.path), String::from_utf8_lossy(name))
+    }
+
+    fn open_directory(&self, path: &[u8]) -> rustix::io::Result<OwnedFd> {
+        let mut directory = None;
+        for name in path.split(|b| *b == b'/').filter(|name| !name.is_empty()) {
+            let from = directory.as_ref().map_or(self.root.as_fd(), OwnedFd::as_fd);
+            directory = Some(rustix::fs::openat(from, name, DIRECTORY, Mode::empty())?);
+        }
+        directory.map_or_else(|| rustix::fs::openat(&self.root, c".", DIRECTORY, Mode::empty()), Ok)
+    }
+
+    /// Attributes of an open file or directory.
+    fn finish(&self, fd: BorrowedFd<'_>, name: &[u8], meta: &Meta, xattrs: &[Xattr]) -> Result<()> {
+        let owner = rustix::fs::fchown(fd, Some(Uid::from_raw(meta.uid)), Some(Gid::from_raw(meta.gid)));
+        self.check("set the owner of", name, owner)?;
+        self.check("set the mode of", name, rustix::fs::fchmod(fd, Mode::from_raw_mode(meta.mode)))?;
+        for xattr in xattrs {
+            let set = rustix::fs::fsetxattr(fd, xattr.name.as_slice(), &xattr.value, XattrFlags::empty());
+            self.check("set an extended attribute of", name, set)?;
+        }
+        self.check("set the times of", name, rustix::fs::futimens(fd, &times(meta)))
+    }
+
+    /// Attributes of an entry that cannot be opened.
+    fn finish_at(&self, name: &[u8], c_name: &CString, mode: Option<u32>, meta: &Meta, xattrs: &[Xattr]) -> Result<()> {
+        let (uid, gid) = (Some(Uid::from_raw(meta.uid)), Some(Gid::from_raw(meta.gid)));
+        let owner = rustix::fs::chownat(&self.current, c_name, uid, gid, AtFlags::SYMLINK_NOFOLLOW);
+        self.check("set the owner of", name, owner)?;
+        if let Some(mode) = mode {
+            // We made it a moment ago and it is no link, so that following is no question.
+            let set = rustix::fs::chmodat(&self.current, c_name, Mode::from_raw_mode(mode), AtFlags::empty());
+            self.check("set the mode of", name, set)?;
+        }
+        for xattr in xattrs {
+            // There is no setxattrat before Linux 6.13.
+            let mut path = format!("/proc/self/fd/{}/", self.current.as_raw_fd()).into_bytes();
+            path.extend_from_slice(name);
+            let set = rustix::fs::lsetxattr(path.as_slice(), xattr.name.as_slice(), &xattr.value, XattrFlags::empty());
+            self.check("set an extended attribute of", name, set)?;
+        }
+        let set = rustix::fs::utimensat(&self.current, c_name, &times(meta), AtFlags::SYMLINK_NOFOLLOW);
+        self.check("set the times of", name, set)
+    }
+
+    /// A name must stay in its directory.
+    fn name(&self, name: &[u8]) -> Result<CString> {
+        let plain = !name.is_empty() && name != b"." && name != b".." && !name.contains(&b'/');
+        let c_name = CString::new(name).ok().filter(|_| plain);
+        c_name.ok_or_else(|| WriteError { what: "use the name", path: self.display(name), errno: Errno::INVAL })
+    }
+
+    fn check<T>(&self, what: &'static str, name: &[u8], result: rustix::io::Result<T>) -> Result<T> {
+        result.map_err(|errno| WriteError { what, path: self.display(name), errno })
+    }
+}
+
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+fn times(meta: &Meta) -> Timestamps {
+    let spec = |time: Time| Timespec { tv_sec: time.seconds, tv_nsec: time.nanoseconds.into() };
+    Timestamps { last_access: spec(meta.atime), last_modification: spec(meta.mtime) }
+}
+
+/// A regular file being written.
+#[derive(Debug)]
+pub struct FileWriter<'w> {
+    writer: &'w TreeWriter,
+    file: File,
+    name: Vec<u8>,
+    end: u64,
+}
+
+impl FileWriter<'_> {
+    /// Writes `data` at byte `offset`; what is never written stays a hole.
+    ///
+    /// # Errors
+    /// The failed call.
+    pub fn write_at(&mut self, data: &[u8], offset: u64) -> Result<()> {
+        let written = self.file.write_all_at(data, offset);
+        let written = written.map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO));
+        self.writer.check("write", &self.name, written)?;
+        self.end = self.end.max(offset.saturating_add(data.len() as u64));
+        Ok(())
+    }
+
+    /// Sets the size and every attribute.
+    ///
+    /// # Errors
+    /// The failed call.
+    pub fn finish(self, size: u64, meta: &Meta, xattrs: &[Xattr]) -> Result<()> {
+        if size != self.end {
+            self.writer.check("set the size of", &self.name, rustix::fs::ftruncate(&self.file, size))?;
+        }
+        self.writer.finish(self.file.as_fd(), &self.name, meta, xattrs)
+    }
+}
