@@ -10,6 +10,8 @@ pub mod config;
 pub mod dhcp;
 pub mod events;
 pub mod image;
+pub mod jobs;
+pub mod logging;
 pub mod net;
 pub mod pi;
 pub mod storage;

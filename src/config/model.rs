@@ -105,7 +105,7 @@ pub enum RootKind {
 }
 
 /// How bad a [`Problem`] is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Something works differently from what was written.
@@ -368,7 +368,8 @@ fn read_device(fields: &mut Fields<'_>, before: &[Device]) -> Option<Device> {
 }
 
 /// One line of an authorized_keys file: type, base64, comment; no line break can smuggle in a second.
-fn is_ssh_key(key: &str) -> bool {
+#[must_use]
+pub fn is_ssh_key(key: &str) -> bool {
     let mut words = key.split(' ');
     let kind = words.next().unwrap_or_default();
     let body = words.next().unwrap_or_default();

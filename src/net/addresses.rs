@@ -4,45 +4,61 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use super::neighbour;
+use crate::clock::{Clock, Moment};
 use crate::pi::Mac;
 
 /// Addresses remembered from DHCP at most; a /16 full of clients would be a mistake, not a LAN.
 const MAX_OBSERVED: usize = 4096;
 
+/// The kernel's answers kept at most.
+const MAX_CACHED: usize = 1024;
+/// How long the kernel's answer is believed when it names a neighbour; changes that it announces come through at once.
+const KNOWN_FOR: Duration = Duration::from_secs(2);
+/// How long "unknown" is believed: a Pi that was just resolved must not wait.
+const UNKNOWN_FOR: Duration = Duration::from_millis(50);
+
 /// IP address → hardware address, from the kernel's neighbour table first and DHCP observation second.
-/// Shared by the data-path threads; a lookup costs a netlink round trip of some microseconds, so callers keep the
-/// answer until [`AddressBook::generation`] changes or a few seconds have passed.
-#[derive(Debug, Clone, Default)]
+/// Shared by the data-path threads; a lookup is a hash probe, and a netlink round trip every two seconds.
+#[derive(Debug, Clone)]
 pub struct AddressBook(Arc<Inner>);
 
-#[derive(Debug, Default)]
+/// What the kernel said of an address, and when.
+type Answers = RwLock<HashMap<IpAddr, (Option<Mac>, Moment)>>;
+
+#[derive(Debug)]
 struct Inner {
+    clock: Clock,
     observed: RwLock<HashMap<IpAddr, Mac>>,
     generation: AtomicU32,
-    kernel: KernelTable,
+    /// Answers of the kernel's neighbour table; `None` where it is not asked, as in tests of protocol parts.
+    kernel: Option<Answers>,
 }
 
-/// Whether the kernel's neighbour table is asked; tests of protocol parts run without one.
-#[derive(Debug, Default, PartialEq, Eq)]
-enum KernelTable {
-    #[default]
-    Asked,
-    Ignored,
+impl Default for AddressBook {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl AddressBook {
     /// A book that asks the kernel's neighbour table.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self::with_kernel_answers(Some(RwLock::default()))
     }
 
     /// A book that knows only what [`AddressBook::observe`] tells it.
     #[must_use]
     pub fn observed_only() -> Self {
-        Self(Arc::new(Inner { kernel: KernelTable::Ignored, ..Inner::default() }))
+        Self::with_kernel_answers(None)
+    }
+
+    fn with_kernel_answers(kernel: Option<Answers>) -> Self {
+        let (clock, observed, generation) = (Clock::system(), RwLock::default(), AtomicU32::new(0));
+        Self(Arc::new(Inner { clock, observed, generation, kernel }))
     }
 
     /// DHCP gave `ip` to `mac`.
@@ -59,6 +75,9 @@ impl AddressBook {
 
     /// Says that the kernel's neighbour table changed: cached answers are void.
     pub fn changed(&self) {
+        if let Some(cache) = &self.0.kernel {
+            cache.write().unwrap_or_else(PoisonError::into_inner).clear();
+        }
         self.0.generation.fetch_add(1, Ordering::Release);
     }
 
@@ -72,12 +91,27 @@ impl AddressBook {
     #[must_use]
     pub fn mac_of(&self, ip: IpAddr) -> Option<Mac> {
         let ip = ip.to_canonical();
-        if self.0.kernel == KernelTable::Asked
-            && let Some(mac) = neighbour::lookup(ip)
-        {
+        if let Some(mac) = self.ask_kernel(ip) {
             return Some(mac);
         }
         self.0.observed.read().unwrap_or_else(PoisonError::into_inner).get(&ip).copied()
+    }
+
+    fn ask_kernel(&self, ip: IpAddr) -> Option<Mac> {
+        let cache = self.0.kernel.as_ref()?;
+        let now = self.0.clock.now();
+        if let Some((answer, asked)) = cache.read().unwrap_or_else(PoisonError::into_inner).get(&ip)
+            && now.since(*asked) < if answer.is_some() { KNOWN_FOR } else { UNKNOWN_FOR }
+        {
+            return *answer;
+        }
+        let answer = neighbour::lookup(ip);
+        let mut cache = cache.write().unwrap_or_else(PoisonError::into_inner);
+        if cache.len() >= MAX_CACHED {
+            cache.clear();
+        }
+        cache.insert(ip, (answer, now));
+        answer
     }
 
     /// The address that DHCP last gave to `mac`.

@@ -1,0 +1,406 @@
+//! Long work: one low-priority worker thread, jobs with progress that can be cancelled.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::clock::Clock;
+use crate::image::Progress;
+
+/// Jobs that may wait; more is a mistake of the caller, not work.
+const MAX_WAITING: usize = 64;
+/// Finished jobs kept in memory to be asked about; older ones are in the store.
+const MAX_FINISHED: usize = 64;
+/// Niceness of the worker: a copy must not slow a boot.
+const WORKER_NICE: i32 = 10;
+
+/// What a job is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobKind {
+    /// Import of an image.
+    Import,
+    /// Making a device's trees from an image.
+    Provision,
+    /// Deleting a device's or image's files.
+    Delete,
+}
+
+/// How far a job is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobState {
+    /// Not begun.
+    Waiting,
+    /// Under way.
+    Running,
+    /// Ended well.
+    Done,
+    /// Ended badly; nothing of it is left.
+    Failed,
+    /// Cancelled; nothing of it is left.
+    Cancelled,
+    /// The agent was stopped or killed under it; nothing of it is left.
+    Interrupted,
+}
+
+impl JobState {
+    /// Whether it will not change any more.
+    #[must_use]
+    pub const fn is_final(self) -> bool {
+        !matches!(self, Self::Waiting | Self::Running)
+    }
+}
+
+/// A job as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Job {
+    /// Its number.
+    pub id: u32,
+    /// What it is about.
+    pub kind: JobKind,
+    /// Image name or device id.
+    pub subject: String,
+    /// How far it is.
+    pub state: JobState,
+    /// Bytes done.
+    pub bytes: u64,
+    /// Bytes in all, 0 while unknown.
+    pub total_bytes: u64,
+    /// Files and directories done.
+    pub files: u64,
+    /// Files and directories in all, 0 while unknown.
+    pub total_files: u64,
+    /// Result or reason, for people.
+    pub message: String,
+    /// Unix time in ms at which it was asked for.
+    pub queued_ms: i64,
+    /// Unix time in ms at which it ended, 0 before.
+    pub finished_ms: i64,
+}
+
+/// The work of a job: says what came of it, or why it failed.
+pub type Task = Box<dyn FnOnce(&Running) -> Result<String, String> + Send>;
+
+/// Why a job was not taken or not cancelled.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum JobsError {
+    /// Too many wait.
+    #[error("{MAX_WAITING} jobs are waiting already: try again when some are done")]
+    Full,
+    /// One for the same thing waits or runs.
+    #[error("job {0} is already working on '{1}'")]
+    Busy(u32, String),
+    /// No such job.
+    #[error("there is no job {0}")]
+    Unknown(u32),
+    /// It has ended.
+    #[error("job {0} has ended already")]
+    Ended(u32),
+}
+
+/// The jobs and their worker.
+#[derive(Debug)]
+pub struct Jobs {
+    shared: Arc<Shared>,
+    worker: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    clock: Clock,
+    state: Mutex<Table>,
+    wake: Condvar,
+    changed: UnboundedSender<u32>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+struct Table {
+    next: u32,
+    jobs: BTreeMap<u32, Job>,
+    waiting: VecDeque<(u32, Task)>,
+    cancels: BTreeMap<u32, Arc<AtomicBool>>,
+    stopping: bool,
+}
+
+impl Shared {
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end(&self, id: u32, state: JobState, message: String) {
+        let mut table = self.table();
+        table.cancels.remove(&id);
+        let now = self.clock.wall_ms();
+        if let Some(job) = table.jobs.get_mut(&id) {
+            (job.state, job.message, job.finished_ms) = (state, message, now);
+        }
+        let finished: Vec<u32> = table.jobs.values().filter(|j| j.state.is_final()).map(|j| j.id).collect();
+        for old in finished.iter().rev().skip(MAX_FINISHED) {
+            table.jobs.remove(old);
+        }
+        drop(table);
+        // Whoever listened may be gone at shutdown.
+        let _ = self.changed.send(id);
+    }
+}
+
+impl Jobs {
+    /// Starts the worker. Numbers begin at `first`; each job that ends is announced on `changed` (at most as many as
+    /// were submitted, so the channel needs no bound of its own).
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn start(clock: Clock, first: u32, changed: UnboundedSender<u32>) -> std::io::Result<Self> {
+        let table = Table {
+            next: first,
+            jobs: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            cancels: BTreeMap::new(),
+            stopping: false,
+        };
+        let shared = Arc::new(Shared { clock, state: Mutex::new(table), wake: Condvar::new(), changed });
+        let worker = std::thread::Builder::new().name("jobs".to_owned()).spawn({
+            let shared = shared.clone();
+            move || work(&shared)
+        })?;
+        Ok(Self { shared, worker: Some(worker) })
+    }
+
+    /// Queues work on `subject`.
+    ///
+    /// # Errors
+    /// When too much waits or something works on the same subject.
+    pub fn submit(&self, kind: JobKind, subject: &str, task: Task) -> Result<u32, JobsError> {
+        let mut table = self.shared.table();
+        if let Some(busy) = table.jobs.values().find(|j| j.kind == kind && j.subject == subject && !j.state.is_final())
+        {
+            return Err(JobsError::Busy(busy.id, subject.to_owned()));
+        }
+        if table.waiting.len() >= MAX_WAITING {
+            return Err(JobsError::Full);
+        }
+        let id = table.next;
+        table.next = table.next.wrapping_add(1).max(1);
+        let job = Job {
+            id,
+            kind,
+            subject: subject.to_owned(),
+            state: JobState::Waiting,
+            bytes: 0,
+            total_bytes: 0,
+            files: 0,
+            total_files: 0,
+            message: String::new(),
+            queued_ms: self.shared.clock.wall_ms(),
+            finished_ms: 0,
+        };
+        table.jobs.insert(id, job);
+        table.cancels.insert(id, Arc::default());
+        table.waiting.push_back((id, task));
+        drop(table);
+        self.shared.wake.notify_one();
+        Ok(id)
+    }
+
+    /// Asks a job to stop and undo what it did.
+    ///
+    /// # Errors
+    /// When it is unknown or over.
+    pub fn cancel(&self, id: u32) -> Result<(), JobsError> {
+        let mut table = self.shared.table();
+        let job = table.jobs.get(&id).ok_or(JobsError::Unknown(id))?;
+        if job.state.is_final() {
+            return Err(JobsError::Ended(id));
+        }
+        if job.state == JobState::Waiting {
+            table.waiting.retain(|(waiting, _)| *waiting != id);
+            drop(table);
+            self.shared.end(id, JobState::Cancelled, "cancelled before it began".to_owned());
+        } else if let Some(cancel) = table.cancels.get(&id) {
+            cancel.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// One job.
+    #[must_use]
+    pub fn get(&self, id: u32) -> Option<Job> {
+        self.shared.table().jobs.get(&id).cloned()
+    }
+
+    /// All jobs that wait or run, and the last that ended, oldest first.
+    #[must_use]
+    pub fn list(&self) -> Vec<Job> {
+        self.shared.table().jobs.values().cloned().collect()
+    }
+
+    /// The job that waits or runs for `subject`.
+    #[must_use]
+    pub fn active(&self, kind: JobKind, subject: &str) -> Option<u32> {
+        let table = self.shared.table();
+        table.jobs.values().find(|j| j.kind == kind && j.subject == subject && !j.state.is_final()).map(|j| j.id)
+    }
+
+    /// Cancels what runs, drops what waits, and waits for the worker to be done with undoing.
+    pub fn stop(&mut self) {
+        let mut table = self.shared.table();
+        table.stopping = true;
+        table.waiting.clear();
+        for cancel in table.cancels.values() {
+            cancel.store(true, Ordering::Relaxed);
+        }
+        drop(table);
+        self.shared.wake.notify_one();
+        if let Some(worker) = self.worker.take()
+            && worker.join().is_err()
+        {
+            log::error!("the job worker panicked");
+        }
+    }
+}
+
+impl Drop for Jobs {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// A job's own view of itself.
+#[derive(Debug)]
+pub struct Running {
+    shared: Arc<Shared>,
+    id: u32,
+    cancel: Arc<AtomicBool>,
+}
+
+impl Progress for Running {
+    fn add(&self, bytes: u64, files: u64) {
+        if let Some(job) = self.shared.table().jobs.get_mut(&self.id) {
+            job.bytes = job.bytes.saturating_add(bytes);
+            job.files = job.files.saturating_add(files);
+        }
+    }
+
+    fn set_total(&self, bytes: u64, files: u64) {
+        if let Some(job) = self.shared.table().jobs.get_mut(&self.id) {
+            (job.total_bytes, job.total_files) = (bytes, files);
+        }
+    }
+
+    fn cancelled(&self) -> bool {
+        self.cancel.load(Ordering::Relaxed)
+    }
+}
+
+fn work(shared: &Arc<Shared>) {
+    // Linux applies niceness to the thread whose id is given; failing to be nice is no reason not to work.
+    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), WORKER_NICE);
+    loop {
+        let mut table = shared.table();
+        let (id, task) = loop {
+            if table.stopping {
+                return;
+            }
+            if let Some(next) = table.waiting.pop_front() {
+                break next;
+            }
+            table = shared.wake.wait(table).unwrap_or_else(PoisonError::into_inner);
+        };
+        if let Some(job) = table.jobs.get_mut(&id) {
+            job.state = JobState::Running;
+        }
+        let cancel = table.cancels.get(&id).cloned().unwrap_or_default();
+        drop(table);
+        let running = Running { shared: shared.clone(), id, cancel };
+        let result = catch_unwind(AssertUnwindSafe(|| task(&running)));
+        match result {
+            Ok(Ok(message)) => shared.end(id, JobState::Done, message),
+            Ok(Err(why)) if running.cancelled() => shared.end(id, JobState::Cancelled, why),
+            Ok(Err(why)) => shared.end(id, JobState::Failed, why),
+            Err(_) => {
+                shared.end(id, JobState::Failed, "a fault in piboot itself stopped this job; see the log".to_owned())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+    use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+    fn start() -> (Jobs, UnboundedReceiver<u32>) {
+        let (sender, receiver) = unbounded_channel();
+        (Jobs::start(Clock::manual(7), 1, sender).unwrap(), receiver)
+    }
+
+    #[test]
+    fn a_job_runs_reports_and_ends() {
+        let (jobs, mut ended) = start();
+        let id = jobs
+            .submit(
+                JobKind::Import,
+                "lite",
+                Box::new(|job| {
+                    job.set_total(100, 2);
+                    job.add(100, 2);
+                    Ok("imported".to_owned())
+                }),
+            )
+            .unwrap();
+        assert_eq!(ended.blocking_recv(), Some(id));
+        let job = jobs.get(id).unwrap();
+        assert_eq!((job.state, job.bytes, job.total_files, job.finished_ms), (JobState::Done, 100, 2, 7));
+        assert_eq!(jobs.cancel(id), Err(JobsError::Ended(id)));
+    }
+
+    #[test]
+    fn one_subject_one_job_and_cancel_reaches_both_kinds_of_waiting() {
+        let (jobs, mut ended) = start();
+        let (go, wait) = mpsc::channel::<()>();
+        let (begun, has_begun) = mpsc::channel::<()>();
+        let first = jobs
+            .submit(
+                JobKind::Import,
+                "a",
+                Box::new(move |job| {
+                    begun.send(()).unwrap();
+                    let _ = wait.recv();
+                    if job.cancelled() { Err("undone".to_owned()) } else { Ok(String::new()) }
+                }),
+            )
+            .unwrap();
+        has_begun.recv().unwrap();
+        let second = jobs.submit(JobKind::Import, "b", Box::new(|_| Ok(String::new()))).unwrap();
+        let busy = jobs.submit(JobKind::Import, "a", Box::new(|_| Ok(String::new())));
+        assert_eq!(busy, Err(JobsError::Busy(first, "a".to_owned())));
+        jobs.cancel(second).unwrap();
+        assert_eq!(ended.blocking_recv(), Some(second));
+        jobs.cancel(first).unwrap();
+        go.send(()).unwrap();
+        assert_eq!(ended.blocking_recv(), Some(first));
+        assert_eq!(jobs.get(first).unwrap().state, JobState::Cancelled);
+        assert_eq!(jobs.get(second).unwrap().state, JobState::Cancelled);
+    }
+
+    #[test]
+    fn a_fault_in_one_job_does_not_take_the_worker_along() {
+        let (jobs, mut ended) = start();
+        let bad = jobs.submit(JobKind::Delete, "a", Box::new(|_| panic!("test"))).unwrap();
+        let good = jobs.submit(JobKind::Delete, "b", Box::new(|_| Ok(String::new()))).unwrap();
+        assert_eq!((ended.blocking_recv(), ended.blocking_recv()), (Some(bad), Some(good)));
+        assert_eq!(jobs.get(bad).unwrap().state, JobState::Failed);
+        assert_eq!(jobs.get(good).unwrap().state, JobState::Done);
+    }
+}
