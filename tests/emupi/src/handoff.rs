@@ -54,6 +54,9 @@ pub struct Handoff {
 /// # Errors
 /// See [`HandoffError`].
 pub fn write(ready: &Ready, dir: &Path) -> Result<Handoff, HandoffError> {
+    // Absolute, so that QEMU finds the files from wherever it is started.
+    let made = fs::create_dir_all(dir).and_then(|()| dir.canonicalize());
+    let dir = &made.map_err(|source| HandoffError::Write { path: dir.to_owned(), source })?;
     for file in &ready.files {
         put(&dir.join("tftp").join(inside(&file.path)), content(file)?)?;
     }

@@ -8,7 +8,7 @@ use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -101,6 +101,21 @@ impl Link {
         };
         let fd = open().map_err(|source| LinkError::Open { kind: "veth", name: name.to_owned(), source })?;
         Link::start(fd, name, Kind::Veth)
+    }
+
+    /// A link whose other end is a socket of this program: one datagram is one frame. For tests that play the server.
+    ///
+    /// # Errors
+    /// [`LinkError::Open`] when no socket can be made.
+    pub fn wire() -> Result<(Link, UnixDatagram), LinkError> {
+        let open = || -> io::Result<(UnixDatagram, UnixDatagram)> {
+            let (ours, theirs) = UnixDatagram::pair()?;
+            ours.set_nonblocking(true)?;
+            Ok((ours, theirs))
+        };
+        let (ours, theirs) =
+            open().map_err(|source| LinkError::Open { kind: "socket", name: "wire".to_owned(), source })?;
+        Ok((Link::start(ours.into(), "wire", Kind::Tap)?, theirs))
     }
 
     fn start(fd: OwnedFd, name: &str, kind: Kind) -> Result<Link, LinkError> {

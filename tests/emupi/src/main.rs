@@ -59,7 +59,7 @@ struct BootArgs {
     /// word to add to the QEMU guest's command line; may be repeated
     #[argh(option)]
     append: Vec<String>,
-    /// serial console of the QEMU virt machine, added as console=… (for instance ttyAMA0)
+    /// serial console of the QEMU guest, added as console=… (ttyAMA0 on either machine)
     #[argh(option)]
     append_console: Option<String>,
     /// divide DHCP's waits by this (default 1)
@@ -198,18 +198,14 @@ fn one(args: BootArgs) -> Result<bool, Box<dyn Error>> {
     if let (Some(dir), Some(ready)) = (&args.fetch_dir, boot.ready()) {
         let handoff = handoff::write(ready, dir)?;
         let tap = args.tap.as_deref().unwrap_or("tap0");
-        let mut append: Vec<&str> = args.append.iter().map(String::as_str).collect();
         let console = args.append_console.map(|c| format!("console={c}"));
+        let append: Vec<&str> = args.append.iter().chain(&console).map(String::as_str).collect();
         for machine in [Machine::Virt, Machine::Raspi3b] {
-            if machine == Machine::Virt {
-                append.extend(console.as_deref());
-            }
             let Ok(command) = handoff.qemu(machine, tap, pi.mac, "stdio", &append) else { continue };
             let name = if machine == Machine::Virt { "qemu-virt.sh" } else { "qemu-raspi3b.sh" };
             let quoted: Vec<String> = command.iter().map(|word| quote(word)).collect();
             std::fs::write(dir.join(name), format!("#!/bin/sh\nexec {}\n", quoted.join(" ")))?;
             println!("run it: sh {}", dir.join(name).display());
-            append.truncate(args.append.len());
         }
     }
     Ok(boot.ok())

@@ -4,7 +4,7 @@
 
 use emupi::lab::{Net, Process};
 use emupi::record::{Event, Fetched};
-use emupi::{Boot, BootOptions, Link, Model, Outcome, Pi, boot};
+use emupi::{Boot, BootOptions, Link, Model, Outcome, Pi, boot, handoff, many};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -64,11 +64,15 @@ fn menu(words: &str) -> String {
 }
 
 fn dnsmasq(net: &Net, words: &str, tftp: Option<&Path>) -> Process {
+    dnsmasq_with(net, words, tftp, "")
+}
+
+fn dnsmasq_with(net: &Net, words: &str, tftp: Option<&Path>, more: &str) -> Process {
     let mut conf = format!(
         "dhcp-range=10.77.0.50,10.77.0.200,10m\n\
          dhcp-match=set:rpi,97,0:52:50:69:34\ndhcp-match=set:rpi,97,0:52:50:69:35\n\
          dhcp-mac=set:rpi,b8:27:eb:*:*:*\n\
-         dhcp-option-force=tag:rpi,43,{}\n",
+         dhcp-option-force=tag:rpi,43,{}\n{more}",
         menu(words)
     );
     if let Some(root) = tftp {
@@ -262,4 +266,76 @@ fn laptops_and_pcs_get_an_address_and_nothing_else() {
         assert!(boot.ip.is_some());
         assert_eq!(boot.outcome, Outcome::NotAPi { boot_options: vec![] });
     }
+}
+
+#[test]
+fn a_classroom_boots_at_once_and_every_byte_is_right() {
+    let net = Net::new().unwrap();
+    let root = tree(&net, ".", CONFIG);
+    let models = [Model::Pi3B, Model::Pi3BPlus, Model::Pi4B, Model::Pi5];
+    let pis: Vec<Pi> = models.into_iter().cycle().zip(0..24).map(|(model, i)| many::nth(model, i)).collect();
+    // Fixed addresses: to boards that never send a REQUEST dnsmasq gives the same one twice (firmware issue 1120).
+    let hosts: String = (50..).zip(&pis).map(|(n, pi)| format!("dhcp-host={},10.77.0.{n}\n", pi.mac)).collect();
+    let _server = dnsmasq_with(&net, STRICT, Some(&root), &hosts);
+    let link = net.tap_link().unwrap();
+    let options = BootOptions { keep: false, ..options() };
+    let boots = many::boot_all(&pis, &link, &options, &|_| ()).unwrap();
+    let summary = many::Summary::of(&boots);
+    assert_eq!((summary.ok, link.dropped()), (24, 0), "{summary}");
+    assert_eq!(many::compare(&boots, &root), Vec::<String>::new());
+    // Four-byte prefixes and addresses of their own.
+    let mut addresses: Vec<_> = boots.iter().map(|b| b.ip).collect();
+    addresses.sort();
+    addresses.dedup();
+    assert_eq!(addresses.len(), 24);
+    // The comparison is not blind.
+    fs::write(root.join("fixup4.dat"), "other").unwrap();
+    assert_eq!(many::compare(&boots, &root).len(), 6);
+}
+
+#[test]
+fn what_was_fetched_is_handed_over_and_the_tap_released() {
+    let net = Net::new().unwrap();
+    let root = tree(&net, ".", CONFIG);
+    let _server = dnsmasq(&net, STRICT, Some(&root));
+    let tap = net.add_tap().unwrap();
+    let link = net.enter(|| Link::tap(&tap)).unwrap().unwrap();
+    assert!(net.enter(|| Link::tap(&tap)).unwrap().is_err(), "a tap has one owner");
+    let boot = run(&link, &Pi::new(Model::Pi3B, SERIAL));
+    drop(link);
+    assert!(net.enter(|| Link::tap(&tap)).unwrap().is_ok(), "QEMU must be able to take the tap over");
+
+    let dir = net.scratch().join("handoff");
+    let handoff = handoff::write(boot.ready().unwrap(), &dir).unwrap();
+    let same = |a: &Path, b: &str| assert!(fs::read(a).unwrap() == fs::read(root.join(b)).unwrap(), "{b}");
+    same(&handoff.kernel, "kernel8.img");
+    same(handoff.initramfs.as_ref().unwrap(), "initramfs8");
+    same(handoff.device_tree.as_ref().unwrap(), "bcm2710-rpi-3-b.dtb");
+    same(&dir.join("tftp/overlays/vc4-kms-v3d.dtbo"), "overlays/vc4-kms-v3d.dtbo");
+    assert!(handoff.cmdline.contains("root=/dev/nfs"));
+}
+
+#[test]
+fn os_prefix_and_upstream_names_decide_what_is_fetched() {
+    let net = Net::new().unwrap();
+    let config = "arm_64bit=1\nos_prefix=new/\nupstream_kernel=1\nkernel=vmlinuz\ninitramfs initrd followkernel\n\
+                  cmdline=other.txt\ninclude extra.txt\n";
+    let root = tree(&net, ".", config);
+    fs::write(root.join("extra.txt"), "[pi3]\ndtoverlay=vc4-kms-v3d\n").unwrap();
+    fs::create_dir(root.join("new")).unwrap();
+    for name in ["vmlinuz", "initrd", "bcm2837-rpi-3-b.dtb", "other.txt"] {
+        fs::write(root.join("new").join(name), pattern(2000, 3)).unwrap();
+    }
+    let _server = dnsmasq(&net, STRICT, Some(&root));
+    let link = net.tap_link().unwrap();
+    let three = run(&link, &Pi::new(Model::Pi3B, SERIAL));
+    let ready = three.ready().unwrap();
+    assert_eq!(ready.kernel.path, "new/vmlinuz");
+    assert_eq!(ready.initramfs[0].path, "new/initrd");
+    assert_eq!(ready.device_tree.as_ref().unwrap().path, "new/bcm2837-rpi-3-b.dtb");
+    // Without a README under the prefix, overlays are shared.
+    assert_eq!(ready.overlays[0].path, "overlays/vc4-kms-v3d.dtbo");
+    // A 4 finds no device tree of its own there: the prefix is dropped, and there is no vmlinuz at the top.
+    let four = boot(&Pi::new(Model::Pi4B, SERIAL), &link, &options(), None).unwrap();
+    assert!(matches!(four.outcome, Outcome::Failed { stage: "kernel", led: Some((0, 7)), .. }), "{}", four.outcome);
 }

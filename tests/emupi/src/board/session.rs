@@ -32,7 +32,6 @@ pub(super) struct Session<'a> {
     rng: Rng,
     habits: Habits,
     ports: Ports,
-    stale: Option<u16>,
     /// The board's directory, or empty once that has turned out not to exist.
     pub(super) prefix: String,
     ip: Option<Ipv4Addr>,
@@ -55,7 +54,6 @@ impl<'a> Session<'a> {
             rng,
             habits: Habits::ROM,
             ports: Ports::Fixed(ROM_PORT),
-            stale: None,
             prefix: pi.prefix(),
             ip: None,
             server: None,
@@ -176,9 +174,8 @@ impl<'a> Session<'a> {
         };
         let start = Instant::now();
         let (loss, habits) = (self.options.loss, self.habits);
-        let way = (server, port, self.stale);
-        let (transfer, peer) = transfer(&mut self.nic, &mut self.rng, loss, &habits, way, name, want)?;
-        self.stale = peer;
+        let way = (server, port);
+        let transfer = transfer(&mut self.nic, &mut self.rng, loss, &habits, way, name, want)?;
         let fetched = transfer.fetched.clone();
         self.log.add(Event::File(FileRequest {
             path: name.to_owned(),

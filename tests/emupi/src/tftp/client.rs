@@ -123,8 +123,7 @@ struct Reader<'a> {
     last: Vec<u8>,
 }
 
-/// Asks for `name` from the port `port`. Anything that still arrives from the server's port `stale` belongs to an earlier
-/// transfer from the same port and is ignored.
+/// Asks the server for `name` from the board's port `port`.
 ///
 /// # Errors
 /// When the interface is down. Everything a server does wrong is in the result.
@@ -134,10 +133,10 @@ pub fn transfer(
     rng: &mut Rng,
     loss: Loss,
     habits: &Habits,
-    (server, port, stale): (Ipv4Addr, u16, Option<u16>),
+    (server, port): (Ipv4Addr, u16),
     name: &str,
     want: Want,
-) -> Result<(Transfer, Option<u16>), LinkError> {
+) -> Result<Transfer, LinkError> {
     let out = Transfer {
         fetched: Fetched::GaveUp { bytes: 0 },
         content: None,
@@ -170,17 +169,17 @@ pub fn transfer(
         out,
         last: read_request(name, &options),
     };
-    let fetched = reader.run(stale)?;
-    let Reader { mut out, content, peer, .. } = reader;
+    let fetched = reader.run()?;
+    let Reader { mut out, content, .. } = reader;
     if want == Want::Content && matches!(fetched, Fetched::Whole { .. }) {
         out.content = Some(content);
     }
     out.fetched = fetched;
-    Ok((out, peer))
+    Ok(out)
 }
 
 impl Reader<'_> {
-    fn run(&mut self, stale: Option<u16>) -> Result<Fetched, LinkError> {
+    fn run(&mut self) -> Result<Fetched, LinkError> {
         let start = Instant::now();
         // A stage that never repeats its request would fail on one lost packet, whatever the server does: then loss
         // begins with the first answer.
@@ -208,7 +207,7 @@ impl Reader<'_> {
             let deadline = ends.into_iter().flatten().min().unwrap_or(now);
             let Some(datagram) = self.nic.receive(deadline)? else { continue };
             let from = datagram.src.port();
-            let known = self.peer.map_or(Some(from) != stale, |peer| from == peer);
+            let known = self.peer.map_or_else(|| opens(datagram.payload()), |peer| from == peer);
             if *datagram.src.ip() != self.server || datagram.dst.port() != self.port || !known {
                 continue;
             }
@@ -335,6 +334,12 @@ impl Reader<'_> {
         let peer = SocketAddrV4::new(self.server, self.peer.unwrap_or(SERVER));
         self.nic.send(self.port, peer, &self.last)
     }
+}
+
+/// Whether a packet can be the first answer to a request. A later block is a leftover of an earlier transfer from the
+/// same port: the ROM has only one.
+fn opens(packet: &[u8]) -> bool {
+    !matches!(parse(packet), Ok(Packet::Data { block, .. }) if block != 1)
 }
 
 enum Step {
