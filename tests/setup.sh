@@ -153,7 +153,10 @@ packages=$(missing $WANT)
 qemu=$(missing_qemu)
 rust=; have_rust || rust=yes
 
-if [ -n "$packages$qemu$rust" ]; then
+# The image builders fetch packages as well: without package lists they would find nothing.
+lists=; [ -n "$(own_source "$(codename)")" ] || lists=yes
+
+if [ -n "$packages$qemu$rust$lists" ]; then
     : >"$LOG"
     update
     # shellcheck disable=SC2086

@@ -4,6 +4,7 @@
 #   tests/guest/run.sh [options] SCRIPT [FILE...]
 #     --mount SERVER:EXPORT   mount that on /mnt first
 #     --opts OPTIONS          with these options (default vers=3,tcp,nolock)
+#     --root                  and make it the root: the script is process 1 there, as /run/guest/script
 #     --tap NAME --ip A/BITS --gw A   a tap interface instead of QEMU's user networking
 #     --mac MAC               the guest's MAC address
 #     --drive FILE            a raw disk, read-only: /dev/vda
@@ -22,7 +23,7 @@ while [ $# -gt 0 ]; do
     case $1 in
     --mount) cmdline+=" guest.mount=$2" ;;
     --opts) cmdline+=" guest.opts=$2" ;;
-    --root) cmdline+=" guest.root=$2" ;;
+    --root) cmdline+=" guest.root=1"; shift; continue ;;
     --ip) cmdline+=" guest.ip=$2" ;;
     --gw) cmdline+=" guest.gw=$2" ;;
     --tap) net="tap,id=n0,ifname=$2,script=no,downscript=no" ;;
@@ -51,12 +52,17 @@ cp "$script" "$work/tree/guest/script"
     (cd "$work/tree" && find guest | cpio --quiet -o -H newc -R 0:0 | gzip -1)
 } >"$work/initrd"
 
-status=0
-timeout --foreground "$limit" qemu-system-x86_64 -accel tcg -cpu max -smp 1 -m 1024 \
+# In the background, so that a signal to this script ends the guest at once.
+timeout "$limit" qemu-system-x86_64 -accel tcg -cpu max -smp 1 -m 1024 \
     -nodefaults -no-reboot -display none -monitor none \
     -serial "file:$log" -serial "file:$work/out" \
     -netdev "$net" -device "virtio-net-pci,netdev=n0,mac=$mac,romfile=" "${drives[@]}" \
-    -kernel "$guest/vmlinuz" -initrd "$work/initrd" -append "$cmdline" </dev/null || status=$?
+    -kernel "$guest/vmlinuz" -initrd "$work/initrd" -append "$cmdline" </dev/null &
+qemu=$!
+trap 'kill "$qemu" 2>/dev/null || true; rm -rf "$work"' EXIT
+trap 'exit 143' INT TERM
+status=0
+wait "$qemu" || status=$?
 tr -d '\r' <"$work/out" | grep -v '^guest: exit ' || true
 [ "$status" != 124 ] || { echo "run.sh: no result after $limit s" >&2; exit 124; }
 exit "$(tr -d '\r' <"$work/out" | awk '/^guest: exit / { s = $3 } END { print s == "" ? 125 : s }')"

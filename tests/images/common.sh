@@ -21,9 +21,9 @@ once() {
         # The descriptor is closed for the command's children (9>&-): a stray one must not keep the lock.
         flock -n 9 || { say "waiting for another builder of $name"; flock 9; }
         [ ! -e "$CACHE/$name" ] || exit 0
-        rm -rf "$CACHE/$name".tmp.*
+        rm -rf --one-file-system "$CACHE/$name".tmp.*
         work=$(mktemp -d "$CACHE/$name.tmp.XXXXXX")
-        trap 'rm -rf "$work"' EXIT
+        trap 'rm -rf --one-file-system "$work"' EXIT
         trap 'exit 130' INT TERM
         chmod 755 "$work"
         "$@" "$work" 9>&-
@@ -36,7 +36,14 @@ with_ticker() {
     local message=$1 ticker started=$SECONDS status=0
     shift
     say "$message"
-    (while sleep 15; do say "$message: $((SECONDS - started)) s"; done) &
+    # Reads from a pipe that stays empty: no sleep of its own outlives it and holds the caller's output open.
+    (
+        exec 8<> <(:) 9>&- >&2
+        while kill -0 $$ 2>/dev/null; do
+            read -rt 15 -u 8 || [ $? -gt 128 ] || exit 0
+            say "$message: $((SECONDS - started)) s"
+        done
+    ) &
     ticker=$!
     "$@" || status=$?
     kill "$ticker" 2>/dev/null || true

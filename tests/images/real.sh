@@ -111,7 +111,7 @@ slim_root() {
     chmod 700 "$root/root"
     chown 1000:1000 "$root/home/pi"
     dpkg-deb -x "$base"/debs/busybox-static_*.deb "$root"
-    rm -rf "$root/usr/share"
+    rm -rf "${root:?}/usr/share"
     [ -e "$root/bin/busybox" ] || mv "$root/usr/bin/busybox" "$root/bin/busybox"
     for applet in $(chroot "$root" /bin/busybox --list); do
         [ "$applet" = busybox ] || ln -s busybox "$root/bin/$applet"
@@ -124,7 +124,7 @@ slim_root() {
     printf 'root:%s:19700:0:99999:7:::\npi:%s:19700:0:99999:7:::\n' "$PASSWORD" "$PASSWORD" >"$root/etc/shadow"
     chmod 640 "$root/etc/shadow"
     cp "$FILES/inittab" "$root/etc/inittab"
-    cp "$FILES/rcS" "$root/etc/init.d/rcS"
+    cp "$FILES/rcS" "$FILES/login" "$root/etc/init.d"
     printf 'Debian GNU/Linux 12 \\n \\l\n\n' >"$root/etc/issue"
 }
 
@@ -158,7 +158,7 @@ build() {
     make_boot "$base" "$out/boot"
     make_image "$out/boot" "$out/root" "$out/$IMAGE"
     say "root $(du -sm "$out/root" | cut -f1) MB, boot $(du -sm "$out/boot" | cut -f1) MB"
-    rm -rf "$out/root" "$out/boot"
+    rm -rf "${out:?}/root" "$out/boot"
     with_ticker "compressing (xz -$XZ_PRESET)" xz -T2 "-$XZ_PRESET" "$out/$IMAGE"
     say "$(du -m "$out/$IMAGE.xz" | cut -f1) MB"
 }

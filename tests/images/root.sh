@@ -9,7 +9,7 @@ set -euo pipefail
 
 SUITE=bookworm
 PACKAGES=systemd-sysv,udev,kmod,initramfs-tools,busybox,linux-image-arm64,nfs-common,openssh-server
-PACKAGES+=,iproute2,iputils-ping,netbase,sudo
+PACKAGES+=,iproute2,iputils-ping,libcap2-bin,netbase,sudo
 DEBS="raspi-firmware busybox-static hello less nano"
 
 # The initramfs is generated under emulation: with a list of modules in seconds, with MODULES=most in minutes.
@@ -59,6 +59,7 @@ excludes() {
 	path-include=/lib/modules/*/kernel/drivers/usb/phy/*
 	path-include=/lib/modules/*/kernel/drivers/usb/roles/*
 	path-include=/lib/modules/*/kernel/drivers/usb/storage/*
+	path-include=/lib/modules/*/kernel/drivers/watchdog/bcm2835_wdt.ko
 	RULES
 }
 
