@@ -25,6 +25,8 @@ use crate::pi::Mac;
 
 /// Largest request looked at; RFC 2347 allows 512 bytes.
 const MAX_REQUEST: usize = 1024;
+/// Requests taken from a listener before transfers get their turn again.
+const REQUESTS_PER_TURN: usize = 16;
 /// Sockets looked at per turn.
 const EVENTS_PER_TURN: usize = 64;
 /// Largest block over IPv6 that fits an Ethernet frame: 1500 - 40 - 8 - 4.
@@ -75,6 +77,7 @@ pub(super) struct Worker {
     rate: RateLimiter,
     log_limit: LogLimiter,
     holders: Holders,
+    names: open::Names,
     warned: HashSet<(u64, u64)>,
     stats: Stats,
     /// Requests and acknowledgements come in here.
@@ -127,6 +130,7 @@ impl Worker {
             timers: Timers::default(),
             log_limit: LogLimiter::new(),
             holders: Holders::new(book),
+            names: open::Names::default(),
             warned: HashSet::new(),
             stats: Stats::default(),
             inbox: vec![0; MAX_REQUEST],
@@ -178,17 +182,19 @@ impl Worker {
 
     fn on_listener(&mut self, now: Moment, index: u64) {
         let Ok(index) = usize::try_from(index) else { return };
-        // One per turn: what is left keeps the listener ready, and transfers are not kept waiting by a flood.
         let mut inbox = std::mem::take(&mut self.inbox);
-        match self.listeners.get_mut(index).map(|listener| listener.receive(&mut inbox)) {
-            Some(Ok(received)) => {
-                let packet = wire::parse(inbox.get(..received.length).unwrap_or_default());
-                self.on_datagram(now, index, &received, packet);
+        for _ in 0..REQUESTS_PER_TURN {
+            match self.listeners.get_mut(index).map(|listener| listener.receive(&mut inbox)) {
+                Some(Ok(received)) => {
+                    let packet = wire::parse(inbox.get(..received.length).unwrap_or_default());
+                    self.on_datagram(now, index, &received, packet);
+                }
+                Some(Err(error)) if error.kind() != std::io::ErrorKind::WouldBlock => {
+                    log::debug!("TFTP listener: {error}");
+                    break;
+                }
+                Some(Err(_)) | None => break,
             }
-            Some(Err(error)) if error.kind() != std::io::ErrorKind::WouldBlock => {
-                log::debug!("TFTP listener: {error}");
-            }
-            Some(Err(_)) | None => {}
         }
         self.inbox = inbox;
     }
@@ -326,7 +332,7 @@ impl Worker {
             }
             Denial::Refuse(code.0, code.1)
         })?;
-        let of_device = target.device.map(|(device, path)| open::open_beneath(&device.boot, &path));
+        let of_device = target.device.map(|(device, path)| open::open_beneath(&device.boot, &path, &mut self.names));
         let found = match (of_device, target.fallback) {
             (Some(Err(OpenError::NotFound)) | None, Some(fallback)) => open::open_trusted(fallback),
             (Some(found), _) => found,
