@@ -4,6 +4,7 @@
 //! state machine. [`wire`] knows the packets, [`transfer`] the protocol, [`tree`] whose file a name means, [`open`] how
 //! to get at it without leaving its tree.
 
+mod blocks;
 mod guard;
 pub mod open;
 mod slots;

@@ -1,5 +1,6 @@
 //! Opens a file for reading below a directory that a device itself may write to: nothing outside can be reached.
 
+use std::collections::HashMap;
 use std::ffi::{CString, OsStr};
 use std::io;
 use std::mem::MaybeUninit;
@@ -14,6 +15,8 @@ use super::tree::RelativePath;
 
 /// Directory entries looked at for a name in another case; a boot partition has some 60 files and 300 overlays.
 const MAX_SCANNED: usize = 4096;
+/// Directories whose names are remembered; two per device, a kilobyte or two each.
+const MAX_LISTINGS: usize = 128;
 
 /// An open regular file.
 #[derive(Debug)]
@@ -63,7 +66,7 @@ impl From<Errno> for OpenError {
 ///
 /// # Errors
 /// [`OpenError`].
-pub fn open_beneath(directory: &Path, path: &RelativePath<'_>) -> Result<File, OpenError> {
+pub fn open_beneath(directory: &Path, path: &RelativePath<'_>, names: &mut Names) -> Result<File, OpenError> {
     // Held only for the request: a descriptor kept would keep the volume from being unmounted.
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let base = open(directory, flags, Mode::empty()).map_err(|errno| match errno {
@@ -76,7 +79,7 @@ pub fn open_beneath(directory: &Path, path: &RelativePath<'_>) -> Result<File, O
     }
     match resolve(&base, &name) {
         Err(Errno::NOENT) => {
-            let name = other_case(&base, path).ok_or(OpenError::NotFound)?;
+            let name = other_case(&base, path, names).ok_or(OpenError::NotFound)?;
             reopen(&resolve(&base, &name)?)
         }
         found => reopen(&found?),
@@ -128,7 +131,7 @@ fn proc_link(fd: i32, buffer: &mut [u8; 32]) -> &[u8] {
 }
 
 /// The name under which `path` exists when case does not count.
-fn other_case(base: &OwnedFd, path: &RelativePath<'_>) -> Option<Vec<u8>> {
+fn other_case(base: &OwnedFd, path: &RelativePath<'_>, names: &mut Names) -> Option<Vec<u8>> {
     let mut name = Vec::new();
     for (index, component) in path.components().iter().enumerate() {
         let parent = name.len();
@@ -141,33 +144,84 @@ fn other_case(base: &OwnedFd, path: &RelativePath<'_>) -> Option<Vec<u8>> {
         if !is_last && resolve(base, &name).is_ok() {
             continue;
         }
-        let directory = if parent == 0 { &b"."[..] } else { &name[..parent] };
-        let actual = scan(base, directory, component)?;
+        let actual = if parent == 0 {
+            names.find(base, component)?
+        } else {
+            names.find(&resolve(base, &name[..parent]).ok()?, component)?
+        };
         name.truncate(at);
         name.extend_from_slice(actual.as_bytes());
     }
     Some(name)
 }
 
-/// The entry of `directory` that equals `wanted` but for case.
-fn scan(base: &OwnedFd, directory: &[u8], wanted: &[u8]) -> Option<CString> {
+/// What directories do not contain, whatever the case: half of a Pi's requests are for files that are not there, and
+/// most of the directories have hundreds of entries.
+#[derive(Debug, Default)]
+pub struct Names(HashMap<(u64, u64), Listing>);
+
+#[derive(Debug)]
+struct Listing {
+    changed: (i64, u32),
+    /// Hashes of the names in lower case, sorted.
+    hashes: Vec<u32>,
+}
+
+impl Names {
+    /// The entry of `directory` that equals `wanted` but for case.
+    fn find(&mut self, directory: &OwnedFd, wanted: &[u8]) -> Option<CString> {
+        let stat = fstat(directory).ok()?;
+        let identity = (stat.st_dev, stat.st_ino);
+        // Every change of its entries changes a directory's ctime. A file that appears within one tick of the clock
+        // after a listing was made may be missed, but only under a name in another case.
+        let changed = (stat.st_ctime, nanoseconds(stat.st_ctime_nsec));
+        let hash = hash_of(wanted);
+        if let Some(listing) = self.0.get(&identity)
+            && listing.changed == changed
+            && listing.hashes.binary_search(&hash).is_err()
+        {
+            return None;
+        }
+        let (found, mut hashes) = scan(directory, wanted)?;
+        hashes.sort_unstable();
+        if self.0.len() >= MAX_LISTINGS {
+            self.0.clear();
+        }
+        self.0.insert(identity, Listing { changed, hashes });
+        found
+    }
+}
+
+/// Of whatever width the platform has them.
+fn nanoseconds(field: impl TryInto<u32>) -> u32 {
+    field.try_into().unwrap_or(0)
+}
+
+/// FNV-1a of the name in lower case. A collision costs a scan, nothing else.
+fn hash_of(name: &[u8]) -> u32 {
+    name.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte.to_ascii_lowercase())).wrapping_mul(0x0100_0193))
+}
+
+/// The entry that equals `wanted` but for case, and the hashes of all names; `None` if the directory cannot be read or
+/// has more entries than any boot directory.
+fn scan(directory: &OwnedFd, wanted: &[u8]) -> Option<(Option<CString>, Vec<u32>)> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-    let directory = openat2(base, directory, flags, Mode::empty(), beneath).ok()?;
+    let directory = openat2(directory, ".", flags, Mode::empty(), ResolveFlags::BENEATH).ok()?;
     let mut buffer = [MaybeUninit::uninit(); 8192];
     let mut entries = RawDir::new(&directory, &mut buffer);
-    let mut scanned = 0;
+    let (mut found, mut hashes) = (None, Vec::new());
     while let Some(entry) = entries.next() {
         let entry = entry.ok()?;
-        if entry.file_name().to_bytes().eq_ignore_ascii_case(wanted) {
-            return Some(entry.file_name().to_owned());
+        let name = entry.file_name();
+        if found.is_none() && name.to_bytes().eq_ignore_ascii_case(wanted) {
+            found = Some(name.to_owned());
         }
-        scanned += 1;
-        if scanned == MAX_SCANNED {
+        hashes.push(hash_of(name.to_bytes()));
+        if hashes.len() > MAX_SCANNED {
             return None;
         }
     }
-    None
+    Some((found, hashes))
 }
 
 #[cfg(test)]
@@ -177,8 +231,12 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     fn read(directory: &Path, path: &str) -> Result<String, OpenError> {
+        read_with(directory, path, &mut Names::default())
+    }
+
+    fn read_with(directory: &Path, path: &str, names: &mut Names) -> Result<String, OpenError> {
         let path = RelativePath::new(path.as_bytes()).expect("plain path");
-        let file = open_beneath(directory, &path)?;
+        let file = open_beneath(directory, &path, names)?;
         let mut bytes = vec![0; 64];
         let length = rustix::io::pread(&file.fd, &mut bytes, 0).expect("readable");
         assert_eq!(length as u64, file.size);
@@ -211,6 +269,27 @@ mod tests {
         }
         let long = "x".repeat(300);
         assert!(matches!(read(&boot, &long), Err(OpenError::NotFound)));
+    }
+
+    #[test]
+    fn what_is_remembered_of_a_directory_does_not_hide_what_changes() {
+        let scratch = tree();
+        let boot = scratch.path().join("boot");
+        let mut names = Names::default();
+        assert!(read_with(&boot, "ssh.txt", &mut names).is_err());
+        assert!(read_with(&boot, "ssh.txt", &mut names).is_err(), "from memory");
+        fs::write(boot.join("ssh.txt"), "exact names are always looked for").unwrap();
+        assert!(read_with(&boot, "ssh.txt", &mut names).is_ok());
+        assert!(read_with(&boot, "overlays/new.dtbo", &mut names).is_err());
+        // Until the clock of the file system has moved on, a change does not show (see `Names::find`).
+        let ctime = |path: &Path| fs::metadata(path).map(|m| std::os::unix::fs::MetadataExt::ctime_nsec(&m)).unwrap();
+        let before = ctime(&boot.join("overlays"));
+        while ctime(&boot.join("overlays")) == before {
+            fs::write(boot.join("overlays/NEW.dtbo"), "new").unwrap();
+            fs::remove_file(boot.join("overlays/NEW.dtbo")).unwrap();
+        }
+        fs::write(boot.join("overlays/NEW.dtbo"), "new").unwrap();
+        assert_eq!(read_with(&boot, "overlays/new.dtbo", &mut names).unwrap(), "new");
     }
 
     #[test]

@@ -13,8 +13,8 @@ use nix::sys::socket::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::transfer::{MAX_WINDOWSIZE, low_16_bits};
-use super::wire;
+use super::blocks::Blocks;
+use super::transfer::MAX_WINDOWSIZE;
 
 /// The address of ours that a client asked, and the interface it came in by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -178,26 +178,14 @@ impl Connected {
         sent(send(self.0.as_raw_fd(), packet, flags(confirm)).map(drop))
     }
 
-    /// Sends `payload` as `count` blocks of `blksize` numbered from `first` on, in one system call. The last may be empty.
-    pub(super) fn send_window(&self, first: u64, count: u16, blksize: usize, payload: &[u8], confirm: bool) -> Sent {
+    /// Sends `count` loaded blocks from number `first` on, in one system call.
+    pub(super) fn send_window(&self, blocks: &Blocks, first: u64, count: u16, confirm: bool) -> Sent {
         const NO_ADDRESSES: [Option<()>; MAX_WINDOWSIZE as usize] = [None; MAX_WINDOWSIZE as usize];
-        let mut data_headers = [[0; wire::DATA_HEADER]; MAX_WINDOWSIZE as usize];
-        for (number, header) in (first..).zip(&mut data_headers) {
-            *header = wire::data_header(low_16_bits(number));
-        }
-        let mut blocks = payload.chunks(blksize);
-        let messages: [[IoSlice<'_>; 2]; MAX_WINDOWSIZE as usize] =
-            std::array::from_fn(|i| [IoSlice::new(&data_headers[i]), IoSlice::new(blocks.next().unwrap_or_default())]);
-        let count = usize::from(count).min(messages.len());
-        let mut message_headers = MultiHeaders::preallocate(count, None);
-        let result = sendmmsg(
-            self.0.as_raw_fd(),
-            &mut message_headers,
-            &messages[..count],
-            &NO_ADDRESSES[..count],
-            [],
-            flags(confirm),
-        );
+        let packets = blocks.window(first);
+        let count = usize::from(count).min(packets.len());
+        let mut headers = MultiHeaders::preallocate(count, None);
+        let packets = &packets[..count];
+        let result = sendmmsg(self.0.as_raw_fd(), &mut headers, packets, &NO_ADDRESSES[..count], [], flags(confirm));
         sent(result.map(drop))
     }
 }

@@ -9,11 +9,12 @@ use std::time::Duration;
 use nix::net::if_::if_nametoindex;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
+use super::blocks::{Blocks, Layout};
 use super::guard::{Holders, LogLimiter, RateLimiter};
 use super::open::{self, OpenError};
 use super::slots::{Key, Slots, Timers};
 use super::socket::{Arrived, Asked, Connected, Listener, Received, Sent};
-use super::transfer::{Action, MAX_WINDOW_BYTES, Terms, Transfer, low_16_bits};
+use super::transfer::{Action, MAX_WINDOW_BYTES, MAX_WINDOWSIZE, Terms, Transfer};
 use super::tree::{Refusal, Routes};
 use super::wire::{self, ErrorCode, Mode, Options, Packet, ParseError, Request};
 use super::{ServerConfig, Shared, Stats};
@@ -32,8 +33,14 @@ const EVENTS_PER_TURN: usize = 64;
 const MAX_BLKSIZE_IPV6: u16 = 1448;
 /// Files already warned about, so that each boot does not repeat it.
 const MAX_WARNED: usize = 256;
+/// Bytes read ahead for a transfer in lock step: one read for eleven to thirty blocks.
+const READ_AHEAD: usize = 16 * 1024;
+/// Transfers that have such a buffer; the others read block by block. Bounds them to a megabyte.
+const MAX_READING_AHEAD: usize = 64;
+/// Such buffers kept for the next transfer.
+const MAX_SPARE: usize = 4;
 /// From this size on the kernel is told that a file is read from front to back.
-const READ_AHEAD_FROM: u64 = 256 * 1024;
+const SEQUENTIAL_FROM: u64 = 256 * 1024;
 /// Tokens above every key's.
 const WAKE_TOKEN: u64 = u64::MAX;
 const LISTENER_TOKENS: u64 = u64::MAX - 1024;
@@ -50,6 +57,7 @@ struct Session {
     number: u32,
     started: Moment,
     last_heard: Moment,
+    read_ahead: Option<Blocks>,
     /// When the timer that waits for this transfer fires; at or before the transfer's deadline.
     timer: Moment,
 }
@@ -69,14 +77,19 @@ pub(super) struct Worker {
     rate: RateLimiter,
     log_limit: LogLimiter,
     holders: Holders,
+    names: open::Names,
     warned: HashSet<(u64, u64)>,
     stats: Stats,
     /// Requests and acknowledgements come in here.
     inbox: Vec<u8>,
     /// OACK and ERROR packets are made here.
     outbox: Vec<u8>,
-    /// Blocks on their way from file to socket: the one buffer of all transfers.
-    blocks: Vec<u8>,
+    /// Blocks on their way from file to socket, of transfers without a buffer of their own.
+    blocks: Blocks,
+    /// Buffers for reading ahead that no transfer uses now.
+    spare: Vec<Blocks>,
+    /// Buffers for reading ahead in use.
+    lent: usize,
     next_number: u32,
 }
 
@@ -101,7 +114,8 @@ impl Worker {
         for (token, listener) in (LISTENER_TOKENS..).zip(&listeners) {
             epoll.add(listener, EpollEvent::new(EpollFlags::EPOLLIN, token))?;
         }
-        let blocks = MAX_WINDOW_BYTES.max(usize::from(config.limits.max_blksize)) + wire::DATA_HEADER;
+        let headers = usize::from(MAX_WINDOWSIZE) * wire::DATA_HEADER;
+        let blocks = MAX_WINDOW_BYTES.max(usize::from(config.limits.max_blksize)) + headers;
         Ok(Self {
             clock: events.clock().clone(),
             rate: RateLimiter::new(config.limits.requests_per_second, config.limits.request_burst),
@@ -116,11 +130,14 @@ impl Worker {
             timers: Timers::default(),
             log_limit: LogLimiter::new(),
             holders: Holders::new(book),
+            names: open::Names::default(),
             warned: HashSet::new(),
             stats: Stats::default(),
             inbox: vec![0; MAX_REQUEST],
             outbox: Vec::with_capacity(128),
-            blocks: vec![0; blocks],
+            blocks: Blocks::with_capacity(blocks),
+            spare: Vec::new(),
+            lent: 0,
             next_number: 0,
         })
     }
@@ -165,27 +182,21 @@ impl Worker {
 
     fn on_listener(&mut self, now: Moment, index: u64) {
         let Ok(index) = usize::try_from(index) else { return };
+        let mut inbox = std::mem::take(&mut self.inbox);
         for _ in 0..REQUESTS_PER_TURN {
-            let mut inbox = std::mem::take(&mut self.inbox);
-            let received = match self.listeners.get_mut(index) {
-                Some(listener) => listener.receive(&mut inbox),
-                None => return,
-            };
-            match received {
-                Ok(received) => {
+            match self.listeners.get_mut(index).map(|listener| listener.receive(&mut inbox)) {
+                Some(Ok(received)) => {
                     let packet = wire::parse(inbox.get(..received.length).unwrap_or_default());
                     self.on_datagram(now, index, &received, packet);
                 }
-                Err(error) => {
-                    if error.kind() != std::io::ErrorKind::WouldBlock {
-                        log::debug!("TFTP listener: {error}");
-                    }
-                    self.inbox = inbox;
-                    return;
+                Some(Err(error)) if error.kind() != std::io::ErrorKind::WouldBlock => {
+                    log::debug!("TFTP listener: {error}");
+                    break;
                 }
+                Some(Err(_)) | None => break,
             }
-            self.inbox = inbox;
         }
+        self.inbox = inbox;
     }
 
     fn on_datagram(
@@ -264,7 +275,7 @@ impl Worker {
             Denial::Ignore
         })?;
         let (transfer, action) = Transfer::start(now, &terms, file.size, limits.retransmit_after);
-        if file.size >= READ_AHEAD_FROM {
+        if file.size >= SEQUENTIAL_FROM {
             // Advice: without it the file is read all the same.
             let _ = rustix::fs::fadvise(&file.fd, 0, None, rustix::fs::Advice::Sequential);
         }
@@ -275,7 +286,9 @@ impl Worker {
         self.next_number = number.wrapping_add(1);
         let timer = transfer.deadline();
         let size = file.size;
+        let read_ahead = self.lend(&terms, size);
         let key = self.sessions.insert(Session {
+            read_ahead,
             transfer,
             socket,
             file,
@@ -292,7 +305,9 @@ impl Worker {
             && let Err(errno) = self.epoll.add(&session.socket, EpollEvent::new(EpollFlags::EPOLLIN, key.token()))
         {
             log::warn!("cannot watch a TFTP socket: {errno}");
-            self.sessions.remove(key);
+            if let Some(session) = self.sessions.remove(key) {
+                self.give_back(session.read_ahead);
+            }
             return Err(Denial::Ignore);
         }
         self.by_peer.insert(peer, key);
@@ -317,7 +332,7 @@ impl Worker {
             }
             Denial::Refuse(code.0, code.1)
         })?;
-        let of_device = target.device.map(|(device, path)| open::open_beneath(&device.boot, &path));
+        let of_device = target.device.map(|(device, path)| open::open_beneath(&device.boot, &path, &mut self.names));
         let found = match (of_device, target.fallback) {
             (Some(Err(OpenError::NotFound)) | None, Some(fallback)) => open::open_trusted(fallback),
             (Some(found), _) => found,
@@ -375,6 +390,24 @@ impl Worker {
         let names = self.config.interfaces.iter();
         self.interfaces = names.filter_map(|name| if_nametoindex(name.as_str()).ok()).collect();
         self.interfaces.contains(&index)
+    }
+
+    /// A buffer for reading ahead, where it helps and there are some left.
+    fn lend(&mut self, terms: &Terms, size: u64) -> Option<Blocks> {
+        if terms.windowsize > 1 || size <= u64::from(terms.blksize) || self.lent >= MAX_READING_AHEAD {
+            return None;
+        }
+        self.lent += 1;
+        Some(self.spare.pop().unwrap_or_else(|| Blocks::with_capacity(READ_AHEAD)))
+    }
+
+    fn give_back(&mut self, buffer: Option<Blocks>) {
+        let Some(mut buffer) = buffer else { return };
+        self.lent -= 1;
+        if self.spare.len() < MAX_SPARE {
+            buffer.clear();
+            self.spare.push(buffer);
+        }
     }
 
     fn warn_of_wrap(&mut self, file: &open::File, path: &[u8], blksize: u16) {
@@ -481,6 +514,7 @@ impl Worker {
         if self.by_peer.get(&session.peer) == Some(&key) {
             self.by_peer.remove(&session.peer);
         }
+        self.give_back(session.read_ahead);
         let retransmissions = session.transfer.retransmissions();
         self.stats.retransmissions = self.stats.retransmissions.wrapping_add(retransmissions);
         self.publish(); // whoever hears of the end finds it counted
@@ -501,34 +535,28 @@ impl Worker {
     }
 }
 
-/// Sends blocks from the page cache: keeping them for retransmission would cost memory per transfer.
-fn send_data(session: &Session, first: u64, count: u16, confirm: bool, buffer: &mut [u8]) -> std::io::Result<Sent> {
-    let blksize = usize::from(session.transfer.blksize());
-    let offset = (first - 1) * u64::from(session.transfer.blksize());
-    let rest = usize::try_from(session.transfer.size().saturating_sub(offset)).unwrap_or(usize::MAX);
-    let wanted = rest.min(blksize * usize::from(count));
-    let too_large = || std::io::Error::from(std::io::ErrorKind::InvalidInput);
-    let packet = buffer.get_mut(..wire::DATA_HEADER + wanted).ok_or_else(too_large)?;
-    let (header, payload) = packet.split_at_mut(wire::DATA_HEADER);
-    read_exactly(&session.file, payload, offset)?;
-    if count == 1 {
-        header.copy_from_slice(&wire::data_header(low_16_bits(first)));
-        return Ok(session.socket.send(packet, confirm));
-    }
-    Ok(session.socket.send_window(first, count, blksize, payload, confirm))
-}
-
-fn read_exactly(file: &open::File, mut buffer: &mut [u8], mut offset: u64) -> std::io::Result<()> {
-    while !buffer.is_empty() {
-        match rustix::io::pread(&file.fd, &mut *buffer, offset) {
-            Ok(0) => return Err(std::io::Error::other("the file became shorter while it was being sent")),
-            Ok(length) => {
-                buffer = buffer.get_mut(length..).unwrap_or_default();
-                offset += length as u64;
-            }
-            Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
+/// Sends blocks, reading them if they are not there: behind lock step by reading ahead, for a window all at once.
+fn send_data(
+    session: &mut Session,
+    first: u64,
+    count: u16,
+    confirm: bool,
+    shared: &mut Blocks,
+) -> std::io::Result<Sent> {
+    let layout = Layout { size: session.file.size, blksize: session.transfer.blksize() };
+    let blocks = match &mut session.read_ahead {
+        Some(own) if own.has(first, count) => own,
+        Some(own) if own.room(layout.blksize) >= usize::from(count) => {
+            own.load(&session.file.fd, layout, first, own.room(layout.blksize))?;
+            own
         }
+        _ => {
+            shared.load(&session.file.fd, layout, first, usize::from(count))?;
+            shared
+        }
+    };
+    if count == 1 {
+        return Ok(session.socket.send(blocks.packet(first), confirm));
     }
-    Ok(())
+    Ok(session.socket.send_window(blocks, first, count, confirm))
 }
