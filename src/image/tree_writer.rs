@@ -72,10 +72,16 @@ pub struct WriteError {
     pub errno: Errno,
 }
 
+/// ext4 says "no space" also when an attribute does not fit in its block.
+fn too_large(errno: Errno) -> Errno {
+    if errno == Errno::NOSPC { Errno::TOOBIG } else { errno }
+}
+
 fn describe(errno: Errno) -> String {
     match errno {
         Errno::NOSPC => "the disk is full".to_owned(),
         Errno::DQUOT => "the disk quota is used up".to_owned(),
+        Errno::TOOBIG => "no space for it: too large for this file system, or the disk is full".to_owned(),
         Errno::EXIST => "the name exists twice in its directory".to_owned(),
         Errno::OPNOTSUPP => {
             "the file system does not support it (ext4, xfs, btrfs and f2fs keep everything a root needs)".to_owned()
@@ -251,7 +257,7 @@ impl TreeWriter {
         self.check("set the mode of", name, rustix::fs::fchmod(fd, Mode::from_raw_mode(meta.mode)))?;
         for xattr in xattrs {
             let set = rustix::fs::fsetxattr(fd, xattr.name.as_slice(), &xattr.value, XattrFlags::empty());
-            self.check("set an extended attribute of", name, set)?;
+            self.check("set an extended attribute of", name, set.map_err(too_large))?;
         }
         self.check("set the times of", name, rustix::fs::futimens(fd, &times(meta)))
     }
@@ -271,7 +277,7 @@ impl TreeWriter {
             let mut path = format!("/proc/self/fd/{}/", self.current.as_raw_fd()).into_bytes();
             path.extend_from_slice(name);
             let set = rustix::fs::lsetxattr(path.as_slice(), xattr.name.as_slice(), &xattr.value, XattrFlags::empty());
-            self.check("set an extended attribute of", name, set)?;
+            self.check("set an extended attribute of", name, set.map_err(too_large))?;
         }
         let set = rustix::fs::utimensat(&self.current, c_name, &times(meta), AtFlags::SYMLINK_NOFOLLOW);
         self.check("set the times of", name, set)

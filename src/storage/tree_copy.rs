@@ -1,1 +1,306 @@
-//! Full copies of a tree.
+//! Full copies of a tree, with every bit of metadata a file system keeps: a device's root made from an image's.
+
+use std::collections::VecDeque;
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, SeekFrom, Stat};
+use rustix::io::Errno;
+
+use crate::image::progress::Progress;
+use crate::image::tree_writer::{FileWriter, Meta, Special, Time, TreeWriter, WriteError, Xattr};
+
+/// Copy buffer, well under the MiB after which a cancel must be seen.
+const BUFFER: usize = 256 * 1024;
+/// Deepest nesting of directories, as for images.
+const MAX_DEPTH: usize = 2000;
+
+/// Why a tree could not be copied. What was written until then stays: the caller builds beside and renames.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// The original.
+    #[error("cannot {what} {path} in the original: {errno}")]
+    Read {
+        /// What was being done.
+        what: &'static str,
+        /// Path from the tree's root.
+        path: String,
+        /// Why it failed.
+        errno: Errno,
+    },
+    /// The copy.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// Another file system is mounted inside the tree.
+    #[error("another file system is mounted at {0}: unmount it first")]
+    Mount(String),
+    /// Nesting.
+    #[error("directories are nested more than {MAX_DEPTH} deep at {0}")]
+    TooDeep(String),
+    /// Somebody moved a directory of the original meanwhile.
+    #[error("{0} was moved while it was being copied: try again")]
+    Moved(String),
+    /// Asked to stop.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+/// What a copy wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Copied {
+    /// Names, the root directory itself not counted.
+    pub entries: u64,
+    /// Bytes of content (holes not counted).
+    pub bytes: u64,
+}
+
+/// Directories on the way down: what is still to be copied of them and how to know them again.
+struct Frame {
+    meta: Meta,
+    xattrs: Vec<Xattr>,
+    identity: (u64, u64),
+    pending: VecDeque<CString>,
+}
+
+struct Copier<'a> {
+    current: OwnedFd,
+    device: u64,
+    writer: TreeWriter,
+    buffer: Vec<u8>,
+    progress: &'a dyn Progress,
+    done: Copied,
+}
+
+/// Copies everything in directory `from` into the empty directory `to`: content with its holes, hard links, owners,
+/// modes, times, extended attributes and ACLs, devices, pipes and sockets. Does not follow links and does not leave
+/// the file system; nobody may write to either tree meanwhile.
+///
+/// # Errors
+/// [`CopyError`].
+pub fn copy_tree(from: OwnedFd, to: OwnedFd, progress: &dyn Progress) -> Result<Copied, CopyError> {
+    let writer = TreeWriter::new(to)?;
+    let mut copier =
+        Copier { current: from, device: 0, writer, buffer: vec![0; BUFFER], progress, done: Copied::default() };
+    copier.run()?;
+    Ok(copier.done)
+}
+
+impl Copier<'_> {
+    fn run(&mut self) -> Result<(), CopyError> {
+        let stat = self.check("look at", b"", rustix::fs::fstat(&self.current))?;
+        self.device = device(&stat);
+        let mut frames = vec![self.frame(&stat)?];
+        while let Some(top) = frames.last_mut() {
+            let Some(name) = top.pending.pop_front() else {
+                let Some(top) = frames.pop() else { break };
+                self.writer.leave(&top.meta, &top.xattrs)?;
+                if let Some(parent) = frames.last() {
+                    self.current = self.go_back(parent)?;
+                }
+                continue;
+            };
+            if self.progress.cancelled() {
+                return Err(CopyError::Cancelled);
+            }
+            self.done.entries += 1;
+            self.progress.add(0, 1);
+            let stat = rustix::fs::statat(&self.current, &name, AtFlags::SYMLINK_NOFOLLOW);
+            let stat = self.check("look at", name.to_bytes(), stat)?;
+            if device(&stat) != self.device {
+                return Err(CopyError::Mount(self.writer.display(name.to_bytes())));
+            }
+            if FileType::from_raw_mode(stat.st_mode).is_dir() {
+                if frames.len() >= MAX_DEPTH {
+                    return Err(CopyError::TooDeep(self.writer.display(name.to_bytes())));
+                }
+                self.current = self.open(&name, OFlags::DIRECTORY)?;
+                self.writer.enter(name.to_bytes())?;
+                frames.push(self.frame(&stat)?);
+            } else {
+                self.entry(&name, &stat)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the current directory's names and attributes.
+    fn frame(&self, stat: &Stat) -> Result<Frame, CopyError> {
+        let read = || {
+            let mut names = Vec::new();
+            let mut entries = Dir::read_from(&self.current)?;
+            while let Some(entry) = entries.read() {
+                let entry = entry?;
+                if entry.file_name() != c"." && entry.file_name() != c".." {
+                    names.push((entry.ino(), entry.file_name().to_owned()));
+                }
+            }
+            // In the order of inodes, which is that of the tables on the disk.
+            names.sort_unstable_by_key(|(inode, _)| *inode);
+            Ok(names.into_iter().map(|(_, name)| name).collect())
+        };
+        Ok(Frame {
+            meta: meta(stat),
+            xattrs: self.xattrs(c".")?,
+            identity: identity(stat),
+            pending: self.check("list", b"", read())?,
+        })
+    }
+
+    /// From a finished directory to its parent.
+    fn go_back(&self, parent: &Frame) -> Result<OwnedFd, CopyError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let up = self.check("go back from", b"", rustix::fs::openat(&self.current, c"..", flags, Mode::empty()))?;
+        let stat = self.check("look at", b"", rustix::fs::fstat(&up))?;
+        if identity(&stat) == parent.identity { Ok(up) } else { Err(CopyError::Moved(self.writer.display(b""))) }
+    }
+
+    fn entry(&mut self, name: &CStr, stat: &Stat) -> Result<(), CopyError> {
+        let bytes = name.to_bytes();
+        #[allow(clippy::useless_conversion, reason = "the field's type differs between targets")]
+        let links = u64::from(stat.st_nlink);
+        if links > 1 && self.writer.link(stat.st_ino, bytes)? {
+            return Ok(());
+        }
+        let meta = meta(stat);
+        let xattrs = self.xattrs(name)?;
+        let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+        let special = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => None,
+            FileType::Symlink => {
+                let target = rustix::fs::readlinkat(&self.current, name, Vec::new());
+                let target = self.check("read the link", bytes, target)?;
+                self.writer.symlink(bytes, target.as_bytes(), &meta, &xattrs)?;
+                return self.remember(stat, bytes, links);
+            }
+            FileType::Fifo => Some(Special::Fifo),
+            FileType::Socket => Some(Special::Socket),
+            FileType::CharacterDevice => Some(Special::Char(major, minor)),
+            FileType::BlockDevice => Some(Special::Block(major, minor)),
+            FileType::Directory | FileType::Unknown => {
+                return self.check("copy", bytes, Err(Errno::INVAL));
+            }
+        };
+        match special {
+            Some(special) => self.writer.special(bytes, special, &meta, &xattrs)?,
+            None => {
+                let from = File::from(self.open(name, OFlags::NONBLOCK)?);
+                let size = u64::try_from(stat.st_size).unwrap_or(0);
+                let path = self.writer.display(bytes);
+                let mut to = self.writer.file(bytes)?;
+                self.done.bytes += copy_content(&from, size, &mut to, &mut self.buffer, self.progress, &path)?;
+                to.finish(size, &meta, &xattrs)?;
+            }
+        }
+        self.remember(stat, bytes, links)
+    }
+
+    fn remember(&mut self, stat: &Stat, name: &[u8], links: u64) -> Result<(), CopyError> {
+        if links > 1 {
+            self.writer.remember(stat.st_ino, name, links - 1)?;
+        }
+        Ok(())
+    }
+
+    /// Opens an entry of the current directory for reading; a mount point on it is refused.
+    fn open(&self, name: &CStr, flags: OFlags) -> Result<OwnedFd, CopyError> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | flags;
+        let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
+        match rustix::fs::openat2(&self.current, name, flags, Mode::empty(), resolve) {
+            Err(Errno::XDEV) => Err(CopyError::Mount(self.writer.display(name.to_bytes()))),
+            other => self.check("open", name.to_bytes(), other),
+        }
+    }
+
+    fn xattrs(&self, name: &CStr) -> Result<Vec<Xattr>, CopyError> {
+        // There is no getxattrat before Linux 6.13.
+        let path = [format!("/proc/self/fd/{}/", self.current.as_raw_fd()).as_bytes(), name.to_bytes()].concat();
+        let result = read_xattrs(&path);
+        self.check("read the extended attributes of", name.to_bytes(), result)
+    }
+
+    fn check<T>(&self, what: &'static str, name: &[u8], result: rustix::io::Result<T>) -> Result<T, CopyError> {
+        result.map_err(|errno| CopyError::Read { what, path: self.writer.display(name), errno })
+    }
+}
+
+fn read_xattrs(path: &[u8]) -> rustix::io::Result<Vec<Xattr>> {
+    // Most files have none: one call, no buffer.
+    let length = match rustix::fs::llistxattr_query(path) {
+        Err(Errno::OPNOTSUPP) | Ok(0) => return Ok(Vec::new()),
+        Ok(length) => length,
+        Err(other) => return Err(other),
+    };
+    let mut list = vec![0; length];
+    let length = rustix::fs::llistxattr(path, &mut list[..])?;
+    list.truncate(length);
+    let mut out = Vec::new();
+    for name in list.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        let length = rustix::fs::lgetxattr_query(path, name)?;
+        let mut value = vec![0; length];
+        let length = if length > 0 { rustix::fs::lgetxattr(path, name, &mut value[..])? } else { 0 };
+        value.truncate(length);
+        out.push(Xattr { name: name.to_vec(), value });
+    }
+    Ok(out)
+}
+
+fn copy_content(
+    from: &File,
+    size: u64,
+    to: &mut FileWriter<'_>,
+    buffer: &mut [u8],
+    progress: &dyn Progress,
+    path: &str,
+) -> Result<u64, CopyError> {
+    let failed = |what, errno| CopyError::Read { what, path: path.to_owned(), errno };
+    let (mut at, mut total) = (0, 0);
+    while at < size {
+        let data = match rustix::fs::seek(from.as_fd(), SeekFrom::Data(at)) {
+            // No more data: a hole to the end.
+            Err(Errno::NXIO) => break,
+            other => other.map_err(|errno| failed("find the data of", errno))?,
+        };
+        let hole =
+            rustix::fs::seek(from.as_fd(), SeekFrom::Hole(data)).map_err(|errno| failed("find the holes of", errno))?;
+        at = data;
+        let end = hole.min(size);
+        while at < end {
+            if progress.cancelled() {
+                return Err(CopyError::Cancelled);
+            }
+            let step = usize::try_from(end - at).unwrap_or(usize::MAX).min(buffer.len());
+            let read = from.read_exact_at(&mut buffer[..step], at);
+            read.map_err(|e| failed("read", Errno::from_io_error(&e).unwrap_or(Errno::IO)))?;
+            to.write_at(&buffer[..step], at)?;
+            progress.add(step as u64, 0);
+            at += step as u64;
+            total += step as u64;
+        }
+        at = hole;
+    }
+    Ok(total)
+}
+
+fn device(stat: &Stat) -> u64 {
+    #[allow(clippy::useless_conversion, reason = "the field's type differs between targets")]
+    stat.st_dev.into()
+}
+
+fn identity(stat: &Stat) -> (u64, u64) {
+    #[allow(clippy::useless_conversion, reason = "the field's type differs between targets")]
+    (device(stat), stat.st_ino.into())
+}
+
+#[allow(clippy::useless_conversion, reason = "the fields' types differ between targets")]
+fn meta(stat: &Stat) -> Meta {
+    let time = |seconds, nanoseconds: u64| Time { seconds, nanoseconds: u32::try_from(nanoseconds).unwrap_or(0) };
+    Meta {
+        mode: stat.st_mode & 0o7777,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        atime: time(stat.st_atime.into(), stat.st_atime_nsec.into()),
+        mtime: time(stat.st_mtime.into(), stat.st_mtime_nsec.into()),
+    }
+}

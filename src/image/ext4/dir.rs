@@ -83,7 +83,7 @@ fn parse(data: &[u8], with_type: bool, out: &mut Vec<Entry>) -> Result<(), &'sta
         let length = record_length(u16_at(data, at + 4), data.len());
         // Without the filetype feature the type byte is the length's high half.
         let name_length = if with_type { usize::from(data[at + 6]) } else { usize::from(u16_at(data, at + 6)) };
-        if length < HEADER || length % 4 != 0 || at + length > data.len() {
+        if length < HEADER || !length.is_multiple_of(4) || at + length > data.len() {
             return Err("directory entry of impossible length");
         }
         if inode != 0 {

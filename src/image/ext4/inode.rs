@@ -56,7 +56,6 @@ pub struct Inode {
     /// Number of names.
     pub links: u16,
     pub(super) flags: u32,
-    pub(super) generation: u32,
     /// Block with extended attributes, 0 for none.
     pub(super) xattr_block: u64,
     /// The raw inode, `inode_size` bytes.
@@ -91,7 +90,7 @@ impl Inode {
             return Err(Ext4Error::Casefold);
         }
         let extra_size = if raw.len() > GOOD_OLD_SIZE { usize::from(u16_at(&raw, 0x80)) } else { 0 };
-        if GOOD_OLD_SIZE + extra_size > raw.len() || extra_size % 4 != 0 {
+        if GOOD_OLD_SIZE + extra_size > raw.len() || !extra_size.is_multiple_of(4) {
             return Err(bad("impossible extra size"));
         }
         // Directories have used the high half only since large_dir; before, the field was the directory's ACL block.
@@ -117,7 +116,6 @@ impl Inode {
             size,
             links: u16_at(&raw, 0x1a),
             flags,
-            generation: u32_at(&raw, 0x64),
             xattr_block: u64::from(u32_at(&raw, 0x68)) | u64::from(u16_at(&raw, 0x76)) << 32,
             raw,
             extra_size,

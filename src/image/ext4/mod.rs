@@ -107,18 +107,15 @@ impl<'a> Ext4<'a> {
         Runs::new(self, inode)
     }
 
-    /// Content kept in the inode itself, cut to the file's size; `None` when it is in blocks.
+    /// Content kept in the inode itself, cut to the file's size; `None` when it is in blocks. Where the file is longer
+    /// the rest is a hole: mke2fs -d makes such files of sparse ones.
     ///
     /// # Errors
     /// Damage, or what reading met.
     pub fn inline(&self, inode: &Inode) -> Result<Option<Vec<u8>>, Ext4Error> {
         let Some((mut data, rest)) = self.inline_parts(inode)? else { return Ok(None) };
         data.extend(rest);
-        let size = usize::try_from(inode.size).unwrap_or(usize::MAX);
-        if size > data.len() {
-            return Err(Ext4Error::inode(inode.number, "inline data shorter than the file"));
-        }
-        data.truncate(size);
+        data.truncate(usize::try_from(inode.size).unwrap_or(usize::MAX));
         Ok(Some(data))
     }
 
@@ -163,7 +160,7 @@ impl<'a> Ext4<'a> {
     pub fn content(&self, inode: &Inode, max: usize) -> Result<Vec<u8>, Ext4Error> {
         let size = usize::try_from(inode.size).unwrap_or(usize::MAX).min(max);
         if let Some(mut data) = self.inline(inode)? {
-            data.truncate(size);
+            data.resize(size, 0);
             return Ok(data);
         }
         let mut out = vec![0; size];

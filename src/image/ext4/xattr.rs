@@ -61,6 +61,9 @@ fn parse(region: &[u8], first: usize, base: usize) -> Result<Vec<Raw<'_>>, &'sta
     Ok(out)
 }
 
+/// Content in the block map's place, and the rest of it.
+pub(super) type InlineParts = (Vec<u8>, Vec<u8>);
+
 impl Ext4<'_> {
     /// Every attribute as getxattr would show it to root.
     ///
@@ -98,7 +101,7 @@ impl Ext4<'_> {
 
     /// Content kept in the inode: the part in the block map's place and the part in the hidden attribute
     /// `system.data`. `None` if the content is in blocks.
-    pub(super) fn inline_parts(&self, inode: &Inode) -> Result<Option<(Vec<u8>, Vec<u8>)>, Ext4Error> {
+    pub(super) fn inline_parts(&self, inode: &Inode) -> Result<Option<InlineParts>, Ext4Error> {
         if !inode.has(flags::INLINE_DATA) {
             return Ok(None);
         }

@@ -1,0 +1,102 @@
+//! Imports of small images that hold everything awkward, compared entry by entry with the kernel's own view.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "test code")]
+
+#[path = "images/awkward.rs"]
+mod awkward;
+
+use std::path::Path;
+use std::process::Command;
+
+use awkward::{LoopMount, Volume, assert_same, describe, files, image, run};
+use piboot::image::{ImageInfo, NoProgress, import, load_info};
+
+/// Imports into a scratch volume layout.
+fn import_here(volume: &Path, source: &Path, name: &str) -> ImageInfo {
+    for directory in ["images", "scratch"] {
+        std::fs::create_dir_all(volume.join(directory)).unwrap();
+    }
+    import(source, name, &volume.join("images"), &volume.join("scratch"), 1_700_000_000_000, &NoProgress).unwrap()
+}
+
+fn compare(variant: &str, extension: &str) {
+    let volume = tempfile::tempdir().unwrap();
+    compare_in(volume.path(), variant, extension);
+}
+
+fn compare_in(volume: &Path, variant: &str, extension: &str) {
+    let source = image(variant, extension);
+    let info = import_here(volume, &source, "odd");
+    let imported = volume.join("images/odd");
+
+    let mount = LoopMount::root(&image(variant, "img"));
+    let reference = describe(mount.path.path());
+    assert!(reference.len() > 2700, "the image is not what it should be: {} entries", reference.len());
+    assert_same(&describe(&imported.join("root")), &reference, variant);
+    assert_eq!(info.root_entries, reference.len() as u64 - 1);
+
+    let boot = tempfile::tempdir().unwrap();
+    let offset = format!("{}@@{}", image(variant, "img").display(), awkward::BOOT_START);
+    run(Command::new("mcopy").args(["-s", "-m", "-n", "-i", &offset, "::"]).arg(boot.path()).env("TZ", "UTC"));
+    let expected = files(boot.path());
+    assert!(expected.len() > 70, "{} boot files", expected.len());
+    for (path, found) in files(&imported.join("boot")) {
+        let wanted = expected.get(&path).unwrap_or_else(|| panic!("{} is not in the image", path.display()));
+        assert_eq!(found.0, wanted.0, "content of {}", path.display());
+        // mcopy gives directories the time of the copy.
+        if found.0.is_some() {
+            assert_eq!(found.1, wanted.1, "time of {}", path.display());
+        }
+    }
+    assert_eq!(info.boot_entries, expected.len() as u64);
+    for (path, owner) in describe(&imported.join("boot")) {
+        let mode = if owner.pages.is_some() { 0o10_0644 } else { 0o4_0755 };
+        assert_eq!((owner.mode, owner.uid, owner.gid), (mode, 0, 0), "{}", String::from_utf8_lossy(&path));
+    }
+
+    assert_eq!(load_info(&imported).unwrap(), info);
+    assert_eq!(info.os.as_deref(), Some("Raspberry Pi OS (awkward)"));
+    assert_eq!((info.disk_id.as_str(), info.architecture.as_deref()), ("4e639091", Some("aarch64")));
+    assert_eq!(info.boot_files.kernels, ["kernel8.img"]);
+    assert_eq!(info.boot_files.firmware, ["bootcode.bin", "fixup4.dat", "start4.elf"]);
+    let sum = Command::new("sha256sum").arg(&source).output().unwrap();
+    assert_eq!(info.sha256.as_bytes(), &sum.stdout[..64]);
+    assert_eq!(std::fs::read_dir(volume.join("scratch")).unwrap().count(), 0);
+}
+
+#[test]
+fn inline_data_and_64_bit_descriptors() {
+    compare("inline", "img.xz");
+}
+
+#[test]
+fn the_features_of_raspberry_pi_os() {
+    compare("pigen", "img.xz");
+}
+
+#[test]
+fn block_maps_of_ext3_with_1_kib_blocks_and_128_byte_inodes() {
+    compare("indirect", "img");
+}
+
+#[test]
+fn blocks_of_2_kib_with_512_byte_inodes() {
+    compare("large", "img");
+}
+
+#[test]
+fn the_features_of_trixie_with_attributes_in_inodes() {
+    // Only a volume with the same feature can hold attributes larger than a block.
+    let volume = Volume::new(300, &["-O", "ea_inode"]);
+    compare_in(&volume.path(), "trixie", "img.xz");
+}
+
+#[test]
+fn descriptors_in_meta_groups() {
+    compare("metabg", "img");
+}
+
+#[test]
+fn plain_ext2_without_file_types() {
+    compare("ext2", "img");
+}
