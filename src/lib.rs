@@ -7,4 +7,5 @@
 pub mod clock;
 pub mod events;
 pub mod net;
+pub mod nfs;
 pub mod pi;
