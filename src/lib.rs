@@ -13,6 +13,7 @@ pub mod image;
 pub mod jobs;
 pub mod logging;
 pub mod net;
+pub mod nfs;
 pub mod pi;
 pub mod storage;
 pub mod tftp;

@@ -1,0 +1,78 @@
+//! Serves one directory over NFS, for tests and trials:
+//! `nfsd --dir DIR [--port 2049] [--portmap 111] [--export /export] [--client 127.0.0.1/8]… [--key FILE] [--sync] [--squash] [--read-only]`
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use piboot::clock::Clock;
+use piboot::events::Sink;
+use piboot::net::AddressBook;
+use piboot::nfs::{AddressRange, Export, RootIs, Server, ServerConfig, Who, handle_support, load_or_create_key};
+
+struct Stderr;
+
+impl log::Log for Stderr {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if record.target().starts_with("piboot") {
+            eprintln!("{} {}", record.level(), record.args());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut config = ServerConfig::new([0; 16]);
+    let (mut port, mut dir, mut key) = (2049_u16, PathBuf::from("."), PathBuf::from("/run/nfsd-example.key"));
+    config.portmap = None;
+    let mut export = Export {
+        id: 1,
+        name: Arc::from("/export"),
+        dir: dir.clone(),
+        read_only: false,
+        root: RootIs::Root,
+        holder: Who::Addresses(Vec::new()),
+    };
+    let mut clients: Vec<AddressRange> = Vec::new();
+    let mut arguments = std::env::args().skip(1);
+    while let Some(option) = arguments.next() {
+        let mut value = || arguments.next().ok_or(format!("{option} needs a value"));
+        match option.as_str() {
+            "--dir" => dir = value()?.into(),
+            "--port" => port = value()?.parse()?,
+            "--portmap" => config.portmap = Some(value()?.parse()?),
+            "--export" => export.name = Arc::from(value()?),
+            "--client" => clients.push(value()?.parse()?),
+            "--key" => key = value()?.into(),
+            "--sync" => config.sync = true,
+            "--squash" => export.root = RootIs::Nobody,
+            "--read-only" => export.read_only = true,
+            _ => return Err(format!("unknown option {option}").into()),
+        }
+    }
+    if clients.is_empty() {
+        clients.push("127.0.0.0/8".parse()?);
+    }
+    log::set_logger(&Stderr).map_err(|error| error.to_string())?;
+    log::set_max_level(log::LevelFilter::Debug);
+    config.handle_key = load_or_create_key(&key)?;
+    config.listen = vec![SocketAddr::from(([0, 0, 0, 0], port))];
+    eprintln!("{:?}", handle_support(&dir)?);
+    export.dir = dir;
+    export.holder = Who::Addresses(clients);
+    let (sink, mut events) = Sink::new(Clock::system());
+    let server = Server::start(config, AddressBook::observed_only(), sink)?;
+    if let Some(unavailable) = server.set_exports(vec![export]).pop() {
+        return Err(unavailable.into());
+    }
+    eprintln!("ready: {:?}, portmapper: {:?}", server.ports(), server.portmap());
+    while let Some(event) = events.blocking_recv() {
+        eprintln!("{:?} {:?}", event.at.since_start(), event.what);
+    }
+    Ok(())
+}

@@ -1,0 +1,300 @@
+//! One TCP connection: records in, replies out, and the thread that reads it.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Shutdown, TcpStream};
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::io::Errno;
+use socket2::SockRef;
+
+use super::access::CachedView;
+use super::dispatch::{self, Lane, Verdict};
+use super::fs::sys;
+use super::pool::{Job, Message};
+use super::rpc::RecordMark;
+use super::shared::{Counters, Shared, Worker};
+use super::xdr;
+
+/// Requests up to this size are read and run in a buffer that the connection keeps.
+const INBOX: usize = 8 << 10;
+/// Memory for a large request grows in such steps as it arrives.
+const STEP: usize = 64 << 10;
+/// Fragments of one record at most: real clients send one.
+const MAX_FRAGMENTS: usize = 64;
+
+/// Which programs answer on a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Service {
+    /// NFS and MOUNT.
+    Nfs,
+    /// The portmapper.
+    Portmap,
+}
+
+/// A client's connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    stream: TcpStream,
+    pub(super) peer: IpAddr,
+    pub(super) service: Service,
+    writing: Mutex<()>,
+}
+
+impl Connection {
+    pub(super) fn new(stream: TcpStream, peer: IpAddr, service: Service, shared: &Shared) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        stream.set_write_timeout(Some(shared.limits.send))?;
+        stream.set_read_timeout(Some(shared.limits.partial.min(shared.limits.idle)))?;
+        Ok(Self { stream, peer, service, writing: Mutex::new(()) })
+    }
+
+    /// Takes no further requests.
+    pub(super) fn close_reading(&self) {
+        let _ = self.stream.shutdown(Shutdown::Read);
+    }
+
+    /// Breaks the connection off.
+    pub(super) fn abort(&self) {
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+
+    /// Sends the worker's reply, in one piece. If it cannot be sent the connection is broken off: a client would take
+    /// the rest of a half-sent reply for the start of the next.
+    pub(super) fn send(&self, worker: &mut Worker) {
+        let tail = worker.tail.as_ref().map_or(0, |tail| tail.length.saturating_add(xdr::padding(tail.length)));
+        let length = worker.reply.len().saturating_sub(4).saturating_add(tail);
+        // A reply is a little longer than max_transfer at most, far below 31 bits.
+        xdr::patch_u32(&mut worker.reply, 0, u32::try_from(length).unwrap_or(0) | 1 << 31);
+        let result = {
+            let _whole_reply = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+            match &worker.tail {
+                None => (&self.stream).write_all(&worker.reply),
+                Some(_) => self.send_with_tail(worker),
+            }
+        };
+        worker.reply_sent();
+        if let Err(error) = result {
+            log::debug!("NFS: reply to {} not sent: {error}", self.peer);
+            self.abort();
+        }
+    }
+
+    fn send_with_tail(&self, worker: &Worker) -> io::Result<()> {
+        let mut head = worker.reply.as_slice();
+        while !head.is_empty() {
+            let sent = SockRef::from(&self.stream).send_with_flags(head, libc::MSG_MORE | libc::MSG_NOSIGNAL)?;
+            head = head.get(sent..).unwrap_or_default();
+        }
+        let Some(tail) = &worker.tail else { return Ok(()) };
+        let (mut offset, mut left) = (tail.offset, tail.length);
+        while left > 0 {
+            match rustix::fs::sendfile(&self.stream, &tail.file.fd, Some(&mut offset), left)? {
+                // The file got shorter since its length was promised: zeros, as a read of a hole would give.
+                0 => break,
+                sent => left = left.saturating_sub(sent),
+            }
+        }
+        let zeros = [0; 4096];
+        let mut missing = left + xdr::padding(tail.length);
+        while missing > 0 {
+            let piece = missing.min(zeros.len());
+            (&self.stream).write_all(&zeros[..piece])?;
+            missing -= piece;
+        }
+        Ok(())
+    }
+}
+
+/// The reading side: what has arrived and was not looked at yet.
+struct Inbox<'a> {
+    connection: &'a Connection,
+    shared: &'a Shared,
+    bytes: Box<[u8; INBOX]>,
+    start: usize,
+    end: usize,
+}
+
+/// A record.
+enum Record {
+    /// In the inbox, at this place.
+    Here(std::ops::Range<usize>),
+    /// In memory of its own.
+    Large(Message),
+}
+
+impl Inbox<'_> {
+    /// Waits for the next record of at most `limit` bytes. `None`: the connection is over.
+    fn next(&mut self, limit: usize) -> Option<Record> {
+        let mark = self.mark(true)?;
+        let length = usize::try_from(mark.length).ok()?;
+        if length > limit {
+            Counters::count(&self.shared.counters.garbage);
+            log::debug!("NFS: {}: a record of {length} bytes, {limit} are taken", self.connection.peer);
+            return None;
+        }
+        if mark.last && length <= INBOX {
+            self.fill(length, false)?;
+            let record = self.start..self.start + length;
+            self.start += length;
+            return Some(Record::Here(record));
+        }
+        self.large(mark, length, limit).map(Record::Large)
+    }
+
+    /// A record that does not fit the inbox, or comes in fragments.
+    fn large(&mut self, mut mark: RecordMark, mut length: usize, limit: usize) -> Option<Message> {
+        let whole = if mark.last { length } else { limit };
+        let mut lease = self.shared.buffers.take(self.connection.peer, whole)?;
+        for _ in 0..MAX_FRAGMENTS {
+            if lease.data.len().saturating_add(length) > limit {
+                return None;
+            }
+            self.append(&mut lease.data, length)?;
+            if mark.last {
+                return Some(Message::Large(lease));
+            }
+            mark = self.mark(false)?;
+            length = usize::try_from(mark.length).ok()?;
+        }
+        None
+    }
+
+    fn mark(&mut self, may_idle: bool) -> Option<RecordMark> {
+        self.fill(4, may_idle)?;
+        let mark = self.bytes.get(self.start..)?.first_chunk::<4>()?;
+        self.start += 4;
+        Some(RecordMark::decode(*mark))
+    }
+
+    /// Moves `length` bytes of the stream to the end of `out`, whose memory grows with what arrives.
+    fn append(&mut self, out: &mut Vec<u8>, length: usize) -> Option<()> {
+        let here = length.min(self.end - self.start);
+        out.extend_from_slice(&self.bytes[self.start..self.start + here]);
+        self.start += here;
+        let mut left = length - here;
+        let begun = self.shared.clock.now();
+        while left > 0 {
+            if self.shared.clock.now().since(begun) >= self.shared.limits.partial {
+                return None;
+            }
+            match sys::read_some(self.connection.stream.as_fd(), out, left.min(STEP)) {
+                Ok(0) => return None,
+                Ok(read) => left -= read,
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(_) => return None,
+            }
+        }
+        Some(())
+    }
+
+    /// Makes sure that `wanted` bytes are in the inbox, waiting for them. `may_idle`: nothing has arrived of a record
+    /// yet, so the client may take its time.
+    fn fill(&mut self, wanted: usize, may_idle: bool) -> Option<()> {
+        if self.end - self.start >= wanted {
+            return Some(());
+        }
+        if self.start + wanted > INBOX || self.start == self.end {
+            self.bytes.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
+        let mut begun = None;
+        while self.end - self.start < wanted {
+            match (&self.connection.stream).read(&mut self.bytes[self.end..]) {
+                Ok(0) => return None,
+                Ok(read) => {
+                    if self.start == self.end {
+                        begun = None;
+                    }
+                    self.end += read;
+                    if self.end - self.start >= wanted {
+                        break;
+                    }
+                }
+                Err(error) if is_tick(&error) => {}
+                Err(_) => return None,
+            }
+            let idle = may_idle && self.start == self.end;
+            let patience = if idle { self.shared.limits.idle } else { self.shared.limits.partial };
+            let now = self.shared.clock.now();
+            if now.since(*begun.get_or_insert(now)) >= patience {
+                return None;
+            }
+        }
+        Some(())
+    }
+}
+
+/// The read timeout, or a signal: time to look at the clock.
+fn is_tick(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
+}
+
+/// Reads and runs the requests of a connection until it ends. The calling thread is the connection's own.
+pub(super) fn serve(connection: &Arc<Connection>, shared: &Arc<Shared>, worker: &mut Worker) {
+    let mut inbox = Inbox { connection, shared, bytes: Box::new([0; INBOX]), start: 0, end: 0 };
+    let mut cached: Option<CachedView> = None;
+    let small = INBOX - 4;
+    let mut limit = small;
+    while !shared.is_stopping() {
+        let Some(record) = inbox.next(limit) else { break };
+        let view = shared.access.view(connection.peer, &mut cached, &shared.activity);
+        // Who may use nothing has no reason to send much.
+        limit =
+            if view.is_empty() || connection.service == Service::Portmap { small } else { shared.limits.max_record() };
+        let run =
+            |worker: &mut Worker, bytes: &[u8], lane| dispatch::run(worker, shared, connection, &view, bytes, lane);
+        let verdict = match record {
+            Record::Here(range) => {
+                let bytes = &inbox.bytes[range];
+                match run(worker, bytes, Lane::Quick) {
+                    Verdict::Defer if shared.pool.has_room(connection.peer) => {
+                        defer(connection, shared, &view, worker, Message::Small(bytes.to_vec()))
+                    }
+                    Verdict::Defer => run(worker, bytes, Lane::MaySleep),
+                    verdict => verdict,
+                }
+            }
+            Record::Large(message) => match run(worker, message.bytes(), Lane::Quick) {
+                Verdict::Defer => defer(connection, shared, &view, worker, message),
+                verdict => verdict,
+            },
+        };
+        match verdict {
+            Verdict::Reply => connection.send(worker),
+            Verdict::Silent | Verdict::Defer => {}
+            Verdict::HangUp => break,
+        }
+    }
+    connection.close_reading();
+}
+
+/// Hands a message to the pool, or runs it here if no thread is free.
+fn defer(
+    connection: &Arc<Connection>,
+    shared: &Arc<Shared>,
+    view: &Arc<super::access::View>,
+    worker: &mut Worker,
+    message: Message,
+) -> Verdict {
+    let job = Job { connection: Arc::clone(connection), message, view: Arc::clone(view) };
+    match shared.pool.offer(job) {
+        Ok(()) => Verdict::Silent,
+        Err(job) => dispatch::run(worker, shared, connection, view, job.message.bytes(), Lane::MaySleep),
+    }
+}
+
+/// The life of a pool thread.
+pub(super) fn work(shared: &Shared, worker: &mut Worker) {
+    while let Some(job) = shared.pool.next() {
+        let peer = job.connection.peer;
+        match dispatch::run(worker, shared, &job.connection, &job.view, job.message.bytes(), Lane::MaySleep) {
+            Verdict::Reply => job.connection.send(worker),
+            Verdict::Silent | Verdict::Defer => {}
+            Verdict::HangUp => job.connection.abort(),
+        }
+        drop(job);
+        shared.pool.finished(peer);
+    }
+}

@@ -1,0 +1,8 @@
+//! The file system behind the exports: objects by handle, and the system calls on them. Knows nothing of RPC.
+
+pub(super) mod object;
+mod support;
+pub(super) mod sys;
+
+pub(super) use object::{Name, Object, ProcFds};
+pub use support::{HandleSupport, SupportError, handle_support};

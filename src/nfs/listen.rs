@@ -1,0 +1,101 @@
+//! Sockets that clients come to: TCP listeners, and UDP for the portmapper.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::AsRawFd;
+
+use nix::sys::socket::{
+    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, setsockopt, sockopt,
+};
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Connections that wait to be accepted: the Pis of a classroom switched on at once.
+const BACKLOG: i32 = 128;
+/// Longest portmapper call over UDP that is read: a GETPORT with the largest credential is 480 bytes.
+const MAX_DATAGRAM: usize = 1024;
+
+/// A TCP listener. `only_v6`: an IPv6 socket leaves IPv4 to others.
+pub(super) fn tcp(address: SocketAddr, only_v6: bool) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    prepare(&socket, address, only_v6)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// A UDP socket that tells which of our addresses was asked.
+pub(super) fn udp(address: SocketAddr, only_v6: bool) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    prepare(&socket, address, only_v6)?;
+    if address.is_ipv6() {
+        setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
+    } else {
+        setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?;
+    }
+    Ok(socket.into())
+}
+
+fn prepare(socket: &Socket, address: SocketAddr, only_v6: bool) -> io::Result<()> {
+    if address.is_ipv6() {
+        socket.set_only_v6(only_v6)?;
+    }
+    if socket.r#type()? == Type::STREAM {
+        socket.set_reuse_address(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())
+}
+
+/// Takes one datagram and sends what `answer` makes of it (`false`: nothing), from the address that was asked.
+/// Returns `false` when no datagram is waiting.
+pub(super) fn serve_datagram(
+    socket: &UdpSocket,
+    answer: impl FnOnce(IpAddr, &[u8], &mut Vec<u8>) -> bool,
+) -> io::Result<bool> {
+    let mut message = [0; MAX_DATAGRAM];
+    let mut control = nix::cmsg_space!(libc::in6_pktinfo);
+    let mut parts = [IoSliceMut::new(&mut message)];
+    let received =
+        match recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::MSG_DONTWAIT) {
+            Ok(received) => received,
+            Err(nix::errno::Errno::EAGAIN) => return Ok(false),
+            Err(errno) => return Err(errno.into()),
+        };
+    let Some(from) = received.address else { return Ok(true) };
+    let asked = received.cmsgs()?.find_map(|message| match message {
+        ControlMessageOwned::Ipv4PacketInfo(info) => Some(Asked::V4(info)),
+        ControlMessageOwned::Ipv6PacketInfo(info) => Some(Asked::V6(info)),
+        _ => None,
+    });
+    let (length, whole) = (received.bytes, !received.flags.contains(MsgFlags::MSG_TRUNC));
+    let ip = from
+        .as_sockaddr_in()
+        .map(|a| IpAddr::V4(a.ip()))
+        .or_else(|| from.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip()).to_canonical()));
+    let Some(ip) = ip else { return Ok(true) };
+    let mut out = Vec::new();
+    if !whole || !answer(ip, &message[..length], &mut out) {
+        return Ok(true);
+    }
+    let (v4, v6);
+    let control: &[ControlMessage<'_>] = match &asked {
+        Some(Asked::V4(info)) => {
+            // The interface is the routing table's choice: the client may be behind another one.
+            let info = libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: info.ipi_spec_dst, ipi_addr: info.ipi_addr };
+            v4 = info;
+            &[ControlMessage::Ipv4PacketInfo(&v4)]
+        }
+        Some(Asked::V6(info)) => {
+            v6 = *info;
+            &[ControlMessage::Ipv6PacketInfo(&v6)]
+        }
+        None => &[],
+    };
+    sendmsg(socket.as_raw_fd(), &[IoSlice::new(&out)], control, MsgFlags::MSG_DONTWAIT, Some(&from))?;
+    Ok(true)
+}
+
+/// The address of ours that a datagram was sent to.
+enum Asked {
+    V4(libc::in_pktinfo),
+    V6(libc::in6_pktinfo),
+}

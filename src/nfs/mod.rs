@@ -1,0 +1,39 @@
+//! NFS version 3 over TCP, with MOUNT and a portmapper: roots and boot trees for Pis.
+//!
+//! RFC 1813 (NFS, MOUNT), RFC 5531 (RPC), RFC 4506 (XDR), RFC 1833 (portmap). A message goes from [`connection`] through
+//! [`dispatch`] to [`ops`], which act on [`fs`] as the caller ([`creds`]); [`exports`] and [`access`] say who may. Plain
+//! threads and system calls: the kernel's thread identity is what makes permissions real, and a hop through an
+//! asynchronous runtime costs more than most requests.
+
+mod access;
+mod activity;
+pub mod args;
+pub mod attr;
+mod buffers;
+mod connection;
+pub mod creds;
+mod dispatch;
+mod drc;
+mod exports;
+mod files;
+mod fs;
+pub mod handle;
+mod key;
+mod listen;
+pub mod mount;
+mod ops;
+mod pool;
+pub mod portmap;
+pub mod proto;
+pub mod rpc;
+mod rpcbind;
+mod server;
+mod shared;
+pub mod xdr;
+
+pub use exports::{AddressRange, Export, ParseRangeError, RootIs, Unavailable, Who};
+pub use fs::{HandleSupport, SupportError, handle_support};
+pub use key::{KeyError, load_or_create_key};
+pub use rpcbind::RpcbindError;
+pub use server::{Error, Handle, NFS_PORT, PORTMAP_PORT, PortmapState, Ports, Server, ServerConfig, Stats};
+pub use shared::Limits;

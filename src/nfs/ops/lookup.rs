@@ -1,0 +1,112 @@
+//! LOOKUP, READLINK.
+
+use std::ffi::CStr;
+use std::os::fd::AsFd;
+
+use rustix::fs::FileType;
+use rustix::io::Errno;
+
+use super::{Done, Op};
+use crate::nfs::attr::Attr;
+use crate::nfs::fs::{Name, Object, object, sys};
+use crate::nfs::handle::KernelHandle;
+use crate::nfs::proto::{MAX_NAME, Status};
+use crate::nfs::xdr;
+
+/// How far up `..` is followed before giving up: deeper than any path Linux can name.
+const MAX_DEPTH: usize = 2048;
+
+pub(super) fn lookup(op: &mut Op<'_>, name: &[u8]) -> Done {
+    let dir = op.object()?;
+    let found = match name {
+        b".." => parent(op, &dir),
+        _ => Name::new(name).and_then(|name| {
+            op.be_caller()?;
+            let mut buffer = [0; MAX_NAME + 1];
+            buffer[..name.bytes().len()].copy_from_slice(name.bytes());
+            // A checked name has no NUL, so the first one is the end.
+            let name = CStr::from_bytes_until_nul(&buffer).map_err(|_| Status::NameTooLong)?;
+            entry(op, &dir, name)
+        }),
+    };
+    let dir_attr = dir.attr().ok();
+    let status = match found {
+        Ok((handle, attr)) => {
+            op.put_status(Status::Ok);
+            op.put_handle(&handle);
+            op.put_post_op(Some(&attr));
+            Status::Ok
+        }
+        Err(status) => {
+            op.put_status(status);
+            status
+        }
+    };
+    op.put_post_op(dir_attr.as_ref());
+    Ok(status)
+}
+
+/// Handle and attributes of an entry, never from beyond a mount point or another file system.
+pub(super) fn entry(op: &Op<'_>, dir: &Object, name: &CStr) -> Result<(KernelHandle, Attr), Status> {
+    // Two calls by name are cheaper than opening and closing. They may see two objects if the name is taken over in
+    // between: where the handle shows its inode that is noticed, and the slower way taken.
+    let handle = sys::name_to_handle(dir.as_fd(), name)?;
+    let attr = object::stat_at(dir.as_fd(), name)?;
+    if attr.place == op.volume.place && handle.is_inode(attr.ino) == Some(true) {
+        return Ok((handle, attr));
+    }
+    let child = dir.child(Name::new(name.to_bytes())?).map_err(|errno| match errno {
+        Errno::XDEV => Status::Acces,
+        other => other.into(),
+    })?;
+    let attr = child.attr()?;
+    if attr.place != op.volume.place {
+        return Err(Status::Acces);
+    }
+    Ok((child.handle()?, attr))
+}
+
+/// The parent directory; the root's parent is the root. Elsewhere the way up has to lead to the root: an object that was
+/// moved out of the export on the server does not open the way to the rest of the disk.
+fn parent(op: &mut Op<'_>, dir: &Object) -> Result<(KernelHandle, Attr), Status> {
+    let attr = dir.attr()?;
+    if attr.kind != FileType::Directory {
+        return Err(Status::NotDir);
+    }
+    if op.is_root_of_export(&attr) {
+        return Ok((op.volume.root_handle, attr));
+    }
+    op.be_caller()?;
+    sys::access(dir.as_fd(), libc::X_OK)?;
+    let parent = dir.parent()?;
+    let parent_attr = parent.attr()?;
+    let handle = parent.handle()?;
+    op.be_root()?;
+    let (mut above, mut above_attr) = (parent, parent_attr);
+    for _ in 0..MAX_DEPTH {
+        if op.is_root_of_export(&above_attr) {
+            return Ok((handle, parent_attr));
+        }
+        let next = above.parent()?;
+        let next_attr = next.attr()?;
+        if next_attr.place != op.volume.place || next_attr.ino == above_attr.ino {
+            break;
+        }
+        (above, above_attr) = (next, next_attr);
+    }
+    Err(Status::Acces)
+}
+
+pub(super) fn read_link(op: &mut Op<'_>) -> Done {
+    let link = op.object()?;
+    let attr = link.attr()?;
+    let target =
+        if attr.kind == FileType::Symlink { link.read_link().map_err(Status::from) } else { Err(Status::Inval) };
+    let status = target.as_ref().err().copied().unwrap_or(Status::Ok);
+    op.put_status(status);
+    op.put_post_op(Some(&attr));
+    if let Ok(target) = target {
+        xdr::put_opaque(&mut op.worker.reply, &target);
+    }
+    Ok(status)
+}

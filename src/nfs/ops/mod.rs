@@ -1,0 +1,162 @@
+//! The procedures of NFS version 3 (RFC 1813 §3.3), and what they have in common.
+//!
+//! A procedure either writes its whole result, status first, and returns that status; or it stops before it wrote
+//! anything, and the dispatcher answers with the bare status.
+
+mod attributes;
+mod create;
+mod data;
+mod directory;
+mod lookup;
+mod namespace;
+mod volume;
+
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+
+use rustix::fs::FileType;
+use rustix::io::Errno;
+
+use super::access::Grant;
+use super::args::Args;
+use super::attr::{self, Attr};
+use super::creds::Identity;
+use super::dispatch::Lane;
+use super::exports::Volume;
+use super::fs::{Object, sys};
+use super::handle::{KernelHandle, Opened};
+use super::proto::Status;
+use super::shared::{Shared, Worker};
+use super::xdr;
+
+/// Why a procedure did not write a result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// Answer this, without attributes.
+    Fail(Status),
+    /// It may have to wait for the disk: run it in the other lane.
+    Defer,
+}
+
+impl From<Status> for Stop {
+    fn from(status: Status) -> Self {
+        Self::Fail(status)
+    }
+}
+
+impl From<Errno> for Stop {
+    fn from(errno: Errno) -> Self {
+        Self::Fail(errno.into())
+    }
+}
+
+/// What a procedure returns: the status that it wrote.
+pub(super) type Done = Result<Status, Stop>;
+
+/// One request under way.
+pub(super) struct Op<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) worker: &'a mut Worker,
+    pub(super) grant: &'a Grant,
+    pub(super) volume: &'a Volume,
+    pub(super) identity: Identity,
+    pub(super) handle: Opened,
+    pub(super) lane: Lane,
+    pub(super) peer: IpAddr,
+}
+
+/// Runs the procedure of `args`.
+pub(super) fn run(op: &mut Op<'_>, args: &Args<'_>) -> Done {
+    match *args {
+        Args::GetAttr => attributes::get(op),
+        Args::SetAttr { set, guard } => attributes::set(op, &set, guard),
+        Args::Access { wanted } => attributes::access(op, wanted),
+        Args::Lookup { name } => lookup::lookup(op, name),
+        Args::ReadLink => lookup::read_link(op),
+        Args::Read { offset, count } => data::read(op, offset, count),
+        Args::Write { offset, count, stable, data } => data::write(op, offset, count, stable, data),
+        Args::Commit { .. } => data::commit(op),
+        Args::Create { name, how } => create::create(op, name, &how),
+        Args::MkDir { name, set } => create::mkdir(op, name, &set),
+        Args::SymLink { name, set, target } => create::symlink(op, name, &set, target),
+        Args::MkNod { name, node } => create::mknod(op, name, &node),
+        Args::Remove { name } => namespace::remove(op, name),
+        Args::RmDir { name } => namespace::rmdir(op, name),
+        Args::Rename { from, to_dir, to } => namespace::rename(op, from, to_dir, to),
+        Args::Link { dir, name } => namespace::link(op, dir, name),
+        Args::ReadDir { cookie, verifier, count } => directory::read(op, cookie, verifier, count),
+        Args::ReadDirPlus { cookie, verifier, dircount, maxcount } => {
+            directory::read_plus(op, cookie, verifier, dircount, maxcount)
+        }
+        Args::FsStat => volume::stat(op),
+        Args::FsInfo => volume::info(op),
+        Args::PathConf => volume::path_conf(op),
+    }
+}
+
+impl Op<'_> {
+    /// Opens the object that the call is about. The thread is root afterwards.
+    fn object(&mut self) -> Result<Object, Status> {
+        let handle = self.handle.kernel;
+        self.open(&handle)
+    }
+
+    /// Opens a second object that the call names: it must be of the same export.
+    fn other_object(&mut self, wire: &[u8]) -> Result<Object, Status> {
+        let other = self.shared.key.open(wire).map_err(|_| Status::BadHandle)?;
+        if (other.export, other.tag) != (self.handle.export, self.handle.tag) {
+            return Err(Status::XDev);
+        }
+        self.open(&other.kernel)
+    }
+
+    fn open(&mut self, handle: &KernelHandle) -> Result<Object, Status> {
+        self.be_root()?;
+        match sys::open_by_handle(self.volume.root.as_fd(), handle) {
+            Ok(fd) => Ok(Object::new(fd)),
+            // Some file systems say that the inode number is out of range, or not there, instead of stale.
+            Err(Errno::STALE | Errno::NOENT | Errno::INVAL) => Err(Status::Stale),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn be_root(&mut self) -> Result<(), Status> {
+        self.worker.creds.be_root().map_err(|_| Status::ServerFault)
+    }
+
+    /// From here on the kernel checks the caller's permissions.
+    fn be_caller(&mut self) -> Result<(), Status> {
+        self.worker.creds.be(&self.identity).map_err(|_| Status::ServerFault)
+    }
+
+    fn is_root_of_export(&self, attr: &Attr) -> bool {
+        (attr.ino, attr.place) == (self.volume.root_ino, self.volume.place)
+    }
+
+    fn put_status(&mut self, status: Status) {
+        xdr::put_u32(&mut self.worker.reply, status as u32);
+    }
+
+    fn put_handle(&mut self, kernel: &KernelHandle) {
+        let handle = self.shared.key.seal(self.handle.export, self.volume.tag, kernel);
+        xdr::put_opaque(&mut self.worker.reply, handle.bytes());
+    }
+
+    fn put_post_op(&mut self, attr: Option<&Attr>) {
+        attr::put_post_op(&mut self.worker.reply, attr, self.volume.fsid);
+    }
+
+    fn put_wcc(&mut self, before: Option<&Attr>, after: Option<&Attr>) {
+        attr::put_wcc(&mut self.worker.reply, before, after, self.volume.fsid);
+    }
+
+    /// Where namespace changes are promised to be on the disk when they are answered, puts them there.
+    fn sync_changes(&self, objects: &[(&Object, FileType)]) -> Result<(), Status> {
+        if self.shared.sync {
+            for (object, kind) in objects {
+                object.sync(&self.shared.proc, *kind)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,62 @@
+//! FSSTAT, FSINFO, PATHCONF.
+
+use super::{Done, Op};
+use crate::nfs::proto::{MAX_NAME, Status};
+use crate::nfs::xdr::{put_bool, put_u32, put_u64};
+
+pub(super) fn stat(op: &mut Op<'_>) -> Done {
+    let object = op.object()?;
+    let attr = object.attr()?;
+    let s = rustix::fs::fstatvfs(&object)?;
+    op.put_status(Status::Ok);
+    op.put_post_op(Some(&attr));
+    let out = &mut op.worker.reply;
+    for blocks in [s.f_blocks, s.f_bfree, s.f_bavail] {
+        put_u64(out, blocks.saturating_mul(s.f_frsize));
+    }
+    for files in [s.f_files, s.f_ffree, s.f_favail] {
+        put_u64(out, files);
+    }
+    // How long this will hold: no promise.
+    put_u32(out, 0);
+    Ok(Status::Ok)
+}
+
+pub(super) fn info(op: &mut Op<'_>) -> Done {
+    /// Hard links, symlinks, the same PATHCONF everywhere, times that can be set (RFC 1813 §3.3.19).
+    const PROPERTIES: u32 = 1 | 2 | 8 | 16;
+    /// What a READDIR or READDIRPLUS should ask for.
+    const DIRECTORY_PREFERRED: u32 = 32 << 10;
+    const MULTIPLE: u32 = 4096;
+    let attr = op.object()?.attr()?;
+    op.put_status(Status::Ok);
+    op.put_post_op(Some(&attr));
+    let transfer = op.shared.limits.max_transfer;
+    let out = &mut op.worker.reply;
+    for word in [transfer, transfer, MULTIPLE, transfer, transfer, MULTIPLE, DIRECTORY_PREFERRED] {
+        put_u32(out, word);
+    }
+    // The largest offset there is; a file system's own limit answers EFBIG.
+    put_u64(out, u64::try_from(i64::MAX).unwrap_or(u64::MAX));
+    // Times are exact to the nanosecond.
+    put_u32(out, 0);
+    put_u32(out, 1);
+    put_u32(out, PROPERTIES);
+    Ok(Status::Ok)
+}
+
+pub(super) fn path_conf(op: &mut Op<'_>) -> Done {
+    /// ext4 allows 65000; file systems that allow more lose nothing that matters.
+    const MAX_LINKS: u32 = 65_000;
+    let attr = op.object()?.attr()?;
+    op.put_status(Status::Ok);
+    op.put_post_op(Some(&attr));
+    let out = &mut op.worker.reply;
+    put_u32(out, MAX_LINKS);
+    put_u32(out, u32::try_from(MAX_NAME).unwrap_or(u32::MAX));
+    // no_trunc, chown_restricted, case_insensitive, case_preserving.
+    for flag in [true, true, false, true] {
+        put_bool(out, flag);
+    }
+    Ok(Status::Ok)
+}

@@ -1,0 +1,500 @@
+//! Listeners, threads, and the handle that the agent holds.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use rustix::io::Errno;
+
+use super::access::Access;
+use super::activity::Activity;
+use super::buffers::Buffers;
+use super::connection::{self, Connection, Service};
+use super::drc::ReplyCache;
+use super::exports::{Export, Unavailable};
+use super::files::OpenFiles;
+use super::fs::ProcFds;
+use super::handle::HandleKey;
+use super::listen;
+use super::pool::Pool;
+use super::portmap::{self, mappings};
+use super::rpcbind;
+use super::shared::{Counters, Limits, Shared, Verifier, Worker};
+use crate::events::Sink;
+use crate::net::AddressBook;
+
+/// The port of NFS where nothing else is configured.
+pub const NFS_PORT: u16 = 2049;
+/// The port of the portmapper.
+pub const PORTMAP_PORT: u16 = 111;
+/// Threads are many and shallow.
+const STACK: usize = 256 << 10;
+/// How often idle files and buffers are let go.
+const HOUSEKEEPING_MS: u16 = 5000;
+/// How long running requests may take when the server stops, before their connections are broken off, and after that.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// What a server is made of.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// Where NFS and MOUNT listen; the portmapper uses the same addresses. Port 0: any, the same for all.
+    pub listen: Vec<SocketAddr>,
+    /// Port of the portmapper, [`PORTMAP_PORT`]; `None`: none. If another portmapper has it, the server registers there.
+    pub portmap: Option<u16>,
+    /// Bounds on what clients can make the server hold.
+    pub limits: Limits,
+    /// Seals file handles: see [`super::load_or_create_key`].
+    pub handle_key: [u8; 16],
+    /// Wait for the disk before answering CREATE, REMOVE, RENAME and their like. Without it a power cut may undo the
+    /// last seconds of them, as on a local disk.
+    pub sync: bool,
+}
+
+impl ServerConfig {
+    /// The usual ports on all IPv4 and IPv6 addresses.
+    #[must_use]
+    pub fn new(handle_key: [u8; 16]) -> Self {
+        let any = SocketAddr::new(IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED), NFS_PORT);
+        Self { listen: vec![any], portmap: Some(PORTMAP_PORT), limits: Limits::default(), handle_key, sync: false }
+    }
+}
+
+/// The server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No address to listen on was given.
+    #[error("NFS: no address to listen on")]
+    NoAddress,
+    /// An address cannot be listened on.
+    #[error("NFS: cannot listen on {address}: {source}{hint}", hint = if source.kind() == io::ErrorKind::AddrInUse {
+        " (does another NFS server run here?)"
+    } else {
+        ""
+    })]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What went wrong.
+        source: io::Error,
+    },
+    /// Threads cannot act for callers.
+    #[error("NFS: cannot act for users ({0}): piboot must run as root")]
+    Identity(Errno),
+    /// Something the server needs from the system.
+    #[error("NFS: cannot {action}: {source}")]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// What went wrong.
+        source: io::Error,
+    },
+}
+
+/// Where the server listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ports {
+    /// NFS and MOUNT, TCP.
+    pub nfs: u16,
+    /// The own portmapper, TCP and UDP.
+    pub portmap: Option<u16>,
+}
+
+/// Who answers "which port has NFS?".
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PortmapState {
+    /// This server.
+    Own,
+    /// The portmapper that was here first; registered there.
+    Registered,
+    /// Nobody knows this server: clients must be given `port=` and `mountport=`. The reason, for people.
+    Unregistered(String),
+    /// None was asked for.
+    Off,
+}
+
+/// Counters since start (they wrap) and what is held now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stats {
+    /// Open connections.
+    pub connections: usize,
+    /// Mounts seen and not taken back.
+    pub mounts: usize,
+    /// Files kept open.
+    pub open_files: usize,
+    /// Messages received.
+    pub requests: usize,
+    /// NFS requests that were answered with an error status.
+    pub failures: usize,
+    /// Requests answered a second time from memory.
+    pub replays: usize,
+    /// Messages that were no request for this server.
+    pub garbage: usize,
+    /// Connections refused because there were too many.
+    pub turned_away: usize,
+}
+
+/// The connections that are open.
+#[derive(Debug, Default)]
+struct Registry {
+    open: Mutex<HashMap<usize, Guest>>,
+    changed: Condvar,
+    next: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Guest {
+    connection: Arc<Connection>,
+    stranger: bool,
+}
+
+impl Registry {
+    fn open(&self) -> MutexGuard<'_, HashMap<usize, Guest>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether one more from `peer` would be within the limits.
+    fn has_room(&self, peer: IpAddr, stranger: bool, limits: &Limits) -> bool {
+        let open = self.open();
+        let of_peer = open.values().filter(|guest| guest.connection.peer == peer).count();
+        let strangers = open.values().filter(|guest| guest.stranger).count();
+        open.len() < limits.connections && of_peer < limits.per_address && !(stranger && strangers >= limits.strangers)
+    }
+
+    /// Waits until all are gone, at most this long.
+    fn wait_empty(&self, patience: Duration) -> bool {
+        let result = self.changed.wait_timeout_while(self.open(), patience, |open| !open.is_empty());
+        result.unwrap_or_else(PoisonError::into_inner).0.is_empty()
+    }
+}
+
+/// Takes a connection off the registry when its thread ends, however it ends.
+struct Leave<'a>(&'a Registry, usize);
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        let guest = self.0.open().remove(&self.1);
+        drop(guest);
+        self.0.changed.notify_all();
+    }
+}
+
+/// The NFS server; see [`Server::start`].
+#[derive(Debug)]
+pub struct Server;
+
+impl Server {
+    /// Starts a server without exports. Needs root in the initial user namespace.
+    ///
+    /// # Errors
+    /// [`Error`]; nothing is left running then.
+    pub fn start(config: ServerConfig, book: AddressBook, sink: Sink) -> Result<Handle, Error> {
+        let system = |action| move |source: io::Error| Error::System { action, source };
+        let (listeners, nfs_port) = bind_nfs(&config.listen)?;
+        let (portmap_tcp, portmap_udp, portmap_port, state) = bind_portmap(&config, nfs_port)?;
+        let clock = sink.clock().clone();
+        let shared = Arc::new(Shared {
+            access: Access::new(book, clock.clone()),
+            activity: Activity::new(sink),
+            buffers: Arc::new(Buffers::new(config.limits.memory.max(2 * config.limits.max_record()))),
+            clock,
+            counters: Counters::default(),
+            files: OpenFiles::default(),
+            key: HandleKey::new(config.handle_key),
+            pool: Pool::new(config.limits.workers),
+            limits: config.limits,
+            ports: Ports { nfs: nfs_port, portmap: portmap_port },
+            proc: ProcFds::open().map_err(|e| system("open /proc/self/fd")(e.into()))?,
+            replies: ReplyCache::default(),
+            stopping: AtomicBool::new(false),
+            sync: config.sync,
+            verifier: Verifier::new().map_err(|e| system("get random numbers")(e.into()))?,
+        });
+        let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+            .map_err(|e| system("make an eventfd")(e.into()))?;
+        let mut handle = Handle {
+            shared: Arc::clone(&shared),
+            registry: Arc::default(),
+            wake: Arc::new(wake),
+            threads: Vec::new(),
+            portmap: state,
+        };
+        // From here on dropping the handle ends what was started.
+        handle.start_workers()?;
+        let hall = Hall {
+            shared,
+            registry: Arc::clone(&handle.registry),
+            wake: Arc::clone(&handle.wake),
+            tcp: listeners
+                .into_iter()
+                .map(|l| (l, Service::Nfs))
+                .chain(portmap_tcp.into_iter().map(|l| (l, Service::Portmap)))
+                .collect(),
+            udp: portmap_udp,
+        };
+        let thread = thread::Builder::new().name("nfs-accept".into()).stack_size(STACK).spawn(move || hall.run());
+        handle.threads.push(thread.map_err(system("start a thread"))?);
+        Ok(handle)
+    }
+}
+
+fn bind_nfs(addresses: &[SocketAddr]) -> Result<(Vec<TcpListener>, u16), Error> {
+    let only_v6 = addresses.iter().any(SocketAddr::is_ipv4);
+    let mut listeners = Vec::with_capacity(addresses.len());
+    let mut port = None;
+    for address in addresses {
+        let address =
+            SocketAddr::new(address.ip(), if address.port() == 0 { port.unwrap_or(0) } else { address.port() });
+        let listener = listen::tcp(address, only_v6).map_err(|source| Error::Listen { address, source })?;
+        let bound = listener.local_addr().map_err(|source| Error::Listen { address, source })?;
+        port.get_or_insert(bound.port());
+        listeners.push(listener);
+    }
+    port.map(|port| (listeners, port)).ok_or(Error::NoAddress)
+}
+
+type BoundPortmap = (Vec<TcpListener>, Vec<UdpSocket>, Option<u16>, PortmapState);
+
+/// Binds the portmapper's port, or registers with who has it.
+fn bind_portmap(config: &ServerConfig, nfs_port: u16) -> Result<BoundPortmap, Error> {
+    let Some(wanted) = config.portmap else { return Ok((Vec::new(), Vec::new(), None, PortmapState::Off)) };
+    let only_v6 = config.listen.iter().any(SocketAddr::is_ipv4);
+    let (mut tcp, mut udp, mut port) = (Vec::new(), Vec::new(), wanted);
+    for address in &config.listen {
+        let mut bind = || -> io::Result<()> {
+            let listener = listen::tcp(SocketAddr::new(address.ip(), port), only_v6)?;
+            port = listener.local_addr()?.port();
+            udp.push(listen::udp(SocketAddr::new(address.ip(), port), only_v6)?);
+            tcp.push(listener);
+            Ok(())
+        };
+        match bind() {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                let state = match rpcbind::register(wanted, &mappings(nfs_port, None)) {
+                    Ok(()) => {
+                        log::info!("NFS: port {wanted} has a portmapper already: registered there");
+                        PortmapState::Registered
+                    }
+                    Err(error) => {
+                        log::error!("NFS: {error}. Clients will not find the NFS port by themselves");
+                        PortmapState::Unregistered(error.to_string())
+                    }
+                };
+                return Ok((Vec::new(), Vec::new(), None, state));
+            }
+            Err(source) => return Err(Error::Listen { address: SocketAddr::new(address.ip(), port), source }),
+        }
+    }
+    Ok((tcp, udp, Some(port), PortmapState::Own))
+}
+
+/// A running server. Dropping it stops it.
+#[derive(Debug)]
+pub struct Handle {
+    shared: Arc<Shared>,
+    registry: Arc<Registry>,
+    wake: Arc<EventFd>,
+    threads: Vec<JoinHandle<()>>,
+    portmap: PortmapState,
+}
+
+impl Handle {
+    fn start_workers(&mut self) -> Result<(), Error> {
+        let (ready, all_ready) = mpsc::channel();
+        for n in 0..self.shared.limits.workers.max(1) {
+            let (shared, ready) = (Arc::clone(&self.shared), ready.clone());
+            let body = move || match Worker::for_this_thread() {
+                Ok(mut worker) => {
+                    let _ = ready.send(Ok(()));
+                    drop(ready);
+                    connection::work(&shared, &mut worker);
+                }
+                Err(errno) => {
+                    let _ = ready.send(Err(errno));
+                }
+            };
+            let thread = thread::Builder::new().name(format!("nfs-work-{n}")).stack_size(STACK).spawn(body);
+            self.threads.push(thread.map_err(|source| Error::System { action: "start a thread", source })?);
+        }
+        drop(ready);
+        all_ready.iter().collect::<Result<(), Errno>>().map_err(Error::Identity)
+    }
+
+    /// Serves exactly these exports from the next request on. What did not change is not disturbed; clients of an
+    /// export that is gone get "stale". Returns what cannot be served now: its clients wait; try again with the same
+    /// list when the volume is back.
+    pub fn set_exports(&self, exports: Vec<Export>) -> Vec<Unavailable> {
+        let old = self.shared.access.table();
+        let new = Arc::new(old.replaced(exports, &self.shared.key));
+        let unavailable = new.unavailable();
+        self.shared.access.replace(Arc::clone(&new));
+        for entry in old.entries() {
+            if !new.by_id(entry.export.id).is_some_and(|other| Arc::ptr_eq(entry, other)) {
+                self.shared.files.forget_export(entry.export.id);
+            }
+        }
+        unavailable
+    }
+
+    /// Counters, and what is held now.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let counters = &self.shared.counters;
+        let read = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
+        Stats {
+            connections: self.registry.open().len(),
+            mounts: self.shared.activity.mount_count(),
+            open_files: self.shared.files.len(),
+            requests: read(&counters.requests),
+            failures: read(&counters.failures),
+            replays: read(&counters.replays),
+            garbage: read(&counters.garbage),
+            turned_away: read(&counters.turned_away),
+        }
+    }
+
+    /// Where the server listens.
+    #[must_use]
+    pub fn ports(&self) -> Ports {
+        self.shared.ports
+    }
+
+    /// Who answers for the portmapper.
+    #[must_use]
+    pub const fn portmap(&self) -> &PortmapState {
+        &self.portmap
+    }
+
+    /// Stops: takes no further requests, finishes those that run, ends all threads. Clients keep their mounts and go on
+    /// when a server with the same key and exports starts again.
+    pub fn stop(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::Release);
+        if self.portmap == PortmapState::Registered
+            && let Err(error) = rpcbind::unregister(PORTMAP_PORT, &mappings(self.shared.ports.nfs, None))
+        {
+            log::warn!("NFS: {error}");
+        }
+        let _ = self.wake.write(1);
+        let each = |f: fn(&Connection)| self.registry.open().values().for_each(|guest| f(&guest.connection));
+        each(Connection::close_reading);
+        if !self.registry.wait_empty(GRACE) {
+            each(Connection::abort);
+            self.shared.buffers.close();
+            if !self.registry.wait_empty(GRACE) {
+                log::error!("NFS: {} requests still wait for a disk", self.registry.open().len());
+            }
+        }
+        self.shared.buffers.close();
+        self.shared.pool.stop();
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Where clients arrive: accepts connections, answers datagrams, keeps house.
+struct Hall {
+    shared: Arc<Shared>,
+    registry: Arc<Registry>,
+    wake: Arc<EventFd>,
+    tcp: Vec<(TcpListener, Service)>,
+    udp: Vec<UdpSocket>,
+}
+
+impl Hall {
+    fn run(self) {
+        while !self.shared.is_stopping() {
+            let mut fds = vec![PollFd::new(self.wake.as_fd(), PollFlags::POLLIN)];
+            fds.extend(self.tcp.iter().map(|(socket, _)| PollFd::new(socket.as_fd(), PollFlags::POLLIN)));
+            fds.extend(self.udp.iter().map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)));
+            match poll(&mut fds, PollTimeout::from(HOUSEKEEPING_MS)) {
+                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+                Err(errno) => log::error!("NFS: poll: {errno}"),
+            }
+            for (listener, service) in &self.tcp {
+                self.accept(listener, *service);
+            }
+            for socket in &self.udp {
+                self.answer(socket);
+            }
+            self.shared.files.expire(self.shared.clock.now());
+            self.shared.buffers.trim();
+        }
+    }
+
+    fn answer(&self, socket: &UdpSocket) {
+        let shared = &self.shared;
+        loop {
+            let result = listen::serve_datagram(socket, |peer, message, out| {
+                portmap::run_datagram(out, &shared.ports, &shared.activity, peer, message)
+            });
+            match result {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => {
+                    log::debug!("NFS: portmapper: {error}");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn accept(&self, listener: &TcpListener, service: Service) {
+        loop {
+            match listener.accept() {
+                Ok((stream, address)) => {
+                    let peer = address.ip().to_canonical();
+                    if let Err(error) = self.admit(stream, peer, service) {
+                        log::warn!("NFS: cannot serve {peer}: {error}");
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {
+                }
+                Err(error) => {
+                    log::error!("NFS: cannot accept a connection: {error}");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn admit(&self, stream: std::net::TcpStream, peer: IpAddr, service: Service) -> io::Result<()> {
+        let shared = &self.shared;
+        let stranger = shared.access.view(peer, &mut None, &shared.activity).is_empty();
+        if !self.registry.has_room(peer, stranger, &shared.limits) {
+            Counters::count(&shared.counters.turned_away);
+            shared.activity.refused(peer, "*", || "too many connections".to_owned());
+            return Ok(());
+        }
+        let connection = Arc::new(Connection::new(stream, peer, service, shared)?);
+        let id = self.registry.next.fetch_add(1, Ordering::Relaxed);
+        self.registry.open().insert(id, Guest { connection: Arc::clone(&connection), stranger });
+        let (shared, registry) = (Arc::clone(shared), Arc::clone(&self.registry));
+        let started = thread::Builder::new().name("nfs-conn".into()).stack_size(STACK).spawn(move || {
+            let _leave = Leave(&registry, id);
+            match Worker::for_this_thread() {
+                Ok(mut worker) => connection::serve(&connection, &shared, &mut worker),
+                Err(errno) => log::error!("NFS: cannot act for users: {errno}"),
+            }
+        });
+        if let Err(error) = started {
+            self.registry.open().remove(&id);
+            return Err(error);
+        }
+        Ok(())
+    }
+}
