@@ -69,13 +69,11 @@ impl Progress for Bounded {
 
 const ROUNDS: usize = 150;
 
+/// Writes a file system's tree into a directory; answers the bytes of content.
+type Extract = dyn Fn(&[u8], &Path, &Bounded) -> Result<u64, ExtractError>;
+
 /// Extracts many copies of `image` damaged in its first `area` bytes; answers how many were refused.
-fn torture(
-    image: &[u8],
-    area: usize,
-    seed: u64,
-    extract: &dyn Fn(&[u8], &Path, &Bounded) -> Result<u64, ExtractError>,
-) -> usize {
+fn torture(image: &[u8], area: usize, seed: u64, extract: &Extract) -> usize {
     let mut random = Random(seed);
     let place = tempfile::tempdir().unwrap();
     let parent = rustix::fs::open(place.path(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
@@ -126,9 +124,8 @@ fn ext4_rounds(options: &[&str], seed: u64) {
     mke2fs.args(["-q", "-F", "-N", "256"]).args(options).arg("-d").arg(place.path().join("tree"));
     succeed(mke2fs.arg(&path).arg("1500k"));
     let image = fs::read(&path).unwrap();
-    let extract = |mut data: &[u8], tree: &Path, progress: &Bounded| {
-        let source = &mut data;
-        extract_ext4(&Ext4::open(source)?, &mut writer(tree), progress).map(|done| done.bytes)
+    let extract = |data: &[u8], tree: &Path, progress: &Bounded| {
+        extract_ext4(&Ext4::open(&data)?, &mut writer(tree), progress).map(|done| done.bytes)
     };
     let intact = place.path().join("intact");
     fs::create_dir(&intact).unwrap();
@@ -163,8 +160,8 @@ fn fat_volumes() {
     let entries = fs::read_dir(&tree).unwrap().map(|entry| entry.unwrap().path());
     succeed(Command::new("mcopy").args(["-s", "-i"]).arg(&path).args(entries).arg("::"));
     let image = fs::read(&path).unwrap();
-    let extract = |mut data: &[u8], tree: &Path, progress: &Bounded| {
-        extract_fat(&Fat::open(&mut data)?, &mut writer(tree), progress).map(|done| done.bytes)
+    let extract = |data: &[u8], tree: &Path, progress: &Bounded| {
+        extract_fat(&Fat::open(&data)?, &mut writer(tree), progress).map(|done| done.bytes)
     };
     let intact = place.path().join("intact");
     fs::create_dir(&intact).unwrap();

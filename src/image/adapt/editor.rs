@@ -1,0 +1,117 @@
+//! What a rule works with: the two trees, the target, and the report.
+
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use rustix::io::Errno;
+
+use super::tree::{Owner, PUBLIC, Tree};
+use super::{AdaptError, Change, Report, Target};
+
+/// Which tree a path belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Boot,
+    Root,
+}
+
+pub(super) struct Editor<'a> {
+    boot: Tree,
+    root: Tree,
+    pub(super) target: &'a Target,
+    /// The target's server.
+    pub(super) server: Ipv4Addr,
+    pub(super) rule: &'static str,
+    pub(super) report: Report,
+}
+
+type Result<T> = std::result::Result<T, AdaptError>;
+
+impl<'a> Editor<'a> {
+    pub(super) fn open(boot: &Path, root: &Path, target: &'a Target, server: Ipv4Addr) -> Result<Self> {
+        let open = |path: &Path| {
+            Tree::open(path).map_err(|errno| AdaptError::Tree { path: path.display().to_string(), errno })
+        };
+        Ok(Self { boot: open(boot)?, root: open(root)?, target, server, rule: "", report: Report::default() })
+    }
+
+    fn tree(&self, side: Side) -> &Tree {
+        match side {
+            Side::Boot => &self.boot,
+            Side::Root => &self.root,
+        }
+    }
+
+    /// The root tree, for what only looks.
+    pub(super) fn look<T>(&self, path: &str, question: impl FnOnce(&Tree, &str) -> rustix::io::Result<T>) -> Result<T> {
+        let answer = question(&self.root, path);
+        self.check(Side::Root, "look at", path, answer)
+    }
+
+    pub(super) fn exists(&self, path: &str) -> Result<bool> {
+        self.look(path, Tree::exists)
+    }
+
+    pub(super) fn text(&self, side: Side, path: &str) -> Result<Option<String>> {
+        let data = self.check(side, "read", path, self.tree(side).read(path))?;
+        data.map(String::from_utf8)
+            .transpose()
+            .map_err(|_| AdaptError::NotText { rule: self.rule, path: shown(side, path) })
+    }
+
+    pub(super) fn write(&mut self, side: Side, path: &str, content: &str, what: &str) -> Result<()> {
+        self.write_as(side, path, content, PUBLIC, what)
+    }
+
+    pub(super) fn write_as(&mut self, side: Side, path: &str, content: &str, new: Owner, what: &str) -> Result<()> {
+        let changed = self.check(side, "write", path, self.tree(side).write(path, content.as_bytes(), new))?;
+        self.changed(changed, side, path, what);
+        Ok(())
+    }
+
+    pub(super) fn link(&mut self, path: &str, target: &str, what: &str) -> Result<()> {
+        let changed = self.check(Side::Root, "link", path, self.root.link(path, target))?;
+        self.changed(changed, Side::Root, path, what);
+        Ok(())
+    }
+
+    pub(super) fn remove(&mut self, side: Side, path: &str, what: &str) -> Result<()> {
+        let changed = self.check(side, "remove", path, self.tree(side).remove(path))?;
+        self.changed(changed, side, path, what);
+        Ok(())
+    }
+
+    pub(super) fn directory(&mut self, path: &str, owner: Owner, what: &str) -> Result<()> {
+        let changed = self.check(Side::Root, "make directory", path, self.root.directory(path, owner))?;
+        self.changed(changed, Side::Root, path, what);
+        Ok(())
+    }
+
+    pub(super) fn set_mode(&mut self, path: &str, mode: u32, what: &str) -> Result<()> {
+        self.check(Side::Root, "set the mode of", path, self.root.set_mode(path, mode))?;
+        self.changed(true, Side::Root, path, what);
+        Ok(())
+    }
+
+    pub(super) fn note(&mut self, path: &str, what: String) {
+        self.report.notes.push(Change { rule: self.rule.to_owned(), path: shown(Side::Root, path), what });
+    }
+
+    fn changed(&mut self, changed: bool, side: Side, path: &str, what: &str) {
+        if changed {
+            let what = what.to_owned();
+            self.report.changes.push(Change { rule: self.rule.to_owned(), path: shown(side, path), what });
+        }
+    }
+
+    fn check<T>(&self, side: Side, what: &'static str, path: &str, result: rustix::io::Result<T>) -> Result<T> {
+        result.map_err(|errno: Errno| AdaptError::File { rule: self.rule, what, path: shown(side, path), errno })
+    }
+}
+
+fn shown(side: Side, path: &str) -> String {
+    match side {
+        Side::Boot => format!("boot/{path}"),
+        Side::Root => format!("root/{path}"),
+    }
+}

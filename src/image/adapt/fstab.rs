@@ -1,0 +1,78 @@
+//! Rule `fstab`: the kernel has mounted the root already; the boot files come from their own export, so that kernel
+//! upgrades on the device reach what the next boot fetches.
+
+use super::AdaptError;
+use super::editor::{Editor, Side};
+
+const PATH: &str = "etc/fstab";
+
+pub(super) fn apply(editor: &mut Editor<'_>) -> Result<(), AdaptError> {
+    let old = editor.text(Side::Root, PATH)?.unwrap_or_default();
+    let default = if editor.exists("boot/firmware")? || !editor.exists("boot")? { "/boot/firmware" } else { "/boot" };
+    let new = edit(&old, &format!("{}:{}", editor.server, editor.target.boot_export), default);
+    editor.write(Side::Root, PATH, &new, "no partitions; the boot files over NFS")?;
+    let mount = ["usr/sbin/mount.nfs", "sbin/mount.nfs"];
+    if !editor.exists(mount[0])? && !editor.exists(mount[1])? {
+        let why = "no mount.nfs: the boot files are not mounted and kernel upgrades do not reach the next boot; \
+                   install nfs-common on the device";
+        editor.note(mount[0], why.to_owned());
+    }
+    Ok(())
+}
+
+/// The table with the boot files from `nfs` (`address:/export`), mounted where the old table has them or at
+/// `default`.
+#[must_use]
+pub fn edit(old: &str, nfs: &str, default: &str) -> String {
+    let mut point = default;
+    let mut kept = Vec::new();
+    for line in old.lines() {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        match fields.as_slice() {
+            [first, ..] if first.starts_with('#') => kept.push(line),
+            [_, "/", ..] => {}
+            [_, mount @ ("/boot/firmware" | "/boot"), ..] => point = mount,
+            // Partitions of the SD card that is not there: systemd would wait 90 s for each.
+            [source, _, kind, ..] if *kind == "swap" || source.starts_with("PARTUUID=") => {}
+            _ => kept.push(line),
+        }
+    }
+    // nofail: a Pi that boots without its boot files is better than one in emergency mode. nolock: no rpc.statd.
+    let boot = format!("{nfs} {point} nfs defaults,vers=3,nolock,nofail,_netdev 0 0");
+    kept.push(&boot);
+    kept.join("\n") + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOOT: &str = "10.0.0.1:/lion/boot /boot/firmware nfs defaults,vers=3,nolock,nofail,_netdev 0 0\n";
+
+    #[test]
+    fn partitions_go_and_the_rest_stays() {
+        let old = "proc            /proc           proc    defaults          0       0
+PARTUUID=4e639091-01  /boot/firmware  vfat    defaults          0       2
+PARTUUID=4e639091-02  /               ext4    defaults,noatime  0       1
+# a swapfile is not a swap partition, no line here
+tmpfs /tmp tmpfs size=100M 0 0
+nas:/media /media nfs defaults 0 0
+";
+        let new = "proc            /proc           proc    defaults          0       0
+# a swapfile is not a swap partition, no line here
+tmpfs /tmp tmpfs size=100M 0 0
+nas:/media /media nfs defaults 0 0
+";
+        let once = edit(old, "10.0.0.1:/lion/boot", "/boot/firmware");
+        assert_eq!(once, format!("{new}{BOOT}"));
+        assert_eq!(edit(&once, "10.0.0.1:/lion/boot", "/boot/firmware"), once);
+        assert_eq!(edit(&once, "10.0.0.2:/x", "/boot/firmware"), once.replace("10.0.0.1:/lion/boot", "10.0.0.2:/x"));
+    }
+
+    #[test]
+    fn an_old_mount_point_is_kept_and_an_empty_table_gets_the_default() {
+        let old = "UUID=1 / ext4 defaults 0 1\nLABEL=boot /boot vfat defaults 0 2\nUUID=2 none swap sw 0 0\n";
+        assert_eq!(edit(old, "10.0.0.1:/lion/boot", "/boot/firmware"), BOOT.replace("/boot/firmware", "/boot"));
+        assert_eq!(edit("", "10.0.0.1:/lion/boot", "/boot/firmware"), BOOT);
+    }
+}

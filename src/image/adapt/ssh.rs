@@ -1,0 +1,140 @@
+//! Rules about logging in: `ssh-host-keys`, `ssh-enable`, `ssh-authorized-keys`.
+
+use super::AdaptError;
+use super::editor::{Editor, Side};
+use super::tree::{Owner, Tree};
+
+const REGENERATE: &str = "regenerate_ssh_host_keys.service";
+const OWN_UNIT: &str = "netboot-ssh-host-keys.service";
+
+fn has_server(editor: &Editor<'_>) -> Result<bool, AdaptError> {
+    Ok(editor.exists("usr/sbin/sshd")? || editor.unit("ssh.service")?.is_some())
+}
+
+/// Keys that came with the image are known to everybody who has it; the device makes its own.
+pub(super) fn host_keys(editor: &mut Editor<'_>) -> Result<(), AdaptError> {
+    for name in editor.look("etc/ssh", Tree::list)? {
+        if name.starts_with("ssh_host_") {
+            editor.remove(Side::Root, &format!("etc/ssh/{name}"), "removed: the device makes its own host keys")?;
+        }
+    }
+    if editor.unit(REGENERATE)?.is_some() {
+        return editor.enable(REGENERATE, "multi-user.target");
+    }
+    if !has_server(editor)? {
+        return Ok(());
+    }
+    let unit = "[Unit]\n\
+        Description=Make missing SSH host keys\n\
+        Before=ssh.service ssh.socket sshd.service\n\
+        ConditionFileIsExecutable=/usr/bin/ssh-keygen\n\
+        \n\
+        [Service]\n\
+        Type=oneshot\n\
+        ExecStart=/usr/bin/ssh-keygen -A\n\
+        \n\
+        [Install]\n\
+        WantedBy=multi-user.target\n";
+    editor.write(
+        Side::Root,
+        &format!("etc/systemd/system/{OWN_UNIT}"),
+        unit,
+        "makes the device's host keys at boot",
+    )?;
+    editor.enable(OWN_UNIT, "multi-user.target")
+}
+
+/// Raspberry Pi OS starts no ssh server until a file on the boot partition says so; a headless Pi needs it.
+pub(super) fn enable(editor: &mut Editor<'_>) -> Result<(), AdaptError> {
+    editor.remove(Side::Root, "etc/ssh/sshd_not_to_be_run", "removed: ssh is wanted")?;
+    editor.enable("ssh.service", "multi-user.target")
+}
+
+/// A line of /etc/passwd, as far as it matters.
+#[derive(Debug, PartialEq, Eq)]
+struct User<'a> {
+    name: &'a str,
+    uid: u32,
+    gid: u32,
+    home: &'a str,
+}
+
+/// The first ordinary user, or root where there is none.
+fn first_user(passwd: &str) -> Option<User<'_>> {
+    let mut users = passwd.lines().filter_map(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        let [name, _, uid, gid, _, home, _] = fields.as_slice() else { return None };
+        Some(User { name, uid: uid.parse().ok()?, gid: gid.parse().ok()?, home: home.trim_matches('/') })
+    });
+    let mut root = None;
+    users
+        .find(|user| {
+            if user.uid == 0 && root.is_none() {
+                root = Some(User { name: user.name, home: user.home, ..*user });
+            }
+            user.uid == 1000
+        })
+        .or(root)
+}
+
+pub(super) fn authorized_keys(editor: &mut Editor<'_>) -> Result<(), AdaptError> {
+    if editor.target.ssh_keys.is_empty() {
+        return Ok(());
+    }
+    let passwd = editor.text(Side::Root, "etc/passwd")?.unwrap_or_default();
+    let Some(user) = first_user(&passwd) else {
+        editor.note("etc/passwd", "neither a user 1000 nor root: the ssh keys were not installed".to_owned());
+        return Ok(());
+    };
+    if user.home.is_empty() || !editor.exists(user.home)? {
+        editor.note(user.home, format!("no home of {}: the ssh keys were not installed", user.name));
+        return Ok(());
+    }
+    let owner = |mode| Owner { uid: user.uid, gid: user.gid, mode };
+    let directory = format!("{}/.ssh", user.home);
+    // sshd refuses keys in a directory that others may write to.
+    editor.directory(&directory, owner(0o700), "for authorized_keys")?;
+    let path = format!("{directory}/authorized_keys");
+    let old = editor.text(Side::Root, &path)?.unwrap_or_default();
+    let new = add_keys(&old, &editor.target.ssh_keys);
+    editor.write_as(Side::Root, &path, &new, owner(0o600), &format!("keys for {}", user.name))
+}
+
+/// Adds what is missing; keys the user added stay.
+fn add_keys(old: &str, keys: &[String]) -> String {
+    let mut text = old.to_owned();
+    for key in keys {
+        let key = key.trim();
+        if !text.lines().any(|line| line.trim() == key) {
+            if !text.is_empty() && !text.ends_with('\n') {
+                text.push('\n');
+            }
+            text.push_str(key);
+            text.push('\n');
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_user_is_1000_else_root() {
+        let passwd = "root:x:0:0:root:/root:/bin/bash\nbroken\nnobody:x:65534:65534::/none:/bin/false\n";
+        let root = User { name: "root", uid: 0, gid: 0, home: "root" };
+        assert_eq!(first_user(passwd), Some(root));
+        let with_pi = format!("{passwd}pi:x:1000:1001:,,,:/home/pi:/bin/bash\n");
+        assert_eq!(first_user(&with_pi), Some(User { name: "pi", uid: 1000, gid: 1001, home: "home/pi" }));
+        assert_eq!(first_user(""), None);
+    }
+
+    #[test]
+    fn keys_are_added_once() {
+        let keys = ["ssh-ed25519 AAA me".to_owned(), "ssh-rsa BBB you".to_owned()];
+        let once = add_keys("ssh-rsa OWN own", &keys);
+        assert_eq!(once, "ssh-rsa OWN own\nssh-ed25519 AAA me\nssh-rsa BBB you\n");
+        assert_eq!(add_keys(&once, &keys), once);
+    }
+}

@@ -1,0 +1,279 @@
+//! Access to a tree that somebody else filled: its symbolic links may point anywhere and are never followed.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid};
+use rustix::io::Errno;
+
+/// Files that are edited are configuration; what is larger is something else.
+const MAX_FILE: u64 = 1 << 20;
+/// Name of a file while it is written; one adapt at a time works on a tree.
+const TEMPORARY: &str = ".piboot-adapt.tmp";
+
+/// Owner and mode of a new file; an existing one keeps its own.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Owner {
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) mode: u32,
+}
+
+/// Configuration that everybody may read.
+pub(super) const PUBLIC: Owner = Owner { uid: 0, gid: 0, mode: 0o644 };
+
+/// A directory tree; every path is relative to its top and stays below it.
+#[derive(Debug)]
+pub(super) struct Tree {
+    top: OwnedFd,
+}
+
+type Result<T> = rustix::io::Result<T>;
+
+impl Tree {
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Self { top: rustix::fs::open(path, flags, Mode::empty())? })
+    }
+
+    /// A regular file's content, `None` if there is none or it is something else.
+    pub(super) fn read(&self, path: &str) -> Result<Option<Vec<u8>>> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let Some(fd) = absent(self.resolve(path, flags))? else { return Ok(None) };
+        let stat = rustix::fs::fstat(&fd)?;
+        if !FileType::from_raw_mode(stat.st_mode).is_file() {
+            return Ok(None);
+        }
+        if u64::try_from(stat.st_size).unwrap_or(u64::MAX) > MAX_FILE {
+            return Err(Errno::FBIG);
+        }
+        let mut data = Vec::new();
+        let read = File::from(fd).take(MAX_FILE).read_to_end(&mut data);
+        read.map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
+        Ok(Some(data))
+    }
+
+    /// What the path itself is, links not followed.
+    pub(super) fn stat(&self, path: &str) -> Result<Option<Stat>> {
+        let Some((directory, name)) = self.parent(path)? else { return Ok(None) };
+        absent(rustix::fs::statat(directory, &name, AtFlags::SYMLINK_NOFOLLOW))
+    }
+
+    pub(super) fn exists(&self, path: &str) -> Result<bool> {
+        Ok(self.stat(path)?.is_some())
+    }
+
+    /// Target of a symbolic link, `None` for everything else.
+    pub(super) fn read_link(&self, path: &str) -> Result<Option<Vec<u8>>> {
+        let Some((directory, name)) = self.parent(path)? else { return Ok(None) };
+        match rustix::fs::readlinkat(directory, &name, Vec::new()) {
+            Ok(target) => Ok(Some(target.into_bytes())),
+            Err(Errno::INVAL | Errno::NOENT) => Ok(None),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Names in a directory, sorted; none if there is no such directory. Names that are no UTF-8 are left out.
+    pub(super) fn list(&self, path: &str) -> Result<Vec<String>> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let Some(fd) = absent(self.resolve(path, flags))? else { return Ok(Vec::new()) };
+        let mut names = Vec::new();
+        let mut entries = rustix::fs::Dir::new(fd)?;
+        while let Some(entry) = entries.read() {
+            if let Ok(name) = entry?.file_name().to_str()
+                && !matches!(name, "." | "..")
+            {
+                names.push(name.to_owned());
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// Gives a file this content, written beside and renamed; a link in its place is replaced, not followed. `false`
+    /// if nothing had to change.
+    pub(super) fn write(&self, path: &str, content: &[u8], new: Owner) -> Result<bool> {
+        if self.read(path)?.as_deref() == Some(content) {
+            return Ok(false);
+        }
+        let (directory, name) = self.make_parent(path)?;
+        let old = absent(rustix::fs::statat(&directory, &name, AtFlags::SYMLINK_NOFOLLOW))?;
+        let owner = match old.filter(|stat| FileType::from_raw_mode(stat.st_mode).is_file()) {
+            Some(stat) => Owner { uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode & 0o7777 },
+            None => new,
+        };
+        absent(rustix::fs::unlinkat(&directory, TEMPORARY, AtFlags::empty()))?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut file = File::from(rustix::fs::openat(&directory, TEMPORARY, flags, Mode::RUSR | Mode::WUSR)?);
+        let done = file
+            .write_all(content)
+            .map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))
+            .and_then(|()| rustix::fs::fchown(&file, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid))))
+            .and_then(|()| rustix::fs::fchmod(&file, Mode::from_raw_mode(owner.mode)))
+            .and_then(|()| rustix::fs::fdatasync(&file))
+            .and_then(|()| rustix::fs::renameat(&directory, TEMPORARY, &directory, &name));
+        if done.is_err() {
+            let _ = rustix::fs::unlinkat(&directory, TEMPORARY, AtFlags::empty());
+        }
+        done.map(|()| true)
+    }
+
+    /// Makes a symbolic link, in place of whatever file or link is there. `false` if nothing had to change.
+    pub(super) fn link(&self, path: &str, target: &str) -> Result<bool> {
+        if self.read_link(path)?.as_deref() == Some(target.as_bytes()) {
+            return Ok(false);
+        }
+        let (directory, name) = self.make_parent(path)?;
+        absent(rustix::fs::unlinkat(&directory, TEMPORARY, AtFlags::empty()))?;
+        rustix::fs::symlinkat(target, &directory, TEMPORARY)?;
+        let done = rustix::fs::renameat(&directory, TEMPORARY, &directory, &name);
+        if done.is_err() {
+            let _ = rustix::fs::unlinkat(&directory, TEMPORARY, AtFlags::empty());
+        }
+        done.map(|()| true)
+    }
+
+    /// Removes a file or link. `false` if there is none.
+    pub(super) fn remove(&self, path: &str) -> Result<bool> {
+        let Some((directory, name)) = self.parent(path)? else { return Ok(false) };
+        Ok(absent(rustix::fs::unlinkat(directory, &name, AtFlags::empty()))?.is_some())
+    }
+
+    /// Makes a directory with this owner and mode, or gives them to the one that is there. `false` if nothing had to
+    /// change.
+    pub(super) fn directory(&self, path: &str, owner: Owner) -> Result<bool> {
+        let (parent, name) = self.make_parent(path)?;
+        let made = match rustix::fs::mkdirat(&parent, &name, Mode::RWXU) {
+            Ok(()) => true,
+            Err(Errno::EXIST) => false,
+            Err(other) => return Err(other),
+        };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&parent, &name, flags, Mode::empty())?;
+        let stat = rustix::fs::fstat(&fd)?;
+        if (stat.st_uid, stat.st_gid, stat.st_mode & 0o7777) == (owner.uid, owner.gid, owner.mode) {
+            return Ok(made);
+        }
+        rustix::fs::fchown(&fd, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))?;
+        rustix::fs::fchmod(&fd, Mode::from_raw_mode(owner.mode))?;
+        Ok(true)
+    }
+
+    /// Sets the permission bits of a regular file.
+    pub(super) fn set_mode(&self, path: &str, mode: u32) -> Result<()> {
+        let fd = self.resolve(path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC)?;
+        rustix::fs::fchmod(fd, Mode::from_raw_mode(mode))
+    }
+
+    /// Whether a file carries an extended attribute.
+    pub(super) fn has_xattr(&self, path: &str, name: &str) -> Result<bool> {
+        let Some((directory, file)) = self.parent(path)? else { return Ok(false) };
+        let path = [format!("/proc/self/fd/{}/", directory.as_raw_fd()).as_bytes(), file.as_bytes()].concat();
+        match rustix::fs::lgetxattr_query(path.as_slice(), name) {
+            Ok(_) => Ok(true),
+            Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOENT) => Ok(false),
+            Err(other) => Err(other),
+        }
+    }
+
+    fn resolve(&self, path: &str, flags: OFlags) -> Result<OwnedFd> {
+        let path = path.trim_matches('/');
+        let path = if path.is_empty() { "." } else { path };
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        rustix::fs::openat2(&self.top, path, flags, Mode::empty(), resolve)
+    }
+
+    /// The directory a path's last component lies in, `None` if that does not exist.
+    fn parent(&self, path: &str) -> Result<Option<(OwnedFd, CString)>> {
+        let (parent, name) = split(path)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(absent(self.resolve(parent, flags))?.map(|directory| (directory, name)))
+    }
+
+    /// The same, made if it does not exist: root's, 0755.
+    fn make_parent(&self, path: &str) -> Result<(OwnedFd, CString)> {
+        if let Some(found) = self.parent(path)? {
+            return Ok(found);
+        }
+        let (parent, name) = split(path)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut directory = self.resolve("", flags)?;
+        for part in parent.split('/').filter(|part| !part.is_empty()) {
+            match rustix::fs::mkdirat(&directory, part, Mode::RWXU) {
+                Ok(()) => {
+                    let made = rustix::fs::openat(&directory, part, flags, Mode::empty())?;
+                    // Whatever the umask says.
+                    rustix::fs::fchmod(&made, Mode::from_raw_mode(0o755))?;
+                    directory = made;
+                }
+                Err(Errno::EXIST) => directory = rustix::fs::openat(&directory, part, flags, Mode::empty())?,
+                Err(other) => return Err(other),
+            }
+        }
+        Ok((directory, name))
+    }
+}
+
+fn split(path: &str) -> Result<(&str, CString)> {
+    let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let plain = !matches!(name, "" | "." | "..") && !parent.split('/').any(|part| part == "..");
+    let name = CString::new(name).map_err(|_| Errno::INVAL)?;
+    if plain { Ok((parent, name)) } else { Err(Errno::INVAL) }
+}
+
+/// What is not there is `None`.
+fn absent<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Ok(found) => Ok(Some(found)),
+        // ELOOP: a link in the file's place, which callers treat as no file; ENOTDIR likewise.
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+        Err(other) => Err(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+    #[test]
+    fn links_of_the_tree_lead_nowhere() {
+        let (outside, inside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::write(outside.path().join("secret"), "secret").unwrap();
+        symlink(outside.path(), inside.path().join("dir")).unwrap();
+        symlink(outside.path().join("secret"), inside.path().join("file")).unwrap();
+        let tree = Tree::open(inside.path()).unwrap();
+        assert_eq!(tree.read("dir/secret").unwrap(), None);
+        assert_eq!(tree.read("file").unwrap(), None);
+        assert!(tree.list("dir").unwrap().is_empty());
+        assert!(!tree.remove("dir/secret").unwrap());
+        assert!(tree.write("dir/new", b"x", PUBLIC).is_err());
+        assert!(tree.write("../escaped", b"x", PUBLIC).is_err());
+        assert!(tree.write("a/../../escaped", b"x", PUBLIC).is_err());
+        assert!(tree.write("file", b"mine", PUBLIC).unwrap());
+        assert_eq!(fs::read(inside.path().join("file")).unwrap(), b"mine");
+        let names: Vec<_> = fs::read_dir(outside.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(names, ["secret"]);
+        assert_eq!(fs::read_to_string(outside.path().join("secret")).unwrap(), "secret");
+    }
+
+    #[test]
+    fn a_rewritten_file_keeps_its_owner_and_mode() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("etc/shadow");
+        let tree = Tree::open(place.path()).unwrap();
+        assert!(tree.write("etc/shadow", b"a", Owner { uid: 0, gid: 42, mode: 0o640 }).unwrap());
+        std::os::unix::fs::chown(&path, Some(7), Some(8)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o4604)).unwrap();
+        assert!(tree.write("etc/shadow", b"b", PUBLIC).unwrap());
+        assert!(!tree.write("etc/shadow", b"b", PUBLIC).unwrap());
+        let meta = fs::metadata(&path).unwrap();
+        assert_eq!((meta.uid(), meta.gid(), meta.mode() & 0o7777), (7, 8, 0o4604));
+        assert_eq!(fs::metadata(place.path().join("etc")).unwrap().mode() & 0o7777, 0o755);
+        assert_eq!(fs::read_dir(place.path().join("etc")).unwrap().count(), 1);
+    }
+}

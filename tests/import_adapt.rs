@@ -1,0 +1,420 @@
+//! The netboot edits on trees laid out as Raspberry Pi OS lays them out (pi-gen, raspberrypi-sys-mods).
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "test code")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use piboot::image::adapt::{AdaptError, Pass, Report, Target, adapt, rule_names};
+use piboot::pi::Mac;
+
+struct Trees(tempfile::TempDir);
+
+impl Trees {
+    fn new(files: &[(&str, &str)], links: &[(&str, &str)]) -> Self {
+        let trees = Self(tempfile::tempdir().unwrap());
+        for directory in ["boot", "root/etc", "root/usr/lib/systemd/system"] {
+            fs::create_dir_all(trees.path(directory)).unwrap();
+        }
+        for (path, content) in files {
+            trees.put(path, content);
+        }
+        for (path, target) in links {
+            fs::create_dir_all(trees.path(path).parent().unwrap()).unwrap();
+            symlink(target, trees.path(path)).unwrap();
+        }
+        trees
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.0.path().join(path)
+    }
+
+    fn put(&self, path: &str, content: &str) {
+        fs::create_dir_all(self.path(path).parent().unwrap()).unwrap();
+        fs::write(self.path(path), content).unwrap();
+    }
+
+    fn get(&self, path: &str) -> String {
+        fs::read_to_string(self.path(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+    }
+
+    fn target(&self, path: &str) -> String {
+        fs::read_link(self.path(path)).unwrap_or_else(|e| panic!("{path}: {e}")).to_str().unwrap().to_owned()
+    }
+
+    fn exists(&self, path: &str) -> bool {
+        fs::symlink_metadata(self.path(path)).is_ok()
+    }
+
+    fn adapt(&self, pass: Pass) -> Report {
+        adapt(&self.path("boot"), &self.path("root"), &device(), pass).unwrap()
+    }
+
+    /// Everything in both trees: mode, owner, content or link target.
+    fn snapshot(&self) -> BTreeMap<PathBuf, (u32, u32, u32, Vec<u8>)> {
+        fn walk(at: &Path, out: &mut BTreeMap<PathBuf, (u32, u32, u32, Vec<u8>)>) {
+            for entry in fs::read_dir(at).unwrap() {
+                let path = entry.unwrap().path();
+                let meta = fs::symlink_metadata(&path).unwrap();
+                let content = match () {
+                    () if meta.is_symlink() => fs::read_link(&path).unwrap().into_os_string().into_encoded_bytes(),
+                    () if meta.is_file() => fs::read(&path).unwrap(),
+                    () => Vec::new(),
+                };
+                if meta.is_dir() {
+                    walk(&path, out);
+                }
+                out.insert(path, (meta.mode(), meta.uid(), meta.gid(), content));
+            }
+        }
+        let mut out = BTreeMap::new();
+        walk(self.0.path(), &mut out);
+        out
+    }
+}
+
+fn device() -> Target {
+    Target {
+        id: "running_lion".to_owned(),
+        hostname: "running-lion".to_owned(),
+        server: IpAddr::V4(Ipv4Addr::new(192, 168, 1, 1)),
+        root_export: "/running_lion/root".to_owned(),
+        boot_export: "/running_lion/boot".to_owned(),
+        mac: Some(Mac([0xdc, 0xa6, 0x32, 1, 2, 3])),
+        ssh_keys: vec!["ssh-ed25519 AAAAC3Nza me@home".to_owned()],
+    }
+}
+
+const CMDLINE: &str =
+    "console=serial0,115200 console=tty1 root=PARTUUID=4e639091-02 rootfstype=ext4 fsck.repair=yes rootwait";
+const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash\npi:x:1000:1000:,,,:/home/pi:/bin/bash\n";
+const HOSTS: &str = "127.0.0.1\tlocalhost\n127.0.1.1\traspberrypi\n";
+const FSTAB: &str = "proc /proc proc defaults 0 0\nPARTUUID=4e639091-01 /boot/firmware vfat defaults 0 2\nPARTUUID=4e639091-02 / ext4 defaults,noatime 0 1\n";
+const SYSTEM: &str = "root/usr/lib/systemd/system";
+const ETC: &str = "root/etc/systemd/system";
+
+fn common() -> Vec<(&'static str, String)> {
+    let mut files: Vec<(&str, String)> = [
+        ("root/etc/fstab", FSTAB),
+        ("root/etc/hostname", "raspberrypi\n"),
+        ("root/etc/hosts", HOSTS),
+        ("root/etc/passwd", PASSWD),
+        ("root/etc/machine-id", "uninitialized\n"),
+        ("root/etc/initramfs-tools/initramfs.conf", "MODULES=dep\nBUSYBOX=auto\n"),
+        ("root/etc/NetworkManager/NetworkManager.conf", "[main]\nplugins=ifupdown,keyfile\n"),
+        ("root/usr/sbin/NetworkManager", ""),
+        ("root/usr/sbin/sshd", ""),
+        ("root/usr/sbin/mount.nfs", ""),
+        ("root/usr/lib/systemd/systemd", ""),
+        ("root/usr/lib/systemd/systemd-networkd", ""),
+        ("root/usr/lib/systemd/systemd-journald", ""),
+        ("root/etc/resolv.conf", "nameserver 8.8.8.8\n"),
+        ("root/home/pi/.bashrc", ""),
+        ("root/boot/firmware/.keep", ""),
+    ]
+    .map(|(path, text)| (path, text.to_owned()))
+    .to_vec();
+    for unit in [
+        "ssh.service",
+        "regenerate_ssh_host_keys.service",
+        "NetworkManager-wait-online.service",
+        "apt-daily.timer",
+        "man-db.timer",
+        "fstrim.timer",
+    ] {
+        files.push((Box::leak(format!("{SYSTEM}/{unit}").into_boxed_str()), "[Unit]\n".to_owned()));
+    }
+    files
+}
+
+fn trees(extra: &[(&str, &str)], links: &[(&str, &str)]) -> Trees {
+    let common = common();
+    let mut files: Vec<(&str, &str)> = common.iter().map(|(path, text)| (*path, text.as_str())).collect();
+    files.extend(extra);
+    let trees = Trees::new(&files, links);
+    std::os::unix::fs::chown(trees.path("root/home/pi"), Some(1000), Some(1000)).unwrap();
+    trees
+}
+
+fn bookworm() -> Trees {
+    let cmdline = format!("{CMDLINE} quiet init=/usr/lib/raspberrypi-sys-mods/firstboot\n");
+    trees(
+        &[
+            ("boot/cmdline.txt", &cmdline),
+            ("boot/config.txt", "auto_initramfs=1\narm_64bit=1\n"),
+            ("root/etc/init.d/resize2fs_once", "#!/bin/sh\n"),
+            ("root/etc/dphys-swapfile", "CONF_SWAPSIZE=100\n"),
+            ("root/usr/sbin/dphys-swapfile", ""),
+            ("root/usr/lib/systemd/system/dphys-swapfile.service", "[Unit]\n"),
+            ("root/var/swap", "swap"),
+            ("root/usr/bin/ping", "program"),
+            ("root/usr/bin/dumpcap", "program"),
+        ],
+        &[
+            ("root/etc/rc3.d/S01resize2fs_once", "../init.d/resize2fs_once"),
+            (
+                "root/etc/systemd/system/multi-user.target.wants/dphys-swapfile.service",
+                "/lib/systemd/system/dphys-swapfile.service",
+            ),
+            ("root/bin", "usr/bin"),
+        ],
+    )
+}
+
+fn trixie() -> Trees {
+    let cmdline = format!("{CMDLINE} resize ds=nocloud;i=rpi\n");
+    trees(
+        &[
+            ("boot/cmdline.txt", &cmdline),
+            ("boot/user-data", "#cloud-config\nusers: []\n"),
+            ("boot/meta-data", "instance_id: rpi-image\ndsmode: local\n"),
+            ("boot/network-config", "network: {version: 2}\n"),
+            ("root/usr/bin/cloud-init", ""),
+            (
+                "root/etc/cloud/cloud.cfg.d/99_raspberry-pi.cfg",
+                "datasource: {NoCloud: {seedfrom: 'file:///boot/firmware'}}\n",
+            ),
+            ("root/usr/lib/systemd/system/rpi-resize.service", "[Unit]\n"),
+            ("root/usr/lib/systemd/system-generators/rpi-swap-generator", ""),
+            ("root/usr/lib/systemd/system.conf.d/70-rpi-enable-watchdog.conf", "[Manager]\nRuntimeWatchdogSec=16\n"),
+        ],
+        &[(
+            "root/etc/systemd/system/sysinit.target.wants/rpi-resize.service",
+            "/usr/lib/systemd/system/rpi-resize.service",
+        )],
+    )
+}
+
+#[test]
+fn bookworm_boots_from_nfs() {
+    let trees = bookworm();
+    for (name, mode) in [("ping", 0o755), ("dumpcap", 0o750)] {
+        let path = trees.path("root/usr/bin").join(name);
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        let value = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        rustix::fs::setxattr(&path, "security.capability", &value, rustix::fs::XattrFlags::empty()).unwrap();
+    }
+    let report = trees.adapt(Pass::Fresh);
+    assert_eq!(
+        trees.get("boot/cmdline.txt"),
+        "console=serial0,115200 console=tty1 quiet root=/dev/nfs nfsroot=192.168.1.1:/running_lion/root,vers=3,tcp rw ip=dhcp rootwait\n"
+    );
+    assert_eq!(trees.get("boot/config.txt"), "auto_initramfs=1\narm_64bit=1\n");
+    assert_eq!(
+        trees.get("root/etc/fstab"),
+        "proc /proc proc defaults 0 0\n192.168.1.1:/running_lion/boot /boot/firmware nfs defaults,vers=3,nolock,nofail,_netdev 0 0\n"
+    );
+    assert_eq!(trees.get("root/etc/initramfs-tools/initramfs.conf"), "MODULES=most\nBUSYBOX=auto\nBOOT=nfs\n");
+    for gone in ["root/etc/init.d/resize2fs_once", "root/etc/rc3.d/S01resize2fs_once", "root/var/swap"] {
+        assert!(!trees.exists(gone), "{gone}");
+    }
+    assert!(!trees.exists(&format!("{ETC}/multi-user.target.wants/dphys-swapfile.service")));
+    for masked in [
+        "dphys-swapfile.service",
+        "NetworkManager-wait-online.service",
+        "apt-daily.timer",
+        "man-db.timer",
+        "fstrim.timer",
+    ] {
+        assert_eq!(trees.target(&format!("{ETC}/{masked}")), "/dev/null");
+    }
+    assert!(!trees.exists(&format!("{ETC}/e2scrub_all.timer")), "there is no such unit to mask");
+    assert_eq!(trees.get("root/etc/hostname"), "running-lion\n");
+    assert_eq!(trees.get("root/etc/hosts"), "127.0.0.1\tlocalhost\n127.0.1.1\trunning-lion\n");
+    assert_eq!(trees.get("root/etc/machine-id"), "uninitialized\n");
+    let network_manager = trees.get("root/etc/NetworkManager/conf.d/10-netboot.conf");
+    assert!(
+        network_manager.contains("unmanaged-devices=mac:dc:a6:32:01:02:03;interface-name:eth0\n"),
+        "{network_manager}"
+    );
+    assert!(trees.get("root/etc/systemd/network/00-netboot.network").contains("MACAddress=dc:a6:32:01:02:03\n"));
+    assert!(trees.get("root/etc/systemd/journald.conf.d/netboot.conf").contains("Storage=volatile"));
+    assert!(!trees.exists("root/etc/systemd/system.conf.d"), "Bookworm sets no watchdog");
+    assert!(!trees.exists("root/etc/cloud") && !trees.exists("root/etc/rpi"), "nothing of Trixie's");
+
+    let mode = |path: &str| fs::metadata(trees.path(path)).unwrap().mode() & 0o7777;
+    assert_eq!((mode("root/usr/bin/ping"), mode("root/usr/bin/dumpcap")), (0o4755, 0o750));
+    let noted: Vec<_> = report.notes.iter().map(|note| note.path.as_str()).collect();
+    assert_eq!(noted, ["root/usr/bin/dumpcap"]);
+    assert!(rustix::fs::getxattr(trees.path("root/usr/bin/ping"), "security.capability", &mut [0; 64]).is_ok());
+    let rules: Vec<_> = rule_names().collect();
+    assert!(report.changes.iter().all(|change| rules.contains(&change.rule.as_str()) && !change.what.is_empty()));
+}
+
+#[test]
+fn trixie_boots_from_nfs() {
+    let trees = trixie();
+    trees.adapt(Pass::Fresh);
+    assert_eq!(
+        trees.get("boot/cmdline.txt"),
+        "console=serial0,115200 console=tty1 ds=nocloud;i=rpi root=/dev/nfs nfsroot=192.168.1.1:/running_lion/root,vers=3,tcp rw ip=dhcp rootwait\n"
+    );
+    assert_eq!(trees.target(&format!("{ETC}/rpi-resize.service")), "/dev/null");
+    assert!(!trees.exists(&format!("{ETC}/sysinit.target.wants/rpi-resize.service")));
+    assert_eq!(trees.get("root/etc/rpi/swap.conf.d/90-netboot.conf"), "[Main]\nMechanism=zram\n");
+    assert!(trees.get("root/etc/systemd/system.conf.d/99-netboot.conf").contains("RuntimeWatchdogSec=5min"));
+    let seed = "root/var/lib/cloud/seed/nocloud";
+    assert_eq!(trees.get(&format!("{seed}/user-data")), "#cloud-config\nusers: []\n");
+    assert_eq!(
+        trees.get(&format!("{seed}/meta-data")),
+        "dsmode: local\ninstance-id: piboot-running_lion\nlocal-hostname: running-lion\n"
+    );
+    let mut configs: Vec<_> =
+        fs::read_dir(trees.path("root/etc/cloud/cloud.cfg.d")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    configs.sort();
+    assert_eq!(configs, ["99_raspberry-pi.cfg", "zz-netboot.cfg"], "ours must be read last");
+    assert!(!trees.exists("root/var/swap"));
+}
+
+#[test]
+fn applying_again_changes_nothing() {
+    for trees in [bookworm(), trixie()] {
+        assert!(trees.adapt(Pass::Fresh).changes.len() > 15);
+        let before = trees.snapshot();
+        for pass in [Pass::Fresh, Pass::Again] {
+            assert_eq!(trees.adapt(pass).changes, []);
+            assert_eq!(trees.snapshot(), before);
+        }
+    }
+}
+
+#[test]
+fn the_first_user_can_log_in_and_host_keys_are_the_devices_own() {
+    let trees = bookworm();
+    trees.put("root/etc/ssh/ssh_host_rsa_key", "known to everybody");
+    trees.put("root/etc/ssh/ssh_host_rsa_key.pub", "known to everybody");
+    trees.put("root/etc/ssh/sshd_config", "");
+    trees.put("root/etc/ssh/sshd_not_to_be_run", "");
+    trees.adapt(Pass::Fresh);
+    assert_eq!(trees.get("root/home/pi/.ssh/authorized_keys"), "ssh-ed25519 AAAAC3Nza me@home\n");
+    for (path, mode) in [("root/home/pi/.ssh", 0o700), ("root/home/pi/.ssh/authorized_keys", 0o600)] {
+        let meta = fs::metadata(trees.path(path)).unwrap();
+        assert_eq!((meta.uid(), meta.gid(), meta.mode() & 0o7777), (1000, 1000, mode), "{path}");
+    }
+    let left: Vec<_> = fs::read_dir(trees.path("root/etc/ssh")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["sshd_config"]);
+    let wants = format!("{ETC}/multi-user.target.wants");
+    assert_eq!(trees.target(&format!("{wants}/ssh.service")), "/usr/lib/systemd/system/ssh.service");
+    let regenerate = "regenerate_ssh_host_keys.service";
+    assert_eq!(trees.target(&format!("{wants}/{regenerate}")), format!("/usr/lib/systemd/system/{regenerate}"));
+}
+
+#[test]
+fn plain_debian_gets_a_unit_that_makes_host_keys() {
+    let trees = bookworm();
+    fs::remove_file(trees.path(&format!("{SYSTEM}/regenerate_ssh_host_keys.service"))).unwrap();
+    trees.put("root/etc/network/interfaces", "iface eth0 inet dhcp\n");
+    trees.adapt(Pass::Fresh);
+    let unit = trees.target(&format!("{ETC}/multi-user.target.wants/netboot-ssh-host-keys.service"));
+    assert!(trees.get(&format!("root{unit}")).contains("ExecStart=/usr/bin/ssh-keygen -A\n"));
+    assert_eq!(trees.get("root/etc/network/interfaces"), "iface eth0 inet manual\n");
+}
+
+#[test]
+fn what_the_device_and_its_user_made_stays() {
+    let trees = bookworm();
+    trees.adapt(Pass::Fresh);
+    trees.put("root/etc/ssh/ssh_host_ed25519_key", "the device's");
+    trees.put("root/etc/machine-id", "0123456789abcdef0123456789abcdef\n");
+    fs::remove_file(trees.path(&format!("{ETC}/apt-daily.timer"))).unwrap();
+    fs::remove_file(trees.path("root/etc/resolv.conf")).unwrap();
+    trees.put("root/etc/resolv.conf", "nameserver 9.9.9.9\n");
+    let keys = "root/home/pi/.ssh/authorized_keys";
+    trees.put(keys, &format!("{}ssh-rsa OWN own\n", trees.get(keys)));
+    let before = trees.snapshot();
+    assert_eq!(trees.adapt(Pass::Again).changes, []);
+    assert_eq!(trees.snapshot(), before);
+
+    let moved = Target { server: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), hostname: "new".into(), ..device() };
+    let report = adapt(&trees.path("boot"), &trees.path("root"), &moved, Pass::Again).unwrap();
+    let changed: Vec<_> = report.changes.iter().map(|change| change.path.as_str()).collect();
+    assert_eq!(changed, ["boot/cmdline.txt", "root/etc/fstab", "root/etc/hostname", "root/etc/hosts"]);
+    assert!(trees.get("boot/cmdline.txt").contains("nfsroot=10.0.0.1:/running_lion/root,"));
+}
+
+#[test]
+fn a_booted_image_loses_its_machine_id() {
+    let trees = bookworm();
+    trees.put("root/etc/machine-id", "0123456789abcdef0123456789abcdef\n");
+    trees.put("root/var/lib/dbus/machine-id", "0123456789abcdef0123456789abcdef\n");
+    trees.adapt(Pass::Fresh);
+    assert_eq!(trees.get("root/etc/machine-id"), "uninitialized\n");
+    assert!(!trees.exists("root/var/lib/dbus/machine-id"));
+}
+
+#[test]
+fn name_servers_come_from_the_lease() {
+    let trees = bookworm();
+    trees.adapt(Pass::Fresh);
+    assert_eq!(trees.target("root/etc/resolv.conf"), "/run/netboot/resolv.conf");
+    let script = trees.get("root/usr/local/sbin/netboot-resolv");
+    let run = |files: &[(&str, &str)]| {
+        let place = tempfile::tempdir().unwrap();
+        fs::create_dir(place.path().join("run")).unwrap();
+        for (name, text) in files {
+            fs::write(place.path().join(name), text).unwrap();
+        }
+        let at = place.path().display();
+        let moved = script.replace("/run/", &format!("{at}/run/")).replace("/proc/net/pnp", &format!("{at}/pnp"));
+        assert!(Command::new("sh").args(["-c", &moved]).status().unwrap().success());
+        fs::read_to_string(place.path().join("run/netboot/resolv.conf")).unwrap()
+    };
+    let pnp = "#PROTO: DHCP\ndomain lan\nnameserver 192.168.1.1\nnameserver 0.0.0.0\nbootserver 192.168.1.1\n";
+    assert_eq!(run(&[("pnp", pnp)]), "domain lan\nnameserver 192.168.1.1\n");
+    let ipconfig = "DEVICE='eth0'\nIPV4DNS0='10.0.0.53'\nIPV4DNS1='0.0.0.0'\nDNSDOMAIN='lan'\n";
+    assert_eq!(run(&[("run/net-eth0.conf", ipconfig)]), "nameserver 10.0.0.53\nsearch lan\n");
+    assert_eq!(run(&[]), "nameserver 192.168.1.1\n");
+}
+
+#[test]
+fn links_in_the_image_cannot_lead_an_edit_outside() {
+    let outside = tempfile::tempdir().unwrap();
+    fs::write(outside.path().join("hostname"), "the router's").unwrap();
+    fs::write(outside.path().join("ssh_host_rsa_key"), "the router's").unwrap();
+    let trees = bookworm();
+    fs::remove_file(trees.path("root/etc/hostname")).unwrap();
+    symlink(outside.path().join("hostname"), trees.path("root/etc/hostname")).unwrap();
+    symlink(outside.path(), trees.path("root/etc/ssh")).unwrap();
+    trees.adapt(Pass::Fresh);
+    assert_eq!(trees.get("root/etc/hostname"), "running-lion\n");
+
+    let evil = bookworm();
+    fs::remove_dir_all(evil.path("root/home/pi")).unwrap();
+    symlink(outside.path(), evil.path("root/home/pi")).unwrap();
+    let error = adapt(&evil.path("boot"), &evil.path("root"), &device(), Pass::Fresh).unwrap_err();
+    assert!(error.to_string().contains("root/home/pi/.ssh"), "{error}");
+    let mut left: Vec<_> = fs::read_dir(outside.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["hostname", "ssh_host_rsa_key"]);
+    assert_eq!(fs::read_to_string(outside.path().join("hostname")).unwrap(), "the router's");
+}
+
+#[test]
+fn a_target_that_makes_no_sense_is_refused_before_anything_is_touched() {
+    let trees = bookworm();
+    let before = trees.snapshot();
+    let refused = |target: Target| adapt(&trees.path("boot"), &trees.path("root"), &target, Pass::Fresh).unwrap_err();
+    assert!(matches!(refused(Target { server: "fe80::1".parse().unwrap(), ..device() }), AdaptError::Ipv6(_)));
+    for name in ["", "-a", "a-", "a b", "a\n", "a.b", &"a".repeat(64), "é"] {
+        assert!(matches!(refused(Target { hostname: name.into(), ..device() }), AdaptError::Hostname(_)), "{name:?}");
+    }
+    for export in ["x", "/a b", "/a\n", "/a,rw", "/a\"b"] {
+        assert!(
+            matches!(refused(Target { root_export: export.into(), ..device() }), AdaptError::Export(_)),
+            "{export:?}"
+        );
+        assert!(
+            matches!(refused(Target { boot_export: export.into(), ..device() }), AdaptError::Export(_)),
+            "{export:?}"
+        );
+    }
+    for key in ["", "ssh-rsa", "ssh-rsa A\nssh-rsa B", "# ssh-rsa A"] {
+        assert!(matches!(refused(Target { ssh_keys: vec![key.into()], ..device() }), AdaptError::Key(_)), "{key:?}");
+    }
+    assert_eq!(trees.snapshot(), before);
+}
