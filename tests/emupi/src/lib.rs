@@ -11,6 +11,17 @@
 //! - [`handoff`]: from what was fetched to a QEMU command line
 //! - [`many`]: a classroom of boards on one link
 //! - [`lab`]: network namespaces, a bridge and a DHCP server to boot from
+//!
+//! ```no_run
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use emupi::{BootOptions, Model, Pi, boot, lab::Net};
+//! let net = Net::new()?;
+//! let _dhcp = net.dnsmasq("dhcp-range=10.77.0.50,10.77.0.200,10m\nenable-tftp\ntftp-root=/srv/tftp\n")?;
+//! let link = net.tap_link()?;
+//! let boot = boot(&Pi::new(Model::Pi3B, 0x5b15_4510), &link, &BootOptions::default(), None)?;
+//! println!("{}", boot.outcome);
+//! # Ok(()) }
+//! ```
 
 pub mod arp;
 pub mod board;

@@ -269,6 +269,8 @@ mod tap {
         // linux/if_tun.h: TUNSETIFF = _IOW('T', 202, int), TUNSETPERSIST = _IOW('T', 203, int); both pass more, or less, than an int.
         nix::ioctl_write_ptr_bad!(set_iff, nix::request_code_write!(b'T', 202, 4), nix::libc::ifreq);
         nix::ioctl_write_int_bad!(set_persist, nix::request_code_write!(b'T', 203, 4));
+        // TUNSETOFFLOAD = _IOW('T', 208, unsigned int).
+        nix::ioctl_write_int_bad!(set_offload, nix::request_code_write!(b'T', 208, 4));
     }
 
     pub(super) fn open(name: &str) -> io::Result<OwnedFd> {
@@ -286,6 +288,9 @@ mod tap {
         unsafe { sys::set_iff(file.as_raw_fd(), &raw const request) }?;
         // SAFETY: TUNSETPERSIST takes its argument by value.
         unsafe { sys::set_persist(file.as_raw_fd(), 1) }?;
+        // QEMU, which had the tap before, leaves checksums to the guest; here they must be done.
+        // SAFETY: TUNSETOFFLOAD takes its argument by value.
+        unsafe { sys::set_offload(file.as_raw_fd(), 0) }?;
         Ok(file.into())
     }
 }

@@ -4,6 +4,7 @@ use argh::FromArgs;
 use emupi::handoff::{self, Machine};
 use emupi::json::Object;
 use emupi::model::Eeprom;
+use emupi::nic::Faults;
 use emupi::record::Entry;
 use emupi::rng::Rng;
 use emupi::tftp::client::Loss;
@@ -74,6 +75,9 @@ struct BootArgs {
     /// dhcp or kernel (default)
     #[argh(option, default = "Until::Kernel", from_str_fn(until))]
     until: Until,
+    /// start over this often after a failure (boards with an EEPROM)
+    #[argh(option, default = "0")]
+    restarts: u32,
     /// never answer ARP after DHCP
     #[argh(switch)]
     arp_silent: bool,
@@ -183,6 +187,7 @@ fn one(args: BootArgs) -> Result<bool, Box<dyn Error>> {
         speed: args.speed,
         loss: Loss { rate: args.loss },
         seed: args.seed.unwrap_or_else(Rng::random_seed),
+        restarts: args.restarts,
         keep: args.fetch_dir.is_some(),
         arp_silent: args.arp_silent,
         ack_next: args.ack_next,
@@ -192,6 +197,9 @@ fn one(args: BootArgs) -> Result<bool, Box<dyn Error>> {
     let mut show = |entry: &Entry| println!("{entry}");
     let boot = boot(&pi, &link, &options, Some(&mut show))?;
     println!("{}", boot.outcome);
+    if boot.faults != Faults::default() {
+        println!("{} fragments and {} damaged packets ignored", boot.faults.fragments, boot.faults.damaged);
+    }
     if let Some(path) = &args.log {
         write_log(path, std::slice::from_ref(&boot))?;
     }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // helpers of tests, not only the tests themselves
 
 use emupi::lab::{Net, Process};
+use emupi::nic::Faults;
 use emupi::record::{Event, Fetched};
 use emupi::{Boot, BootOptions, Link, Model, Outcome, Pi, boot, handoff, many};
 use std::fs;
@@ -313,6 +314,38 @@ fn what_was_fetched_is_handed_over_and_the_tap_released() {
     same(handoff.device_tree.as_ref().unwrap(), "bcm2710-rpi-3-b.dtb");
     same(&dir.join("tftp/overlays/vc4-kms-v3d.dtbo"), "overlays/vc4-kms-v3d.dtbo");
     assert!(handoff.cmdline.contains("root=/dev/nfs"));
+}
+
+/// What QEMU does to a tap when its guest's driver takes checksums upon itself.
+#[allow(unsafe_code)]
+fn leave_checksums_to_the_guest(tap: &str) {
+    use nix::libc;
+    use std::os::fd::AsRawFd;
+    nix::ioctl_write_ptr_bad!(set_iff, nix::request_code_write!(b'T', 202, 4), libc::ifreq);
+    nix::ioctl_write_int_bad!(set_offload, nix::request_code_write!(b'T', 208, 4));
+    let file = fs::OpenOptions::new().read(true).write(true).open("/dev/net/tun").unwrap();
+    // SAFETY: ifreq is plain data; all zeros is a valid value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_name.iter_mut().zip(tap.bytes()).for_each(|(to, from)| *to = from as libc::c_char);
+    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as libc::c_short;
+    // SAFETY: an open descriptor and one ifreq that outlives the call; TUN_F_CSUM is passed by value.
+    unsafe {
+        set_iff(file.as_raw_fd(), &raw const request).unwrap();
+        set_offload(file.as_raw_fd(), 1).unwrap();
+    }
+}
+
+#[test]
+fn a_board_boots_again_on_a_tap_that_qemu_has_used() {
+    let net = Net::new().unwrap();
+    let root = tree(&net, ".", CONFIG);
+    let _server = dnsmasq(&net, STRICT, Some(&root));
+    let tap = net.add_tap().unwrap();
+    net.enter(|| leave_checksums_to_the_guest(&tap)).unwrap();
+    let link = net.enter(|| Link::tap(&tap)).unwrap().unwrap();
+    let boot = run(&link, &Pi::new(Model::Pi3B, SERIAL));
+    assert!(boot.ok(), "{}", boot.outcome);
+    assert_eq!(boot.faults, Faults::default());
 }
 
 #[test]

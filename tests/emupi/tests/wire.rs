@@ -30,8 +30,10 @@ struct Server {
     board: Mac,
     /// ARP requests of ours that the board answered.
     arp_answers: usize,
-    /// What to put into every DHCP reply.
-    reply: fn(dhcp::Message) -> dhcp::Message,
+    /// What becomes of a DHCP reply with an address.
+    reply: fn(dhcp::Message) -> Vec<dhcp::Message>,
+    /// Servers that were sent a REQUEST.
+    requested: Vec<Option<Ipv4Addr>>,
 }
 
 impl Server {
@@ -91,15 +93,20 @@ impl Server {
         self.wire.send(&frame::build(packet.sender_mac, MAC, ETHERTYPE_ARP, &arp::build(&answer))).unwrap();
     }
 
-    fn dhcp(&self, bytes: &[u8]) {
+    fn dhcp(&mut self, bytes: &[u8]) {
         let ask = dhcp::parse(bytes).unwrap();
         let answer = if ask.kind() == Some(kind::DISCOVER) { kind::OFFER } else { kind::ACK };
+        if answer == kind::ACK {
+            self.requested.push(ask.address(code::SERVER_ID));
+        }
         let mut reply = dhcp::Message::from_client(ask.chaddr, ask.xid)
             .with(code::MESSAGE_TYPE, [answer])
             .with(code::SERVER_ID, SERVER.octets());
         reply.op = 2;
         reply.yiaddr = BOARD;
-        self.send(67, 68, &(self.reply)(reply).encode());
+        for reply in (self.reply)(reply) {
+            self.send(67, 68, &reply.encode());
+        }
     }
 
     fn data(&self, to: &Got, from: u16, block: u16, data: &[u8]) {
@@ -120,8 +127,8 @@ impl Server {
     }
 }
 
-fn with_menu(reply: dhcp::Message) -> dhcp::Message {
-    reply.with(code::VENDOR_SPECIFIC, *b"Raspberry Pi Boot   ")
+fn with_menu(reply: dhcp::Message) -> Vec<dhcp::Message> {
+    vec![reply.with(code::VENDOR_SPECIFIC, *b"Raspberry Pi Boot   ")]
 }
 
 fn options() -> BootOptions {
@@ -133,7 +140,7 @@ fn play(pi: &Pi, options: &BootOptions, script: impl FnOnce(&mut Server) + Send)
     let (link, wire) = Link::wire().unwrap();
     std::thread::scope(|scope| {
         let end = wire.try_clone().unwrap();
-        let mut server = Server { wire, board: pi.mac, arp_answers: 0, reply: with_menu };
+        let mut server = Server { wire, board: pi.mac, arp_answers: 0, reply: with_menu, requested: vec![] };
         let script = scope.spawn(move || script(&mut server));
         let boot = boot(pi, &link, options, None).unwrap();
         // Wakes a script that waits for more.
@@ -353,7 +360,7 @@ fn a_file_cut_short_is_not_taken_for_whole() {
 #[test]
 fn lost_packets_are_made_up_for_by_a_server_that_resends() {
     // The server played here never resends; the EEPROM does, and that must be enough.
-    let options = BootOptions { loss: emupi::tftp::client::Loss { rate: 0.05 }, ..options() };
+    let options = BootOptions { loss: emupi::tftp::client::Loss { rate: 0.03 }, ..options() };
     let boot = play(&Pi::new(Model::Pi4B, 1), &options, |server| drop(serve(server, &tree(), |_, _| false)));
     assert!(boot.ok(), "{}", boot.outcome);
     assert!(boot.requests().map(|r| r.resent).sum::<u32>() > 0);
@@ -364,11 +371,61 @@ fn lost_packets_are_made_up_for_by_a_server_that_resends() {
 
 #[test]
 fn a_pi_4_boots_with_option_66_alone_and_a_3b_does_not() {
-    let reply = |reply: dhcp::Message| reply.with(code::TFTP_SERVER, *b"10.0.0.1");
+    let reply = |reply: dhcp::Message| vec![reply.with(code::TFTP_SERVER, *b"10.0.0.1")];
     for (model, boots) in [(Model::Pi4B, true), (Model::Pi3B, false)] {
         let boot = play(&Pi::new(model, 1), &options(), |server| {
             server.reply = reply;
             serve(server, &tree(), |_, _| false);
+        });
+        assert_eq!(boot.ok(), boots, "{model}: {}", boot.outcome);
+    }
+}
+
+#[test]
+fn an_address_from_the_router_and_the_boot_from_a_proxy() {
+    const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 9);
+    // The router names itself as next server, as some do; boards follow the proxy all the same (rpi-eeprom issue 687).
+    let reply = |reply: dhcp::Message| {
+        let mut proxy = reply.clone().with(code::VENDOR_SPECIFIC, *b"Raspberry Pi Boot   ");
+        proxy.yiaddr = Ipv4Addr::UNSPECIFIED;
+        let mut router = reply;
+        router.options.retain(|(c, _)| *c != code::SERVER_ID);
+        router = router.with(code::SERVER_ID, ROUTER.octets());
+        router.siaddr = ROUTER;
+        vec![proxy, router]
+    };
+    for model in [Model::Pi3B, Model::Pi3BPlus, Model::Pi4B, Model::Pi5] {
+        let mut requested = Vec::new();
+        let boot = play(&Pi::new(model, 1), &options(), |server| {
+            server.reply = reply;
+            serve(server, &tree(), |_, _| false);
+            requested = std::mem::take(&mut server.requested);
+        });
+        assert!(boot.ok(), "{model}: {}", boot.outcome);
+        assert_eq!((boot.ip, boot.server), (Some(BOARD), Some(SERVER)), "{model}");
+        let eeprom = matches!(model, Model::Pi4B | Model::Pi5);
+        assert_eq!(
+            requested,
+            if eeprom { vec![Some(ROUTER)] } else { vec![] },
+            "{model}: only the EEPROM asks to keep it"
+        );
+    }
+}
+
+#[test]
+fn a_board_with_an_eeprom_starts_over_and_a_3b_does_not() {
+    for (model, boots) in [(Model::Pi4B, true), (Model::Pi3B, false)] {
+        let boot = play(&Pi::new(model, 1), &BootOptions { restarts: 1, ..options() }, |server| {
+            let mut starts = 0;
+            let first = if model == Model::Pi4B { "00000001/start4.elf" } else { "bootcode.bin" };
+            serve(server, &tree(), |server, got| {
+                starts += usize::from(rrq(got) == Some(first));
+                let refuse = starts < 2 && rrq(got).is_some();
+                if refuse {
+                    server.missing(got);
+                }
+                refuse
+            });
         });
         assert_eq!(boot.ok(), boots, "{model}: {}", boot.outcome);
     }

@@ -36,6 +36,8 @@ pub struct BootOptions {
     pub loss: Loss,
     /// Seed of everything random: transaction ids, ports, losses.
     pub seed: u64,
+    /// How often a board with an EEPROM starts over after a failure, as boot order 0xf21 makes it do for ever.
+    pub restarts: u32,
     /// Keep kernel, ramdisk, device tree and firmware in memory; otherwise only their length and digest.
     pub keep: bool,
     /// The 3B is deaf to ARP not only in its ROM but until the kernel runs.
@@ -51,6 +53,7 @@ impl Default for BootOptions {
             speed: 1.0,
             loss: Loss::default(),
             seed: crate::rng::Rng::random_seed(),
+            restarts: 0,
             keep: true,
             arp_silent: false,
             ack_next: false,
@@ -218,16 +221,24 @@ pub fn boot<'a>(
     listener: Option<Listener<'a>>,
 ) -> Result<Boot, LinkError> {
     let mut session = Session::new(pi, link.attach(pi.mac)?, options, listener);
-    let end = match pi.model.family() {
-        Family::Rom => rom::run(&mut session),
-        Family::Bcm2711 => bcm2711::run(&mut session),
-        Family::Bcm2712 => bcm2712::run(&mut session),
-        Family::Other => other::run(&mut session),
-    };
-    let outcome = match end {
-        Ok(ready) => Outcome::Ready(Box::new(ready)),
-        Err(Stop::End(outcome)) => outcome,
-        Err(Stop::Link(error)) => return Err(error),
-    };
-    Ok(session.finish(outcome))
+    let mut restarts =
+        if matches!(pi.model.family(), Family::Bcm2711 | Family::Bcm2712) { options.restarts } else { 0 };
+    loop {
+        let end = match pi.model.family() {
+            Family::Rom => rom::run(&mut session),
+            Family::Bcm2711 => bcm2711::run(&mut session),
+            Family::Bcm2712 => bcm2712::run(&mut session),
+            Family::Other => other::run(&mut session),
+        };
+        let outcome = match end {
+            Ok(ready) => Outcome::Ready(Box::new(ready)),
+            Err(Stop::End(outcome)) => outcome,
+            Err(Stop::Link(error)) => return Err(error),
+        };
+        if restarts == 0 || !matches!(outcome, Outcome::Failed { .. }) {
+            return Ok(session.finish(outcome));
+        }
+        restarts -= 1;
+        session.restart(&outcome.to_string());
+    }
 }

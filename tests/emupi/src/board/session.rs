@@ -72,6 +72,13 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// From the beginning, with nothing but the log kept.
+    pub(super) fn restart(&mut self, why: &str) {
+        self.log.add(Event::Note(format!("{why}; restarting")));
+        self.prefix = self.pi.prefix();
+        self.files.clear();
+    }
+
     /// A program takes over, with its own habits and ports.
     pub(super) fn stage(&mut self, name: &'static str, habits: Habits, ports: Ports) {
         self.log.add(Event::Stage(name));

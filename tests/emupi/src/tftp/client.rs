@@ -53,8 +53,9 @@ impl Habits {
     };
     /// `bootcode.bin`: gives a file up about a second after a lost packet (firmware issues 991, 1025).
     pub const BOOTCODE: Habits = Habits { tsize: true, resend: None, silence: Duration::from_secs(1), ..Habits::ROM };
-    /// `start.elf` on boards up to the 3B+.
-    pub const START_ELF: Habits = Habits { block_size: Some(1024), ..Habits::BOOTCODE };
+    /// `start.elf` on boards up to the 3B+. Its patience is on no record; it is given a little more than `bootcode.bin`.
+    pub const START_ELF: Habits =
+        Habits { block_size: Some(1024), silence: Duration::from_secs(3), ..Habits::BOOTCODE };
     /// EEPROM bootloader and start4.elf: 30 seconds a file (TFTP_FILE_TIMEOUT).
     pub const EEPROM: Habits = Habits {
         tsize: true,
