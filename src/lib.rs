@@ -4,11 +4,15 @@
 //! `fleet`, `storage`, `image` and `config` hold what is known and wanted; `api` answers questions; `agent` wires it all.
 //! ARCHITECTURE.md is the map.
 
+pub mod agent;
+pub mod api;
 pub mod boot;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod dhcp;
 pub mod events;
+pub mod fleet;
 pub mod image;
 pub mod jobs;
 pub mod logging;

@@ -17,6 +17,9 @@ const MAX_BOOTS: usize = 512;
 /// (a Pi 3's) comes after 5 s, a Pi 4's whole DHCP phase lasts 45 s.
 const SAME_ATTEMPT: Duration = Duration::from_secs(60);
 
+/// What the boot ROM of a Pi 3 loads by itself.
+const ROM_FILES: [&str; 2] = ["bootcode.bin", "bootsig.bin"];
+
 /// Who is behind an address: asked by the tracker, answered by whoever knows the fleet.
 pub trait Who {
     /// The hardware address that holds `ip`.
@@ -108,10 +111,12 @@ impl Tracker {
         Update { boot: Some(mac), notable: notable || began, ended, serial: None }
     }
 
-    /// Whether a DISCOVER at `at` starts another boot than the one followed.
+    /// Whether a DISCOVER at `at` starts another boot than the one followed. On a Pi 3 the ROM goes through DHCP to
+    /// load bootcode.bin, which then goes through DHCP again: that is one boot.
     fn is_a_new_attempt(&self, mac: Mac, at: Moment) -> bool {
         let Some(boot) = self.boots.get(&mac) else { return false };
-        boot.reached(Stage::Tftp) || boot.reached(Stage::Mount) || at.since(boot.last_seen) > SAME_ATTEMPT
+        let past_rom = boot.files.iter().any(|file| !ROM_FILES.contains(&file.name.as_str()));
+        past_rom || boot.reached(Stage::Mount) || at.since(boot.last_seen) > SAME_ATTEMPT
     }
 
     fn end(&mut self, mac: Mac) -> Option<Box<Boot>> {
@@ -338,6 +343,7 @@ mod tests {
         let first = story.open(100, 1, b"bootcode.bin");
         assert_eq!(first.serial, None);
         story.close(5, 1, b"bootcode.bin", TftpEnd::Done);
+        assert_eq!(story.dhcp(0, DhcpKind::Discover, true).ended, None, "bootcode.bin goes through DHCP again");
         let probe = story.open(5, 2, b"38c128c0/start.elf");
         assert_eq!(probe.serial, Some((PI, Serial(0x38c1_28c0))));
         story.close(1, 2, b"38c128c0/start.elf", TftpEnd::Aborted { code: 0, message: (*b"Early terminate").into() });

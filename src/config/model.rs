@@ -36,8 +36,8 @@ pub struct Main {
     pub default_image: Option<String>,
     /// Where a dnsmasq that is not OpenWrt's reads drop-in files (`conf-dir`).
     pub dnsmasq_confdir: Option<PathBuf>,
-    /// Process id file of that dnsmasq, to have removed Pis forgotten at once.
-    pub dnsmasq_pidfile: PathBuf,
+    /// Program and arguments that restart that dnsmasq; empty means systemd where it runs.
+    pub dnsmasq_restart: Vec<String>,
     /// Whether creating, renaming and removing on a Pi's root waits for the disk.
     pub sync: bool,
 }
@@ -141,7 +141,7 @@ impl Default for Main {
             unknown: UnknownPolicy::Ask,
             default_image: None,
             dnsmasq_confdir: None,
-            dnsmasq_pidfile: PathBuf::from("/run/dnsmasq/dnsmasq.pid"),
+            dnsmasq_restart: Vec::new(),
             sync: false,
         }
     }
@@ -281,7 +281,7 @@ fn read_main(fields: &mut Fields<'_>) -> Main {
         "unknown",
         "default_image",
         "dnsmasq_confdir",
-        "dnsmasq_pidfile",
+        "dnsmasq_restart",
         "sync",
     ]);
     let interfaces = match fields.section.get("interface") {
@@ -297,7 +297,7 @@ fn read_main(fields: &mut Fields<'_>) -> Main {
         unknown: fields.one("unknown", choice).unwrap_or(default.unknown),
         default_image: fields.one("default_image", image),
         dnsmasq_confdir: fields.one("dnsmasq_confdir", absolute_path),
-        dnsmasq_pidfile: fields.one("dnsmasq_pidfile", absolute_path).unwrap_or(default.dnsmasq_pidfile),
+        dnsmasq_restart: fields.section.get("dnsmasq_restart").map(|v| v.values().to_vec()).unwrap_or_default(),
         sync: fields.one("sync", choice).unwrap_or(default.sync),
     };
     if main.unknown == UnknownPolicy::Enroll && main.default_image.is_none() {

@@ -1,39 +1,22 @@
-//! Boot options through a dnsmasq that is not OpenWrt's: a drop-in file in its `conf-dir`.
+//! Boot options through a dnsmasq that is not OpenWrt's: one drop-in file in its `conf-dir`.
 //!
-//! `piboot.conf` is written once and again only when the router's address changes; which Pis are enrolled stands in a
-//! directory that dnsmasq watches (`dhcp-hostsdir`), so that enrolling needs no restart. Only enrolled hardware
-//! addresses get the tag, and only the tag gets the options: nobody else on the LAN sees a change.
+//! Each enrolled hardware address gets a tag, and only the tag gets the options: nobody else on the LAN sees a change.
+//!
+//! dnsmasq reads such a file when it starts. Its files for changing hosts without a restart (`dhcp-hostsfile`,
+//! `dhcp-hostsdir`) are no way out: dnsmasq 2.90 follows a dangling pointer (`dhcp_netid_free`) and dies on the first
+//! SIGHUP after it answered a host with a tag from such a file, and the LAN's DHCP dies with it.
 
 use std::fmt::Write as _;
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use std::process::{Command, Stdio};
 
 use super::options::{boot_menu, hex};
 use crate::pi::Mac;
 
 const TAG: &str = "piboot";
-
-/// An enrolled Pi as dnsmasq is told of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Host {
-    /// Its hardware address.
-    pub mac: Mac,
-    /// Its host name, checked by `config` (letters, digits, `-`).
-    pub hostname: String,
-}
-
-/// What a reconcile did, and what is left to do by hand.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Outcome {
-    /// Files were written.
-    pub changed: bool,
-    /// dnsmasq reads `piboot.conf` only when it starts: it has to be restarted once.
-    pub restart_needed: bool,
-}
+const FILE: &str = "piboot.conf";
 
 /// Why the drop-in could not be brought about.
 #[derive(Debug, thiserror::Error)]
@@ -46,82 +29,74 @@ pub enum DropInError {
     /// A file could not be written.
     #[error("cannot write {0}: {1}")]
     Write(PathBuf, io::Error),
+    /// dnsmasq would not start with it.
+    #[error("{0} was left as it was, because dnsmasq would refuse the new one: {1}")]
+    Refused(PathBuf, String),
 }
 
-/// Makes the drop-in say exactly this; does nothing when it does already.
+/// Makes the drop-in name exactly these Pis; true if that took a change, and dnsmasq has to be restarted to read it.
 ///
 /// # Errors
-/// When the directory is missing or not writable.
-pub fn reconcile(confdir: &Path, server: Ipv4Addr, hosts: &[Host]) -> Result<Outcome, DropInError> {
+/// When the directory is missing or not writable, or dnsmasq would refuse the file; it is then as it was.
+pub fn reconcile(confdir: &Path, server: Ipv4Addr, enrolled: &[Mac]) -> Result<bool, DropInError> {
     if !confdir.is_dir() {
         return Err(DropInError::NoDirectory(confdir.to_owned()));
     }
-    let hosts_dir = confdir.join("piboot-hosts.d");
-    // Before piboot.conf: dnsmasq refuses to start when a directory it shall watch is missing.
-    std::fs::create_dir_all(&hosts_dir).map_err(|e| DropInError::Write(hosts_dir.clone(), e))?;
-    let hosts_changed = write_if_changed(&hosts_dir.join("enrolled"), &hosts_file(hosts))?;
-    let restart_needed = write_if_changed(&confdir.join("piboot.conf"), &conf_file(&hosts_dir, server))?;
-    Ok(Outcome { changed: hosts_changed || restart_needed, restart_needed })
+    let path = confdir.join(FILE);
+    let text = content(server, enrolled);
+    if std::fs::read(&path).is_ok_and(|old| old == text.as_bytes()) {
+        return Ok(false);
+    }
+    try_out(&path, &text)?;
+    crate::storage::write_beside(&path, text.as_bytes(), 0o644).map_err(|e| DropInError::Write(path, e))?;
+    Ok(true)
 }
 
-/// Takes the drop-in away; true if there was one. dnsmasq has to be restarted then.
+/// Takes the drop-in away; true if there was one, and dnsmasq has to be restarted.
 ///
 /// # Errors
-/// When a file cannot be removed.
+/// When it cannot be removed.
 pub fn remove(confdir: &Path) -> Result<bool, DropInError> {
-    let conf = confdir.join("piboot.conf");
-    let hosts_dir = confdir.join("piboot-hosts.d");
-    let gone = |path: &Path, result: io::Result<()>| match result {
+    let path = confdir.join(FILE);
+    match std::fs::remove_file(&path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(DropInError::Write(path.to_owned(), error)),
-    };
-    // The file first: it must never name a directory that is gone.
-    let had_conf = gone(&conf, std::fs::remove_file(&conf))?;
-    let had_hosts = gone(&hosts_dir, std::fs::remove_dir_all(&hosts_dir))?;
-    Ok(had_conf || had_hosts)
+        Err(error) => Err(DropInError::Write(path, error)),
+    }
 }
 
-/// Has a running dnsmasq read its hosts anew (SIGHUP), which is how it forgets removed ones.
-/// False when the process id file names no running dnsmasq.
-#[must_use]
-pub fn reload(pidfile: &Path) -> bool {
-    let Ok(text) = std::fs::read_to_string(pidfile) else { return false };
-    let Ok(pid) = text.trim().parse::<i32>() else { return false };
-    // A stale file may name a process that is something else by now.
-    let is_dnsmasq = std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == "dnsmasq");
-    pid > 1 && is_dnsmasq && kill(Pid::from_raw(pid), Signal::SIGHUP).is_ok()
-}
-
-fn conf_file(hosts_dir: &Path, server: Ipv4Addr) -> String {
-    format!(
+fn content(server: Ipv4Addr, enrolled: &[Mac]) -> String {
+    let mut text = format!(
         "# Written by piboot: boot options for enrolled Raspberry Pis, and for nobody else.\n\
-         dhcp-hostsdir={}\n\
          dhcp-option-force=tag:{TAG},43,{}\n\
          dhcp-option-force=tag:{TAG},60,PXEClient\n\
          dhcp-option-force=tag:{TAG},66,{server}\n",
-        hosts_dir.display(),
         hex(&boot_menu()),
-    )
-}
-
-fn hosts_file(hosts: &[Host]) -> String {
-    let mut text = String::new();
-    for host in hosts {
+    );
+    for mac in enrolled {
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "{},set:{TAG},{}", host.mac, host.hostname);
+        let _ = writeln!(text, "dhcp-mac=set:{TAG},{mac}");
     }
     text
 }
 
-/// Replaces `path` atomically unless it says `text` already; true if it was written.
-fn write_if_changed(path: &Path, text: &str) -> Result<bool, DropInError> {
-    if std::fs::read(path).is_ok_and(|old| old == text.as_bytes()) {
-        return Ok(false);
+/// Has dnsmasq check the file before it may see it: with a bad line it would not start again, and the LAN would be
+/// without DHCP and DNS. Where no dnsmasq program is found there is nothing to take down either.
+fn try_out(path: &Path, text: &str) -> Result<(), DropInError> {
+    let refused = |why: String| DropInError::Refused(path.to_owned(), why);
+    let trial = std::env::temp_dir().join(format!("piboot-dnsmasq-{}.conf", std::process::id()));
+    crate::storage::write_beside(&trial, text.as_bytes(), 0o600).map_err(|e| DropInError::Write(trial.clone(), e))?;
+    let mut conf_file = std::ffi::OsString::from("--conf-file=");
+    conf_file.push(&trial);
+    let output = Command::new("dnsmasq").arg("--test").arg(conf_file).stdin(Stdio::null()).output();
+    // Nothing is lost if it stays.
+    let _ = std::fs::remove_file(&trial);
+    match output {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(refused(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(refused(error.to_string())),
     }
-    // dnsmasq skips names that start with a dot, so it never reads a half-written file.
-    crate::storage::write_beside(path, text.as_bytes(), 0o644).map_err(|e| DropInError::Write(path.to_owned(), e))?;
-    Ok(true)
 }
 
 #[cfg(test)]
@@ -131,13 +106,11 @@ mod tests {
     #[test]
     fn the_second_reconcile_does_nothing_and_removal_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let hosts = [Host { mac: "dc:a6:32:79:26:df".parse().unwrap(), hostname: "lion".to_owned() }];
+        let lion = "dc:a6:32:79:26:df".parse().unwrap();
         let server = Ipv4Addr::new(192, 168, 1, 1);
-        let first = reconcile(dir.path(), server, &hosts).unwrap();
-        assert_eq!(first, Outcome { changed: true, restart_needed: true });
-        assert_eq!(reconcile(dir.path(), server, &hosts).unwrap(), Outcome::default());
-        let without = reconcile(dir.path(), server, &[]).unwrap();
-        assert_eq!(without, Outcome { changed: true, restart_needed: false }, "enrolling needs no restart");
+        assert!(reconcile(dir.path(), server, &[lion]).unwrap());
+        assert!(!reconcile(dir.path(), server, &[lion]).unwrap());
+        assert!(reconcile(dir.path(), Ipv4Addr::new(192, 168, 1, 2), &[lion]).unwrap(), "the router moved");
         assert!(remove(dir.path()).unwrap());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
         assert!(!remove(dir.path()).unwrap());
@@ -150,12 +123,11 @@ mod tests {
     }
 
     #[test]
-    fn only_a_running_dnsmasq_is_signalled() {
+    fn a_file_that_dnsmasq_refuses_never_gets_there() {
         let dir = tempfile::tempdir().unwrap();
-        let pidfile = dir.path().join("pid");
-        for text in ["", "nonsense", "1", "-1", &std::process::id().to_string()] {
-            std::fs::write(&pidfile, text).unwrap();
-            assert!(!reload(&pidfile), "{text}");
-        }
+        let path = dir.path().join(FILE);
+        let refused = try_out(&path, "dhcp-mac=set:piboot,nonsense\n");
+        assert!(matches!(&refused, Err(DropInError::Refused(_, why)) if why.contains("line 1")), "{refused:?}");
+        assert!(!path.exists());
     }
 }

@@ -1,0 +1,166 @@
+//! The agent: starts the parts, carries events from the wire to the fleet and calls from the socket to the API,
+//! reloads, and shuts down in order.
+
+mod dhcp;
+mod servers;
+pub mod socket;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+
+use crate::api::Api;
+use crate::clock::Clock;
+use crate::events::{Event, Sink};
+use crate::fleet::{Fleet, FleetError};
+use crate::net::AddressBook;
+use crate::net::neighbour::Watch;
+use servers::Wire;
+use socket::Call;
+
+/// How often the volume and the interfaces are looked at and what piled up is stored. SQLite is not written more often.
+const TICK: Duration = Duration::from_secs(5);
+
+/// What `piboot serve` is told.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// UCI file.
+    pub config: PathBuf,
+    /// Local socket.
+    pub socket: PathBuf,
+    /// Key of the NFS file handles.
+    pub key: PathBuf,
+}
+
+/// Why the agent did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// `option enabled '0'`
+    #[error("piboot.main.enabled is '0' in {0}: set it to '1' to start the agent")]
+    Disabled(PathBuf),
+    /// The configuration cannot be read.
+    #[error(transparent)]
+    Fleet(#[from] FleetError),
+    /// The local socket cannot be had.
+    #[error(transparent)]
+    Socket(#[from] socket::SocketError),
+    /// The handle key cannot be had.
+    #[error("cannot use the key of the NFS file handles {0}: {1}")]
+    Key(PathBuf, String),
+    /// The runtime cannot be had.
+    #[error("cannot start: {0}")]
+    Runtime(#[from] io::Error),
+}
+
+/// Runs the agent until it is told to stop (SIGTERM, SIGINT).
+///
+/// # Errors
+/// When it cannot start; once it runs, it stays up and reports.
+pub fn run(options: &Options) -> Result<(), AgentError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(serve(options))
+}
+
+async fn serve(options: &Options) -> Result<(), AgentError> {
+    let clock = Clock::system();
+    let (sink, mut events) = Sink::new(clock.clone());
+    let addresses = AddressBook::new();
+    let (job_sender, mut ended_jobs) = mpsc::unbounded_channel();
+    let fleet = Fleet::open(options.config.clone(), clock, addresses.clone(), job_sender)?;
+    if !fleet.config().main.enabled {
+        return Err(AgentError::Disabled(options.config.clone()));
+    }
+    for problem in fleet.problems() {
+        log::warn!("{problem}");
+    }
+    // The socket first: it is what keeps a second agent away.
+    let mut calls = socket::listen(&options.socket)?;
+    let wire = Wire::start(sink, addresses.clone(), &options.key)?;
+    let mut api = Api { fleet, servers: wire };
+    refresh(&mut api);
+    tokio::spawn(watch_neighbours(addresses));
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    log::info!("piboot {} serves {}", env!("CARGO_PKG_VERSION"), options.config.display());
+    loop {
+        tokio::select! {
+            Some(event) = events.recv() => on_event(&mut api, &event),
+            Some(call) = calls.recv() => answer(&mut api, call),
+            Some(job) = ended_jobs.recv() => {
+                api.fleet.job_ended(job);
+                api.reconcile();
+            }
+            _ = tick.tick() => on_tick(&mut api),
+            _ = hangup.recv() => reload(&mut api, &options.config),
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    log::info!("stopping");
+    api.servers.stop();
+    api.fleet.stop();
+    socket::remove(&options.socket);
+    Ok(())
+}
+
+fn on_event(api: &mut Api<Wire>, event: &Event) {
+    if api.fleet.take_event(event) {
+        api.reconcile();
+    }
+}
+
+fn answer(api: &mut Api<Wire>, call: Call) {
+    let answer = api.call(&call.method, call.params);
+    // The caller may have hung up.
+    let _ = call.reply.send(answer);
+}
+
+fn on_tick(api: &mut Api<Wire>) {
+    let volume_changed = api.fleet.check_volume();
+    let network_changed = api.servers.refresh(&api.fleet.config().main);
+    if volume_changed || network_changed {
+        api.fleet.set_server(api.servers.address());
+        api.reconcile();
+    }
+    api.fleet.save();
+}
+
+fn reload(api: &mut Api<Wire>, config: &Path) {
+    match api.fleet.reload() {
+        Ok(()) => {
+            for problem in api.fleet.problems() {
+                log::warn!("{problem}");
+            }
+            log::info!("{} read again", config.display());
+        }
+        Err(error) => log::error!("the old configuration stays in force: {error}"),
+    }
+    refresh(api);
+}
+
+/// Looks at the interfaces, then brings everything in line.
+fn refresh(api: &mut Api<Wire>) {
+    api.servers.refresh(&api.fleet.config().main);
+    api.fleet.set_server(api.servers.address());
+    api.reconcile();
+}
+
+async fn watch_neighbours(addresses: AddressBook) {
+    let watch = match Watch::open() {
+        Ok(watch) => watch,
+        Err(error) => {
+            log::warn!("cannot watch the neighbour table ({error}): a change of address is noticed two seconds late");
+            return;
+        }
+    };
+    while watch.changed().await.is_ok() {
+        addresses.changed();
+    }
+}

@@ -1,0 +1,244 @@
+//! The data path as the API sees it: TFTP, NFS, the DHCP observers and the boot options, kept in line with what is wanted.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::task::JoinHandle;
+
+use super::AgentError;
+use super::dhcp::BootOptions;
+use crate::api::Servers;
+use crate::api::types::{Finding, NfsStatus, TftpStatus};
+use crate::config::{Main, Severity};
+use crate::dhcp::observe::{self, Interest};
+use crate::events::Sink;
+use crate::fleet::{Wanted, provision};
+use crate::net::AddressBook;
+use crate::net::interface::{self, Interface};
+use crate::{nfs, tftp};
+
+/// Everything that touches the wire.
+#[derive(Debug)]
+pub(super) struct Wire {
+    sink: Sink,
+    addresses: AddressBook,
+    handle_key: [u8; 16],
+    interest: Interest,
+    boot_options: BootOptions,
+    interfaces: Vec<Interface>,
+    observers: Vec<(Interface, JoinHandle<std::io::Result<()>>)>,
+    tftp: Option<tftp::Handle>,
+    nfs: Option<nfs::Handle>,
+    wanted: Wanted,
+    /// What could not be started, by place.
+    problems: Vec<(String, String)>,
+}
+
+impl Wire {
+    /// Prepares everything; [`Wire::refresh`] starts it.
+    pub(super) fn start(sink: Sink, addresses: AddressBook, key: &Path) -> Result<Self, AgentError> {
+        let handle_key = nfs::load_or_create_key(key).map_err(|e| AgentError::Key(key.to_owned(), e.to_string()))?;
+        Ok(Self {
+            sink,
+            addresses,
+            handle_key,
+            interest: Interest::default(),
+            boot_options: BootOptions::default(),
+            interfaces: Vec::new(),
+            observers: Vec::new(),
+            tftp: None,
+            nfs: None,
+            wanted: Wanted::default(),
+            problems: Vec::new(),
+        })
+    }
+
+    /// Follows the configuration and the machine: interfaces that came or went, servers whose port was taken.
+    /// True if the address that Pis are told changed.
+    pub(super) fn refresh(&mut self, main: &Main) -> bool {
+        let before = self.address();
+        let mut problems = Vec::new();
+        self.interfaces.clear();
+        for name in &main.interfaces {
+            match interface::find(name) {
+                Ok(found) if found.ipv4().is_none() => {
+                    let why = format!("'{}' has no IPv4 address: Pis cannot be served there", found.name);
+                    problems.push(("piboot.main.interface".to_owned(), why));
+                    self.interfaces.push(found);
+                }
+                Ok(found) => self.interfaces.push(found),
+                Err(error) => problems.push(("piboot.main.interface".to_owned(), error.to_string())),
+            }
+        }
+        self.boot_options.configure(main);
+        self.refresh_observers(&mut problems);
+        self.refresh_servers(main, &mut problems);
+        for (place, why) in problems.iter().filter(|p| !self.problems.contains(p)) {
+            log::error!("{place}: {why}");
+        }
+        self.problems = problems;
+        self.address() != before
+    }
+
+    /// The address that Pis are told.
+    pub(super) fn address(&self) -> Option<Ipv4Addr> {
+        self.interfaces.iter().find_map(Interface::ipv4)
+    }
+
+    fn refresh_observers(&mut self, problems: &mut Vec<(String, String)>) {
+        let interfaces = &self.interfaces;
+        self.observers.retain(|(interface, task)| {
+            let wanted = interfaces.iter().any(|i| i.index == interface.index) && !task.is_finished();
+            if !wanted {
+                task.abort();
+            }
+            wanted
+        });
+        for interface in interfaces {
+            if self.observers.iter().any(|(observed, _)| observed.index == interface.index) {
+                continue;
+            }
+            // Opening it here would tell at once, but only the task can own the socket: what it says is read next time.
+            let task = observe::run(interface.index, self.interest.clone(), self.addresses.clone(), self.sink.clone());
+            let name = interface.name.clone();
+            let task = tokio::spawn(async move {
+                let ended = task.await;
+                if let Err(error) = &ended {
+                    log::error!("cannot watch DHCP on {name}: {error}; trying again");
+                }
+                ended
+            });
+            self.observers.push((interface.clone(), task));
+        }
+        if self.observers.is_empty() {
+            problems.push(("piboot.main.interface".to_owned(), "no interface to watch: no Pi will be seen".to_owned()));
+        }
+    }
+
+    fn refresh_servers(&mut self, main: &Main, problems: &mut Vec<(String, String)>) {
+        let anywhere = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+        if self.tftp.is_none() {
+            let config = tftp::ServerConfig {
+                listen: anywhere.map(|ip| SocketAddr::new(ip, tftp::PORT)).to_vec(),
+                interfaces: self.interfaces.iter().map(|i| i.name.clone()).collect(),
+                limits: tftp::Limits::default(),
+            };
+            let routes = Arc::new(routes(&self.wanted));
+            match tftp::Server::start(config, routes, self.addresses.clone(), self.sink.clone()) {
+                Ok(handle) => self.tftp = Some(handle),
+                Err(error) => problems.push(("tftp".to_owned(), error.to_string())),
+            }
+        }
+        if self.nfs.is_none() {
+            let config = nfs::ServerConfig { sync: main.sync, ..nfs::ServerConfig::new(self.handle_key) };
+            match nfs::Server::start(config, self.addresses.clone(), self.sink.clone()) {
+                Ok(handle) => {
+                    self.nfs = Some(handle);
+                    self.apply_exports();
+                }
+                Err(error) => problems.push(("nfs".to_owned(), error.to_string())),
+            }
+        }
+    }
+
+    fn apply_exports(&mut self) {
+        if let Some(nfs) = &self.nfs {
+            for refused in nfs.set_exports(exports(&self.wanted)) {
+                log::error!("{refused}");
+            }
+        }
+    }
+
+    /// Ends what runs: transfers are cut, NFS requests under way are finished.
+    pub(super) fn stop(&mut self) {
+        for (_, task) in self.observers.drain(..) {
+            task.abort();
+        }
+        if let Some(tftp) = self.tftp.take() {
+            tftp.stop();
+        }
+        if let Some(nfs) = self.nfs.take() {
+            nfs.stop();
+        }
+    }
+}
+
+impl Servers for Wire {
+    fn apply(&mut self, wanted: &Wanted) {
+        self.boot_options.apply(wanted, self.address());
+        if self.wanted == *wanted {
+            return;
+        }
+        self.wanted = wanted.clone();
+        self.interest.set_enrolled(wanted.enrolled.iter().map(|(mac, _)| *mac));
+        if let Some(tftp) = &self.tftp {
+            tftp.set_routes(Arc::new(routes(wanted)));
+        }
+        self.apply_exports();
+    }
+
+    fn tftp(&self) -> TftpStatus {
+        let Some(stats) = self.tftp.as_ref().map(tftp::Handle::stats) else { return TftpStatus::default() };
+        TftpStatus {
+            serving: true,
+            active: stats.active,
+            transfers: stats.transfers.into(),
+            bytes: stats.acknowledged,
+            retransmissions: stats.retransmissions.into(),
+        }
+    }
+
+    fn nfs(&self) -> NfsStatus {
+        let Some(stats) = self.nfs.as_ref().map(nfs::Handle::stats) else { return NfsStatus::default() };
+        NfsStatus { serving: true, connections: stats.connections, requests: stats.requests }
+    }
+
+    fn dhcp(&self) -> String {
+        self.boot_options.describe()
+    }
+
+    fn findings(&self) -> Vec<Finding> {
+        let problems = self.problems.iter();
+        let mut findings: Vec<Finding> = problems
+            .map(|(place, text)| Finding { severity: Severity::Error, place: place.clone(), text: text.clone() })
+            .collect();
+        findings.extend(self.boot_options.findings());
+        findings
+    }
+
+    fn events_dropped(&self) -> u32 {
+        self.sink.dropped()
+    }
+}
+
+fn routes(wanted: &Wanted) -> tftp::Routes {
+    let devices = wanted.served.iter().map(|served| tftp::Device {
+        id: served.id.clone(),
+        serial: served.serial,
+        mac: served.mac,
+        boot: served.boot.clone(),
+    });
+    tftp::Routes::new(devices.collect(), wanted.bootcode.clone())
+}
+
+/// Two exports a device, each for the address that its Pi holds.
+fn exports(wanted: &Wanted) -> Vec<nfs::Export> {
+    let mut exports = Vec::new();
+    for served in &wanted.served {
+        // Without a hardware address nobody can be told from anybody else, and a root is nobody's business.
+        let Some(mac) = served.mac else { continue };
+        let first = served.export_pair.saturating_mul(2);
+        let export = |id, name: String, dir: &Path| nfs::Export {
+            id,
+            name: name.into(),
+            dir: dir.to_owned(),
+            read_only: false,
+            root: nfs::RootIs::Root,
+            holder: nfs::Who::Mac(mac),
+        };
+        exports.push(export(first, provision::root_export(&served.id), &served.root));
+        exports.push(export(first.saturating_add(1), provision::boot_export(&served.id), &served.boot));
+    }
+    exports
+}

@@ -1,0 +1,185 @@
+//! The local socket: one JSON object a line, `{"method": …, "params": …}` in, `{"result": …}` or
+//! `{"error": {"code": …, "message": …}}` out. Root's alone (mode 0600).
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use crate::api::ApiError;
+
+/// Callers at once; more wait in the listen queue.
+const MAX_CALLERS: usize = 16;
+/// Longest request line.
+const MAX_LINE: u64 = 256 * 1024;
+/// A caller that says nothing for so long is hung up on.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Why the socket could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    /// Another agent answers on it.
+    #[error("another piboot is running: it answers on {0}")]
+    Taken(PathBuf),
+    /// The system's words.
+    #[error("cannot open the socket {0}: {1}")]
+    Io(PathBuf, io::Error),
+}
+
+/// A call that waits for its answer.
+#[derive(Debug)]
+pub struct Call {
+    /// Verb.
+    pub method: String,
+    /// Parameters.
+    pub params: Value,
+    /// Where the answer goes.
+    pub reply: oneshot::Sender<Result<Value, ApiError>>,
+}
+
+#[derive(Deserialize)]
+struct Request {
+    method: String,
+    #[serde(default)]
+    params: Value,
+}
+
+/// Opens the socket; calls come out of the returned channel.
+///
+/// # Errors
+/// When another agent has it, or the directory cannot be used.
+pub fn listen(path: &Path) -> Result<mpsc::Receiver<Call>, SocketError> {
+    let failed = |e: io::Error| SocketError::Io(path.to_owned(), e);
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(SocketError::Taken(path.to_owned()));
+    }
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory).map_err(failed)?;
+    }
+    // What a killed agent left: nobody answered.
+    remove(path);
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    let (sender, receiver) = mpsc::channel(MAX_CALLERS);
+    tokio::spawn(accept(listener, sender));
+    Ok(receiver)
+}
+
+/// Takes the socket away.
+pub fn remove(path: &Path) {
+    // It may never have been there.
+    let _ = std::fs::remove_file(path);
+}
+
+async fn accept(listener: UnixListener, calls: mpsc::Sender<Call>) {
+    let callers = Arc::new(Semaphore::new(MAX_CALLERS));
+    loop {
+        // The semaphore is never closed.
+        let Ok(permit) = callers.clone().acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let calls = calls.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = converse(stream, calls).await {
+                        log::debug!("a caller on the local socket: {error}");
+                    }
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                log::warn!("the local socket: {error}");
+                // Out of descriptors: others have to close some first.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn converse(stream: UnixStream, calls: mpsc::Sender<Call>) -> io::Result<()> {
+    let (reader, mut writer) = stream.into_split();
+    let mut reader = BufReader::new(reader);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let mut limited = (&mut reader).take(MAX_LINE);
+        let length = tokio::time::timeout(IDLE, limited.read_until(b'\n', &mut line))
+            .await
+            .map_err(|_| io::ErrorKind::TimedOut)??;
+        if length == 0 {
+            return Ok(());
+        }
+        let whole = line.last() == Some(&b'\n');
+        let answer = if whole || length < usize::try_from(MAX_LINE).unwrap_or(usize::MAX) {
+            call(&line, &calls).await
+        } else {
+            Err(ApiError::InvalidArgument(format!("a request is longer than {MAX_LINE} bytes")))
+        };
+        let mut text = match answer {
+            Ok(result) => json!({ "result": result }),
+            Err(error) => json!({ "error": { "code": error.code(), "message": error.to_string() } }),
+        }
+        .to_string();
+        text.push('\n');
+        writer.write_all(text.as_bytes()).await?;
+        if !whole {
+            return Ok(());
+        }
+    }
+}
+
+async fn call(line: &[u8], calls: &mpsc::Sender<Call>) -> Result<Value, ApiError> {
+    let request: Request = serde_json::from_slice(line).map_err(|e| {
+        ApiError::InvalidArgument(format!("not a request of the form {{\"method\": …, \"params\": …}}: {e}"))
+    })?;
+    let (reply, answer) = oneshot::channel();
+    let gone = || ApiError::Failed("piboot is stopping".to_owned());
+    calls.send(Call { method: request.method, params: request.params, reply }).await.map_err(|_| gone())?;
+    answer.await.map_err(|_| gone())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn exchange(path: &Path, request: &[u8]) -> String {
+        let mut stream = UnixStream::connect(path).await.unwrap();
+        stream.write_all(request).await.unwrap();
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).await.unwrap();
+        line
+    }
+
+    #[tokio::test]
+    async fn calls_are_answered_and_nonsense_is_refused_in_words() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run/piboot.sock");
+        let mut calls = listen(&path).unwrap();
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(matches!(listen(&path), Err(SocketError::Taken(_))));
+        tokio::spawn(async move {
+            while let Some(call) = calls.recv().await {
+                let _ = call.reply.send(Ok(json!({ "echo": call.method, "got": call.params })));
+            }
+        });
+        let answer = exchange(&path, b"{\"method\":\"status\",\"params\":{\"a\":1}}\n").await;
+        assert_eq!(answer, "{\"result\":{\"echo\":\"status\",\"got\":{\"a\":1}}}\n");
+        assert!(exchange(&path, b"hello\n").await.contains("\"code\":\"invalid_argument\""));
+        let endless = vec![b'x'; usize::try_from(MAX_LINE).unwrap() + 1];
+        assert!(exchange(&path, &endless).await.contains("longer than"));
+    }
+
+    #[tokio::test]
+    async fn a_socket_left_by_a_killed_agent_is_taken_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("piboot.sock");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(listen(&path).is_ok());
+    }
+}

@@ -1,0 +1,30 @@
+//! Everything that could stop a boot, each with its cure: the same sentences in `status`, `check`, the log and the page.
+
+use super::types::Finding;
+use super::{Api, Servers};
+use crate::config::Severity;
+use crate::fleet::DeviceState;
+
+impl<S: Servers> Api<S> {
+    /// Errors first.
+    pub(super) fn findings(&self) -> Vec<Finding> {
+        let fleet = &self.fleet;
+        let problem =
+            |p: &crate::config::Problem| Finding { severity: p.severity, place: p.place.clone(), text: p.why.clone() };
+        let mut findings: Vec<Finding> = fleet.problems().iter().map(problem).collect();
+        let error = |place: &str, text: String| Finding { severity: Severity::Error, place: place.to_owned(), text };
+        findings.extend(fleet.volume().problems.iter().map(|p| error("storage", p.to_string())));
+        findings.extend(self.servers.findings());
+        let volume_is_well = fleet.volume().problems.is_empty();
+        for device in &fleet.config().devices {
+            // What is wrong with the volume was said once; every device would repeat it.
+            if let Some(DeviceState::Blocked { why }) = fleet.state(&device.id)
+                && volume_is_well
+            {
+                findings.push(error(&device.id, why.clone()));
+            }
+        }
+        findings.sort_by_key(|f| f.severity != Severity::Error);
+        findings
+    }
+}

@@ -1,0 +1,163 @@
+//! What each subcommand asks the agent, and how it shows the answer.
+
+use serde_json::json;
+
+use super::client::Client;
+use super::{CliError, Command, DhcpCommand, ImageCommand, JobCommand, show, wait};
+use crate::api::types::{
+    BootRequest, Boots, BootsRequest, Check, DeviceDetail, Devices, EnrollRequest, Enrolled, IdRequest, Images,
+    ImportRequest, JobList, JobRequest, NameRequest, Nothing, Started, Status, UnenrollRequest, Unenrolled,
+};
+use crate::boot::Boot;
+use crate::clock::Clock;
+use crate::config::Severity;
+use crate::{dhcp, image};
+
+pub(super) fn run(command: Command, client: &Client) -> Result<(), CliError> {
+    let none = json!({});
+    let now_ms = Clock::system().wall_ms();
+    match command {
+        // Handled by the caller: it is the agent, not a client of it.
+        Command::Serve(_) => Ok(()),
+        Command::Status(_) => shown(client.ask::<Status>("status", none)?, |s| show::status(&s)),
+        Command::Check(_) => check(client),
+        Command::Devices(_) => shown(client.ask::<Devices>("devices", none)?, |d| show::devices(&d, now_ms)),
+        Command::Device(one) => {
+            shown(client.ask::<DeviceDetail>("device", IdRequest { id: one.id })?, |d| show::device(&d, now_ms))
+        }
+        Command::Enroll(enroll) => {
+            let super::Enroll { mac, serial, hostname, image, ssh_key, no_wait } = enroll;
+            let request = EnrollRequest { mac, serial, hostname, image, ssh_keys: ssh_key };
+            let Some(enrolled) = client.ask::<Enrolled>("enroll", request)? else { return Ok(()) };
+            println!("enrolled as {}", enrolled.id);
+            if let Some(why) = enrolled.why {
+                return Err(CliError::Failed(format!("{} cannot boot yet: {why}", enrolled.id)));
+            }
+            follow(client, enrolled.job, no_wait)
+        }
+        Command::Unenroll(unenroll) => {
+            let request = UnenrollRequest { id: unenroll.id, delete: unenroll.delete };
+            let Some(gone) = client.ask::<Unenrolled>("unenroll", request)? else { return Ok(()) };
+            println!("{} is unenrolled", gone.id);
+            if let Some(kept) = gone.kept {
+                println!("its files are kept in {kept}; enrolling it under the same name uses them again");
+            }
+            follow(client, gone.job, false)
+        }
+        Command::Images(_) => shown(client.ask::<Images>("images", none)?, |i| show::images(&i)),
+        Command::Image(image) => image_command(image.command, client),
+        Command::Jobs(_) => shown(client.ask::<JobList>("jobs", none)?, |j| show::jobs(&j, now_ms)),
+        Command::Job(job) => match job.command {
+            JobCommand::Cancel(cancel) => {
+                client.call::<Nothing>("job_cancel", JobRequest { job: cancel.job })?;
+                println!("job {} is being cancelled", cancel.job);
+                Ok(())
+            }
+            JobCommand::Wait(wait) => wait::for_job(client, wait.job),
+        },
+        Command::Boots(boots) => {
+            let request = BootsRequest { device: boots.device, limit: boots.limit };
+            shown(client.ask::<Boots>("boots", request)?, |b| show::boots(&b, now_ms))
+        }
+        Command::Boot(boot) => {
+            let number = boot_number(client, &boot.boot)?;
+            shown(client.ask::<Boot>("boot", BootRequest { boot: number })?, |b| show::boot(&b, now_ms))
+        }
+        Command::Dhcp(dhcp) => match dhcp.command {
+            DhcpCommand::Decode(decode) => dhcp_decode(&decode.hex, client.json),
+        },
+    }
+}
+
+fn shown<T>(answer: Option<T>, show: impl FnOnce(T) -> String) -> Result<(), CliError> {
+    if let Some(answer) = answer {
+        print!("{}", show(answer));
+    }
+    Ok(())
+}
+
+fn follow(client: &Client, job: Option<u32>, no_wait: bool) -> Result<(), CliError> {
+    match job {
+        Some(job) if no_wait => {
+            println!("job {job} is working on it");
+            Ok(())
+        }
+        Some(job) => wait::for_job(client, job),
+        None => Ok(()),
+    }
+}
+
+fn check(client: &Client) -> Result<(), CliError> {
+    let check: Check = client.call("check", json!({}))?;
+    if client.json {
+        println!("{:#}", serde_json::to_value(&check).unwrap_or_default());
+    } else {
+        print!("{}", show::findings(&check.findings));
+        if check.findings.is_empty() {
+            println!("nothing stands in the way of a boot");
+        }
+    }
+    let is_bad = check.findings.iter().any(|f| f.severity == Severity::Error);
+    if is_bad { Err(CliError::Said) } else { Ok(()) }
+}
+
+fn image_command(command: ImageCommand, client: &Client) -> Result<(), CliError> {
+    match command {
+        ImageCommand::Import(import) => {
+            let source = import
+                .file
+                .canonicalize()
+                .map_err(|e| CliError::Failed(format!("cannot use {}: {e}", import.file.display())))?;
+            let request = ImportRequest { source, name: import.name };
+            let Some(started) = client.ask::<Started>("image_import", request)? else { return Ok(()) };
+            follow(client, Some(started.job), import.no_wait)
+        }
+        ImageCommand::Remove(remove) => {
+            let Some(started) = client.ask::<Started>("image_remove", NameRequest { name: remove.name })? else {
+                return Ok(());
+            };
+            follow(client, Some(started.job), false)
+        }
+        ImageCommand::Inspect(inspect) => {
+            let found = image::inspect(&inspect.file).map_err(|e| CliError::Failed(e.to_string()))?;
+            let value = serde_json::to_value(&found).map_err(|e| CliError::Failed(e.to_string()))?;
+            if client.json {
+                println!("{value:#}");
+            } else {
+                print!("{}", show::members(&value));
+            }
+            Ok(())
+        }
+    }
+}
+
+/// A number, or the last boot of a device.
+fn boot_number(client: &Client, which: &str) -> Result<i64, CliError> {
+    if let Ok(number) = which.parse() {
+        return Ok(number);
+    }
+    let boots: Boots = client.call("boots", BootsRequest { device: Some(which.to_owned()), limit: Some(1) })?;
+    let last = boots.boots.first().map(|b| b.id);
+    last.ok_or_else(|| CliError::Failed(format!("{which} was never seen to boot")))
+}
+
+fn dhcp_decode(text: &str, as_json: bool) -> Result<(), CliError> {
+    let not_hex = || CliError::Failed("the packet is not given as pairs of hex digits".to_owned());
+    let digits: Vec<u32> = text
+        .chars()
+        .filter(|c| !c.is_whitespace() && *c != ':')
+        .map(|c| c.to_digit(16))
+        .collect::<Option<_>>()
+        .ok_or_else(not_hex)?;
+    let (pairs, []) = digits.as_chunks::<2>() else { return Err(not_hex()) };
+    let bytes: Vec<u8> = pairs.iter().filter_map(|[high, low]| u8::try_from(high << 4 | low).ok()).collect();
+    let seen = dhcp::fingerprint::read(&bytes)
+        .ok_or_else(|| CliError::Failed("this is no DHCP packet of an Ethernet client".to_owned()))?;
+    if as_json {
+        let value = json!({ "mac": seen.mac, "netboot": seen.netboot, "identity": seen.identity });
+        println!("{value:#}");
+    } else {
+        print!("{}", show::dhcp(&seen));
+    }
+    Ok(())
+}

@@ -1,0 +1,315 @@
+//! The command line: `piboot serve` starts the agent, every other subcommand asks a running one or looks at a file.
+
+#![allow(clippy::print_stdout, reason = "printing is what a command does")]
+
+mod client;
+mod commands;
+mod show;
+mod wait;
+
+use std::path::PathBuf;
+
+use argh::FromArgs;
+
+use crate::pi::{Mac, Serial};
+
+/// Where the agent listens unless told otherwise.
+pub const DEFAULT_SOCKET: &str = "/var/run/piboot/piboot.sock";
+/// The configuration of OpenWrt.
+pub const DEFAULT_CONFIG: &str = "/etc/config/piboot";
+/// The handle key that belongs to it; `/etc/config` itself is UCI's.
+const DEFAULT_KEY: &str = "/etc/piboot/handle.key";
+
+/// Network-boot server for Raspberry Pis.
+#[derive(FromArgs, Debug)]
+pub struct Args {
+    /// socket of the agent (default: $PIBOOT_SOCKET or /var/run/piboot/piboot.sock)
+    #[argh(option)]
+    socket: Option<PathBuf>,
+    /// print what the agent answers as JSON
+    #[argh(switch)]
+    json: bool,
+    /// print the version
+    #[argh(switch)]
+    version: bool,
+    #[argh(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(FromArgs, Debug)]
+#[argh(subcommand)]
+enum Command {
+    Serve(Serve),
+    Status(Status),
+    Check(Check),
+    Devices(Devices),
+    Device(DeviceOne),
+    Enroll(Enroll),
+    Unenroll(Unenroll),
+    Images(Images),
+    Image(Image),
+    Jobs(Jobs),
+    Job(Job),
+    Boots(Boots),
+    Boot(Boot),
+    Dhcp(Dhcp),
+}
+
+/// Run the agent.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "serve")]
+struct Serve {
+    /// configuration in UCI's format (default: /etc/config/piboot)
+    #[argh(option)]
+    config: Option<PathBuf>,
+    /// file with the key of the NFS file handles, made if missing (default: /etc/piboot/handle.key, or CONFIG.key)
+    #[argh(option)]
+    key: Option<PathBuf>,
+    /// log more
+    #[argh(switch, short = 'v')]
+    verbose: bool,
+}
+
+/// Show what the agent does and what is wrong.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "status")]
+struct Status {}
+
+/// Say everything that could stop a boot, with its cure; exit code 1 if there is an error.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "check")]
+struct Check {}
+
+/// List enrolled Pis and those that wait to be enrolled.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "devices")]
+struct Devices {}
+
+/// Show one enrolled Pi, and what was changed in its copy of the image.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "device")]
+struct DeviceOne {
+    /// device id or host name
+    #[argh(positional)]
+    id: String,
+}
+
+/// Enrol a Pi: from then on it boots from this router.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "enroll")]
+struct Enroll {
+    /// hardware address
+    #[argh(option)]
+    mac: Option<Mac>,
+    /// serial (last eight digits)
+    #[argh(option)]
+    serial: Option<Serial>,
+    /// host name (default: made from model and serial)
+    #[argh(option)]
+    hostname: Option<String>,
+    /// image (default: option default_image)
+    #[argh(option)]
+    image: Option<String>,
+    /// public key line for the first user; may be repeated
+    #[argh(option)]
+    ssh_key: Vec<String>,
+    /// return at once instead of waiting for the copy of the image
+    #[argh(switch)]
+    no_wait: bool,
+}
+
+/// Unenrol a Pi; its files are kept unless --delete is given.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "unenroll")]
+struct Unenroll {
+    /// device id or host name
+    #[argh(positional)]
+    id: String,
+    /// delete its root file system too; there is no way back
+    #[argh(switch)]
+    delete: bool,
+}
+
+/// List images.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "images")]
+struct Images {}
+
+/// Import, inspect or remove an image.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "image")]
+struct Image {
+    #[argh(subcommand)]
+    command: ImageCommand,
+}
+
+#[derive(FromArgs, Debug)]
+#[argh(subcommand)]
+enum ImageCommand {
+    Import(ImageImport),
+    Inspect(ImageInspect),
+    Remove(ImageRemove),
+}
+
+/// Import an image file (.img, .img.xz).
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "import")]
+struct ImageImport {
+    /// the file
+    #[argh(positional)]
+    file: PathBuf,
+    /// name the image gets
+    #[argh(option)]
+    name: String,
+    /// return at once instead of waiting for the import
+    #[argh(switch)]
+    no_wait: bool,
+}
+
+/// Say what is in an image file; needs no agent.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "inspect")]
+struct ImageInspect {
+    /// the file
+    #[argh(positional)]
+    file: PathBuf,
+}
+
+/// Remove an image that nobody uses.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "remove")]
+struct ImageRemove {
+    /// its name
+    #[argh(positional)]
+    name: String,
+}
+
+/// List jobs.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "jobs")]
+struct Jobs {}
+
+/// Cancel a job or wait for it.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "job")]
+struct Job {
+    #[argh(subcommand)]
+    command: JobCommand,
+}
+
+#[derive(FromArgs, Debug)]
+#[argh(subcommand)]
+enum JobCommand {
+    Cancel(JobCancel),
+    Wait(JobWait),
+}
+
+/// Cancel a job; what it made is removed.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "cancel")]
+struct JobCancel {
+    /// its number
+    #[argh(positional)]
+    job: u32,
+}
+
+/// Wait for a job and show its progress.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "wait")]
+struct JobWait {
+    /// its number
+    #[argh(positional)]
+    job: u32,
+}
+
+/// List the last boots, of one Pi or of all.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "boots")]
+struct Boots {
+    /// device id, host name or MAC address
+    #[argh(positional)]
+    device: Option<String>,
+    /// at most so many (default 20)
+    #[argh(option)]
+    limit: Option<u32>,
+}
+
+/// Show the timeline of one boot.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "boot")]
+struct Boot {
+    /// its number, or a device id for that Pi's last boot
+    #[argh(positional)]
+    boot: String,
+}
+
+/// Look at DHCP packets; needs no agent.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "dhcp")]
+struct Dhcp {
+    #[argh(subcommand)]
+    command: DhcpCommand,
+}
+
+#[derive(FromArgs, Debug)]
+#[argh(subcommand)]
+enum DhcpCommand {
+    Decode(DhcpDecode),
+}
+
+/// Say which Pi sent a DHCP packet.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "decode")]
+struct DhcpDecode {
+    /// the packet from its BOOTP header on, as hex digits (blanks and colons are skipped)
+    #[argh(positional)]
+    hex: String,
+}
+
+/// Why a command failed; the text is for the person at the terminal.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The agent said no, or a file could not be used.
+    #[error("{0}")]
+    Failed(String),
+    /// There is nothing to say that was not printed already.
+    #[error("")]
+    Said,
+}
+
+/// Runs what the command line asks for.
+///
+/// # Errors
+/// With the sentence to print.
+pub fn run(args: Args) -> Result<(), CliError> {
+    if args.version {
+        println!("piboot {}", env!("CARGO_PKG_VERSION"));
+        return Ok(());
+    }
+    let socket = args
+        .socket
+        .or_else(|| std::env::var_os("PIBOOT_SOCKET").map(PathBuf::from))
+        .unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET));
+    let Some(command) = args.command else {
+        return Err(CliError::Failed("what shall be done? 'piboot --help' lists the commands".to_owned()));
+    };
+    match command {
+        Command::Serve(serve) => start_agent(serve, socket),
+        command => commands::run(command, &client::Client::new(socket, args.json)),
+    }
+}
+
+fn start_agent(serve: Serve, socket: PathBuf) -> Result<(), CliError> {
+    crate::logging::init(if serve.verbose { log::LevelFilter::Debug } else { log::LevelFilter::Info });
+    let config = serve.config.unwrap_or_else(|| PathBuf::from(DEFAULT_CONFIG));
+    let key = serve.key.unwrap_or_else(|| {
+        if config == std::path::Path::new(DEFAULT_CONFIG) {
+            return PathBuf::from(DEFAULT_KEY);
+        }
+        let mut name = config.clone().into_os_string();
+        name.push(".key");
+        PathBuf::from(name)
+    });
+    let options = crate::agent::Options { config, socket, key };
+    crate::agent::run(&options).map_err(|e| CliError::Failed(e.to_string()))
+}

@@ -1,0 +1,355 @@
+//! Answers as text for people.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+use crate::api::types::{Boots, DeviceDetail, DeviceInfo, Devices, Finding, Images, JobList, Status};
+use crate::boot::{Boot, BootState, FileOutcome, FileSeen};
+use crate::config::Severity;
+use crate::events::Dhcp;
+use crate::jobs::Job;
+
+/// Width of the bars of a timeline.
+const BAR: u32 = 24;
+
+/// `25.8 MB`
+pub(super) fn megabytes(bytes: u64) -> String {
+    let tenths = bytes.saturating_mul(10) / 1_000_000;
+    match bytes {
+        0..1000 => format!("{bytes} B"),
+        1000..1_000_000 => format!("{} kB", bytes / 1000),
+        1_000_000..1_000_000_000 => format!("{}.{} MB", tenths / 10, tenths % 10),
+        _ => format!("{}.{} GB", tenths / 10_000, tenths / 1000 % 10),
+    }
+}
+
+/// `3 min ago`
+fn ago(then_ms: i64, now_ms: i64) -> String {
+    let seconds = now_ms.saturating_sub(then_ms) / 1000;
+    match seconds {
+        ..5 => "just now".to_owned(),
+        5..120 => format!("{seconds} s ago"),
+        120..7200 => format!("{} min ago", seconds / 60),
+        7200..172_800 => format!("{} h ago", seconds / 3600),
+        _ => format!("{} days ago", seconds / 86_400),
+    }
+}
+
+fn seconds(ms: u32) -> String {
+    format!("{}.{:03} s", ms / 1000, ms % 1000)
+}
+
+fn or_dash<T: ToString>(value: Option<&T>) -> String {
+    value.map_or_else(|| "-".to_owned(), ToString::to_string)
+}
+
+/// Columns as wide as their widest cell; nothing at all for no rows.
+fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    if rows.is_empty() {
+        return String::new();
+    }
+    let head: Vec<String> = head.iter().map(|h| (*h).to_owned()).collect();
+    let lines: Vec<&Vec<String>> = std::iter::once(&head).chain(rows).collect();
+    let width =
+        |column: usize| lines.iter().filter_map(|l| l.get(column)).map(|c| c.chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    let mut text = String::new();
+    for line in lines {
+        let cells: Vec<String> = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        // Writing to a String cannot fail, here and below.
+        let _ = writeln!(text, "{}", cells.join("  ").trim_end());
+    }
+    text
+}
+
+pub(super) fn findings(findings: &[Finding]) -> String {
+    findings.iter().fold(String::new(), |mut text, finding| {
+        let word = if finding.severity == Severity::Error { "error" } else { "warning" };
+        let _ = writeln!(text, "{word}: {}: {}", finding.place, finding.text);
+        text
+    })
+}
+
+pub(super) fn status(status: &Status) -> String {
+    let storage = &status.storage;
+    let on_off = |serving: bool| if serving { "serving" } else { "not serving" };
+    let mut text = String::new();
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(text, "{name:9} {value}");
+    };
+    line(
+        "piboot",
+        format!("{}, up {} s, address {}", status.version, status.uptime_s, or_dash(status.server.as_ref())),
+    );
+    line("dhcp", status.dhcp.clone());
+    let tftp = &status.tftp;
+    line(
+        "tftp",
+        format!(
+            "{}, {} transfers under way, {} since start ({})",
+            on_off(tftp.serving),
+            tftp.active,
+            tftp.transfers,
+            megabytes(tftp.bytes)
+        ),
+    );
+    let nfs = &status.nfs;
+    line(
+        "nfs",
+        format!("{}, {} connections, {} requests since start", on_off(nfs.serving), nfs.connections, nfs.requests),
+    );
+    line(
+        "storage",
+        format!(
+            "{} ({}), {} free of {}",
+            storage.data_dir,
+            storage.file_system.as_deref().unwrap_or("?"),
+            megabytes(storage.free_bytes),
+            megabytes(storage.total_bytes)
+        ),
+    );
+    line(
+        "pis",
+        format!(
+            "{} enrolled ({} ready), {} waiting to be enrolled",
+            status.devices, status.devices_ready, status.pending
+        ),
+    );
+    line("jobs", status.jobs.to_string());
+    if status.events_dropped > 0 {
+        line("dropped", format!("{} events: boot timelines have gaps", status.events_dropped));
+    }
+    text + &findings(&status.findings)
+}
+
+pub(super) fn devices(devices: &Devices, now_ms: i64) -> String {
+    let rows: Vec<Vec<String>> = devices.devices.iter().map(|d| device_row(d, now_ms)).collect();
+    let mut text = table(&["DEVICE", "STATE", "MAC", "SERIAL", "BOARD", "IMAGE", "ADDRESS", "LAST BOOT"], &rows);
+    for device in &devices.devices {
+        if let Some(why) = &device.why {
+            let _ = writeln!(text, "{}: {why}", device.id);
+        }
+    }
+    if !devices.pending.is_empty() {
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        let _ = writeln!(text, "waiting to be enrolled:");
+        let rows: Vec<Vec<String>> = devices
+            .pending
+            .iter()
+            .map(|p| vec![p.mac.to_string(), or_dash(p.serial.as_ref()), p.board.clone(), ago(p.last_seen_ms, now_ms)])
+            .collect();
+        text += &table(&["MAC", "SERIAL", "BOARD", "LAST SEEN"], &rows);
+    }
+    if text.is_empty() {
+        text = "no Pi is enrolled and none was seen yet\n".to_owned();
+    }
+    text
+}
+
+fn device_row(device: &DeviceInfo, now_ms: i64) -> Vec<String> {
+    vec![
+        device.id.clone(),
+        device.job.map_or_else(|| device.state.clone(), |job| format!("{} (job {job})", device.state)),
+        or_dash(device.mac.as_ref()),
+        or_dash(device.serial.as_ref()),
+        or_dash(device.board.as_ref()),
+        device.image.clone(),
+        or_dash(device.ip.as_ref()),
+        device.boot.as_ref().map_or_else(|| "-".to_owned(), |b| ago(b.started_ms, now_ms)),
+    ]
+}
+
+pub(super) fn device(detail: &DeviceDetail, now_ms: i64) -> String {
+    let mut text = devices(&Devices { devices: vec![detail.info.clone()], pending: Vec::new() }, now_ms);
+    if !detail.changes.is_empty() {
+        let _ = writeln!(text, "\nchanged in its copy of the image:");
+        let rows: Vec<Vec<String>> =
+            detail.changes.iter().map(|c| vec![c.rule.to_string(), c.path.to_string(), c.what.to_string()]).collect();
+        text += &table(&["RULE", "FILE", "CHANGE"], &rows);
+    }
+    for note in &detail.notes {
+        let _ = writeln!(text, "note: {}: {}", note.path, note.what);
+    }
+    text
+}
+
+pub(super) fn images(images: &Images) -> String {
+    let rows: Vec<Vec<String>> = images
+        .images
+        .iter()
+        .map(|i| {
+            let used_by = if i.used_by.is_empty() { "-".to_owned() } else { i.used_by.join(", ") };
+            vec![i.info.name.clone(), or_dash(i.info.os.as_ref()), megabytes(i.info.root_bytes), used_by]
+        })
+        .collect();
+    match table(&["IMAGE", "SYSTEM", "ROOT", "USED BY"], &rows) {
+        text if text.is_empty() => {
+            "no image was imported yet: 'piboot image import FILE --name NAME' does it\n".to_owned()
+        }
+        text => text,
+    }
+}
+
+pub(super) fn jobs(jobs: &JobList, now_ms: i64) -> String {
+    let row = |j: &Job| {
+        let when = if j.finished_ms > 0 { ago(j.finished_ms, now_ms) } else { "-".to_owned() };
+        vec![
+            j.id.to_string(),
+            word(&j.kind),
+            j.subject.clone(),
+            word(&j.state),
+            megabytes(j.bytes),
+            when,
+            j.message.clone(),
+        ]
+    };
+    let rows: Vec<Vec<String>> = jobs.jobs.iter().map(row).collect();
+    match table(&["JOB", "KIND", "OF", "STATE", "DONE", "ENDED", "RESULT"], &rows) {
+        text if text.is_empty() => "there were no jobs yet\n".to_owned(),
+        text => text,
+    }
+}
+
+/// The word serde writes for a unit variant.
+fn word<T: serde::Serialize>(value: &T) -> String {
+    serde_json::to_value(value).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+pub(super) fn boots(boots: &Boots, now_ms: i64) -> String {
+    let rows: Vec<Vec<String>> = boots
+        .boots
+        .iter()
+        .map(|b| {
+            vec![
+                b.id.to_string(),
+                b.device.clone().unwrap_or_else(|| b.mac.to_string()),
+                ago(b.started_ms, now_ms),
+                word(&b.state),
+                format!("{} after {}", b.stage, seconds(b.took_ms)),
+                megabytes(b.tftp_bytes),
+            ]
+        })
+        .collect();
+    match table(&["BOOT", "DEVICE", "BEGAN", "STATE", "GOT AS FAR AS", "TFTP"], &rows) {
+        text if text.is_empty() => "no boot was seen yet\n".to_owned(),
+        text => text,
+    }
+}
+
+pub(super) fn boot(boot: &Boot, now_ms: i64) -> String {
+    let who = boot.device.clone().unwrap_or_else(|| "a Pi that is not enrolled".to_owned());
+    let state = match boot.state {
+        BootState::Booting => "under way",
+        BootState::Running => "the system runs",
+        BootState::Abandoned => "given up: the Pi began anew",
+    };
+    let mut text =
+        format!("boot {} of {who} ({}), began {}: {state}\n\n", boot.id, boot.mac, ago(boot.started_ms, now_ms));
+    let end = boot.stages.last().map_or(0, |s| s.at_ms);
+    for (n, stage) in boot.stages.iter().enumerate() {
+        let until = boot.stages.get(n + 1).map_or(stage.at_ms, |next| next.at_ms);
+        let detail = stage.detail.as_deref().map(|d| format!(" ({d})")).unwrap_or_default();
+        let _ = writeln!(
+            text,
+            "{:>10}  {}  {}{detail}",
+            seconds(stage.at_ms),
+            bar(stage.at_ms, until, end),
+            stage.stage.text()
+        );
+    }
+    if !boot.files.is_empty() {
+        text += &files(boot);
+    }
+    text
+}
+
+/// Where a stage lies between the first packet and the last stage.
+fn bar(from: u32, until: u32, end: u32) -> String {
+    let place = |ms: u32| u32::try_from(u64::from(ms) * u64::from(BAR) / u64::from(end.max(1))).unwrap_or(BAR);
+    let (from, until) = (place(from), place(until));
+    (0..BAR).map(|n| if n >= from && n < until.max(from + 1) { '█' } else { '·' }).collect()
+}
+
+fn files(boot: &Boot) -> String {
+    let count = |wanted: fn(&FileOutcome) -> bool| boot.files.iter().filter(|f| wanted(&f.outcome)).count();
+    let loaded = count(|o| *o == FileOutcome::Done);
+    let bytes: u64 = boot.files.iter().map(|f| f.acknowledged).sum();
+    let again: u64 = boot.files.iter().map(|f| u64::from(f.retransmissions)).sum();
+    let mut text = format!(
+        "\nTFTP: {} requests, {loaded} files loaded ({}), {} not there and {} only probed (both normal), {again} blocks sent again\n",
+        boot.files.len() + boot.files_dropped as usize,
+        megabytes(bytes),
+        count(|o| *o == FileOutcome::Missing),
+        count(|o| *o == FileOutcome::Probed),
+    );
+    for file in &boot.files {
+        let _ = writeln!(text, "{:>10}  {:32}  {}", seconds(file.at_ms), file.name, file_outcome(file));
+    }
+    text
+}
+
+fn file_outcome(file: &FileSeen) -> String {
+    match &file.outcome {
+        FileOutcome::Done => {
+            let rate = file.acknowledged.saturating_mul(1000) / u64::from(file.took_ms.max(1));
+            format!("{} in {} ({}/s)", megabytes(file.acknowledged), seconds(file.took_ms), megabytes(rate))
+        }
+        FileOutcome::Loading => format!("loading, {} in all", megabytes(file.size)),
+        FileOutcome::Missing => "not there".to_owned(),
+        FileOutcome::Probed => "there (probed)".to_owned(),
+        FileOutcome::Refused(code) => format!("refused (TFTP error {code})"),
+        FileOutcome::Aborted(why) => format!("the Pi gave up: {why}"),
+        FileOutcome::Lost => format!("the Pi fell silent after {}", megabytes(file.acknowledged)),
+        FileOutcome::ReadError(why) => format!("could not be read: {why}"),
+    }
+}
+
+pub(super) fn dhcp(seen: &Dhcp) -> String {
+    let mut text = format!("{:?} of {}\n", seen.kind, seen.mac);
+    match &seen.identity {
+        Some(pi) => {
+            let board = pi.revision.map(|r| r.to_string()).or_else(|| pi.model.map(|m| m.to_string()));
+            let _ = writeln!(text, "a Raspberry Pi, told by {}", word(&pi.evidence));
+            let _ = writeln!(text, "board   {}", board.unwrap_or_else(|| "not told".to_owned()));
+            let _ = writeln!(text, "serial  {}", pi.serial.map_or_else(|| "not told".to_owned(), |s| s.to_string()));
+        }
+        None => text.push_str("no Raspberry Pi\n"),
+    }
+    let _ = writeln!(text, "{}", if seen.netboot { "asks to boot from the network" } else { "does not ask to boot" });
+    text
+}
+
+/// `name: value` lines of an object, for answers that are a list of facts.
+pub(super) fn members(value: &Value) -> String {
+    let mut text = String::new();
+    for (name, value) in value.as_object().into_iter().flatten() {
+        let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let _ = writeln!(text, "{name}: {shown}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_times_read_well() {
+        for (bytes, text) in [(0, "0 B"), (1500, "1 kB"), (25_800_000, "25.8 MB"), (1_290_000_000, "1.2 GB")] {
+            assert_eq!(megabytes(bytes), text);
+        }
+        assert_eq!(ago(0, 4_000), "just now");
+        assert_eq!(ago(0, 125_000), "2 min ago");
+        assert_eq!(ago(10, 0), "just now", "a clock that was set back");
+    }
+
+    #[test]
+    fn bars_stay_in_their_place() {
+        assert_eq!(bar(0, 50, 100).chars().filter(|c| *c == '█').count(), 12);
+        assert!(bar(100, 100, 100).chars().all(|c| c == '·'));
+        assert_eq!(bar(0, 0, 0).chars().count(), 24);
+    }
+}

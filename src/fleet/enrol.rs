@@ -1,0 +1,284 @@
+//! Enrolling and unenrolling: changes to the configuration, made the way an admin would make them.
+
+use std::io;
+
+use super::Fleet;
+use super::provision::{discard, set_aside};
+use crate::config::{
+    self, Device, EditError, NameError, RootKind, check_hostname, check_image_name, device_id_from_hostname,
+};
+use crate::image;
+use crate::jobs::{JobKind, JobsError};
+use crate::pi::{Mac, Serial};
+use crate::storage::write_beside;
+
+/// What is asked for when a Pi is enrolled.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Enrolment {
+    /// Hardware address; found from the serial if that Pi was seen.
+    pub mac: Option<Mac>,
+    /// Serial; found from the hardware address if that Pi was seen.
+    pub serial: Option<Serial>,
+    /// Host name; made from model and serial if absent.
+    pub hostname: Option<String>,
+    /// Image; the default image if absent.
+    pub image: Option<String>,
+    /// Public keys for the first user.
+    pub ssh_keys: Vec<String>,
+}
+
+/// What unenrolling left to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Removal {
+    /// The job that deletes its files, if they were to be deleted and there were any.
+    pub job: Option<u32>,
+    /// Its files that were kept.
+    pub kept: Option<std::path::PathBuf>,
+}
+
+/// Why a Pi was not enrolled or unenrolled. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum EnrolError {
+    /// Nothing to know it by.
+    #[error("neither a MAC address nor a serial was given: 'piboot devices' lists the Pis that were seen")]
+    Nobody,
+    /// A name that cannot be used.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// Somebody has it already.
+    #[error("{0} is enrolled already, as {1}")]
+    Taken(String, String),
+    /// The device of that id is not configured.
+    #[error("no device '{0}' is enrolled: 'piboot devices' lists them")]
+    Unknown(String),
+    /// No image was named.
+    #[error("no image was named and default_image is not set: 'piboot images' lists them")]
+    NoImage,
+    /// The named image is not there.
+    #[error("there is no image '{0}': 'piboot images' lists them, 'piboot image import' makes one")]
+    UnknownImage(String),
+    /// A bad public key.
+    #[error("{0}")]
+    Key(String),
+    /// The volume cannot take it.
+    #[error("{0}")]
+    Volume(String),
+    /// The configuration could not be changed.
+    #[error(transparent)]
+    Edit(#[from] EditError),
+    /// The configuration file could not be read or written.
+    #[error("cannot change {0}: {1}")]
+    File(String, io::Error),
+    /// The files could not be moved aside.
+    #[error("{0} is unenrolled, but its files could not be moved aside: {1}")]
+    Aside(String, io::Error),
+    /// The deletion could not be queued.
+    #[error(transparent)]
+    Jobs(#[from] JobsError),
+    /// An image is in use.
+    #[error("image '{0}' is used by {1}: unenrol them first")]
+    ImageInUse(String, String),
+}
+
+impl Fleet {
+    /// Adds a device to the configuration. [`Fleet::reconcile`] then makes its trees.
+    ///
+    /// # Errors
+    /// Names what cannot be used; nothing is changed then.
+    pub fn enrol(&mut self, request: Enrolment) -> Result<Device, EnrolError> {
+        let device = self.plan(request)?;
+        self.write_device(&device)?;
+        self.failed.remove(&device.id);
+        self.config.devices.push(device.clone());
+        log::info!("{} enrolled with image {}", device.id, device.image);
+        Ok(device)
+    }
+
+    fn plan(&self, request: Enrolment) -> Result<Device, EnrolError> {
+        let seen = request.mac.and_then(|mac| self.seen.get(mac));
+        let seen = seen.or_else(|| request.serial.and_then(|serial| self.seen.by_serial(serial)));
+        let mac = request.mac.or(seen.map(|pi| pi.mac));
+        let serial = request.serial.or(seen.and_then(|pi| pi.serial));
+        if mac.is_none() && serial.is_none() {
+            return Err(EnrolError::Nobody);
+        }
+        let taken = |what: String, other: &Device| Err(EnrolError::Taken(what, other.id.clone()));
+        for other in &self.config.devices {
+            if let (Some(mac), true) = (mac, other.mac == mac) {
+                return taken(mac.to_string(), other);
+            }
+            if let (Some(serial), true) = (serial, other.serial == serial) {
+                return taken(serial.to_string(), other);
+            }
+        }
+        let hostname = request.hostname.unwrap_or_else(|| propose_hostname(seen.map(|pi| pi.board()), serial, mac));
+        check_hostname(&hostname)?;
+        let id = device_id_from_hostname(&hostname);
+        config::check_device_id(&id)?;
+        if self.config.device(&id).is_some() {
+            return Err(EnrolError::Taken(format!("the name {hostname}"), id));
+        }
+        let image = request.image.or_else(|| self.config.main.default_image.clone()).ok_or(EnrolError::NoImage)?;
+        check_image_name(&image)?;
+        if let Some(problem) = self.volume.problems.first() {
+            return Err(EnrolError::Volume(problem.to_string()));
+        }
+        let info = image::load_info(&self.layout.image(&image)).map_err(|_| EnrolError::UnknownImage(image.clone()))?;
+        let needed = info.root_bytes.saturating_add(info.boot_bytes);
+        if !self.layout.device(&id).exists() && needed > self.volume.free_bytes {
+            return Err(EnrolError::Volume(format!(
+                "a copy of image '{image}' needs {} MB and only {} MB are free in {}: remove a device or an image",
+                needed >> 20,
+                self.volume.free_bytes >> 20,
+                self.layout.data_dir().display()
+            )));
+        }
+        if let Some(bad) = request.ssh_keys.iter().find(|key| !config::is_ssh_key(key)) {
+            let shown: String = bad.chars().take(24).filter(|c| !c.is_control()).collect();
+            return Err(EnrolError::Key(format!("'{shown}…' is not a public key line (ssh-ed25519 AAAA… name)")));
+        }
+        Ok(Device { id, serial, mac, hostname, image, root: RootKind::Copy, ssh_keys: request.ssh_keys })
+    }
+
+    /// Takes a device out of the configuration, and its files away if `delete`.
+    ///
+    /// # Errors
+    /// When it is unknown or the configuration cannot be written.
+    pub fn unenrol(&mut self, id: &str, delete: bool) -> Result<Removal, EnrolError> {
+        if self.config.device(id).is_none() {
+            return Err(EnrolError::Unknown(id.to_owned()));
+        }
+        if let Some(job) = self.jobs.active(JobKind::Provision, id) {
+            // It ends by itself and leaves nothing; an error here means it just did.
+            let _ = self.jobs.cancel(job);
+        }
+        self.edit_config(|text| config::remove_device(text, id))?;
+        self.config.devices.retain(|d| d.id != id);
+        self.failed.remove(id);
+        log::info!("{id} unenrolled");
+        let directory = self.layout.device(id);
+        if !directory.exists() {
+            return Ok(Removal { job: None, kept: None });
+        }
+        if !delete {
+            return Ok(Removal { job: None, kept: Some(directory) });
+        }
+        let aside = set_aside(&self.layout, &directory).map_err(|e| EnrolError::Aside(id.to_owned(), e))?;
+        let subject = id.to_owned();
+        let task =
+            Box::new(move |_: &crate::jobs::Running| discard(&aside).map(|()| format!("files of {subject} deleted")));
+        let job = self.jobs.submit(JobKind::Delete, id, task)?;
+        self.note_job(job);
+        Ok(Removal { job: Some(job), kept: None })
+    }
+
+    /// Removes an image nobody uses.
+    ///
+    /// # Errors
+    /// When it is unknown or in use.
+    pub fn remove_image(&mut self, name: &str) -> Result<u32, EnrolError> {
+        check_image_name(name)?;
+        let directory = self.layout.image(name);
+        if !directory.is_dir() {
+            return Err(EnrolError::UnknownImage(name.to_owned()));
+        }
+        let users: Vec<&str> = self
+            .config
+            .devices
+            .iter()
+            .filter(|d| d.image == name && !self.has_trees(&d.id))
+            .map(|d| d.id.as_str())
+            .collect();
+        if !users.is_empty() {
+            return Err(EnrolError::ImageInUse(name.to_owned(), users.join(", ")));
+        }
+        let aside = set_aside(&self.layout, &directory).map_err(|e| EnrolError::File(name.to_owned(), e))?;
+        let subject = name.to_owned();
+        let task =
+            Box::new(move |_: &crate::jobs::Running| discard(&aside).map(|()| format!("image {subject} deleted")));
+        let job = self.jobs.submit(JobKind::Delete, name, task)?;
+        self.note_job(job);
+        Ok(job)
+    }
+
+    fn has_trees(&self, id: &str) -> bool {
+        self.layout.device_root(id).is_dir()
+    }
+
+    /// Starts the import of an image file.
+    ///
+    /// # Errors
+    /// When the name is bad or taken, or the volume cannot take it.
+    pub fn import_image(&mut self, source: std::path::PathBuf, name: &str) -> Result<u32, EnrolError> {
+        check_image_name(name)?;
+        if let Some(problem) = self.volume.problems.first() {
+            return Err(EnrolError::Volume(problem.to_string()));
+        }
+        if self.layout.image(name).exists() {
+            return Err(EnrolError::Taken(format!("the name {name}"), "an image".to_owned()));
+        }
+        let (images, scratch) = (self.layout.images(), self.layout.scratch());
+        let (owned, now_ms) = (name.to_owned(), self.clock.wall_ms());
+        let task = Box::new(move |running: &crate::jobs::Running| {
+            let info = image::import(&source, &owned, &images, &scratch, now_ms, running).map_err(|e| e.to_string())?;
+            Ok(format!("image {} imported: {}", info.name, info.os.as_deref().unwrap_or("system unknown")))
+        });
+        let job = self.jobs.submit(JobKind::Import, name, task)?;
+        self.note_job(job);
+        Ok(job)
+    }
+
+    /// Writes a device's section, new or changed.
+    pub(super) fn write_device(&self, device: &Device) -> Result<(), EnrolError> {
+        self.edit_config(|text| config::put_device(text, device))
+    }
+
+    fn edit_config(&self, edit: impl FnOnce(&str) -> Result<String, EditError>) -> Result<(), EnrolError> {
+        let name = || self.config_file.display().to_string();
+        let text = std::fs::read_to_string(&self.config_file).map_err(|e| EnrolError::File(name(), e))?;
+        let edited = edit(&text)?;
+        let mode = std::fs::metadata(&self.config_file)
+            .map_or(0o600, |meta| std::os::unix::fs::PermissionsExt::mode(&meta.permissions()) & 0o777);
+        write_beside(&self.config_file, edited.as_bytes(), mode).map_err(|e| EnrolError::File(name(), e))
+    }
+}
+
+/// `pi-4b-5b154510`: what it is and which one.
+fn propose_hostname(board: Option<String>, serial: Option<Serial>, mac: Option<Mac>) -> String {
+    let board = board.unwrap_or_default();
+    // "Raspberry Pi 4B v1.1, 1 GB" -> "4b"
+    let kind: String = board
+        .strip_prefix("Raspberry Pi")
+        .unwrap_or_default()
+        .split([',', 'v'])
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .filter(char::is_ascii_alphanumeric)
+        .collect::<String>()
+        .to_ascii_lowercase();
+    let which =
+        serial.map(|s| s.to_string()).or_else(|| mac.map(|m| m.to_string().replace(':', ""))).unwrap_or_default();
+    if kind.is_empty() { format!("pi-{which}") } else { format!("pi-{kind}-{which}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proposed_name_is_a_host_name() {
+        let serial = Some(Serial(0x5b15_4510));
+        let mac: Mac = "dc:a6:32:2e:f8:ed".parse().unwrap();
+        for (board, serial, mac, name) in [
+            (Some("Raspberry Pi 4B v1.1, 1 GB"), serial, None, "pi-4b-5b154510"),
+            (Some("Raspberry Pi 3"), None, Some(mac), "pi-3-dca6322ef8ed"),
+            (Some("Raspberry Pi Zero 2 W v1.0"), serial, None, "pi-zero2w-5b154510"),
+            (None, serial, None, "pi-5b154510"),
+        ] {
+            let proposed = propose_hostname(board.map(str::to_owned), serial, mac);
+            assert_eq!(proposed, name);
+            check_hostname(&proposed).unwrap();
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! The file work of enrolment, done by jobs: make a device's trees, adapt them, delete them.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use super::record::{AdaptedFor, DeviceRecord, free_export_pair};
+use crate::config::Device;
+use crate::image::adapt::{self, Pass, Target};
+use crate::image::{self, Progress, tree_remove};
+use crate::storage::{Layout, sync_directory, tree_copy};
+
+/// Changes kept in a device's record; adapting a fresh copy makes about 40.
+const MAX_CHANGES: usize = 400;
+
+/// What a job on a device's trees needs to know; owned, because the job runs on another thread.
+#[derive(Debug, Clone)]
+pub struct Provision {
+    /// Where things live.
+    pub layout: Layout,
+    /// The device as configured.
+    pub device: Device,
+    /// The router's address that the Pi shall mount from.
+    pub server: std::net::Ipv4Addr,
+    /// Unix time in ms at the start of the job.
+    pub now_ms: i64,
+}
+
+impl Provision {
+    fn target(&self) -> Target {
+        Target {
+            id: self.device.id.clone(),
+            hostname: self.device.hostname.clone(),
+            server: self.server.into(),
+            root_export: root_export(&self.device.id),
+            boot_export: boot_export(&self.device.id),
+            mac: self.device.mac,
+            ssh_keys: self.device.ssh_keys.clone(),
+        }
+    }
+
+    /// Copies the image's trees, adapts the copy and renames it into place. Whatever fails, nothing is left behind.
+    ///
+    /// # Errors
+    /// A sentence for the job's message.
+    pub fn make(&self, progress: &dyn Progress) -> Result<String, String> {
+        let partial = self.layout.scratch().join(format!("device-{}.partial", self.device.id));
+        discard(&partial)?;
+        let made = self.make_in(&partial, progress);
+        if made.is_err() {
+            discard(&partial)?;
+        }
+        made
+    }
+
+    fn make_in(&self, partial: &Path, progress: &dyn Progress) -> Result<String, String> {
+        let place = self.layout.device(&self.device.id);
+        if place.exists() {
+            return Err(format!("{} exists already", place.display()));
+        }
+        let image_dir = self.layout.image(&self.device.image);
+        let info = image::load_info(&image_dir).map_err(|e| e.to_string())?;
+        let (bytes, entries) =
+            (info.boot_bytes.saturating_add(info.root_bytes), info.boot_entries.saturating_add(info.root_entries));
+        progress.set_total(bytes, entries);
+        std::fs::create_dir(partial).map_err(|e| format!("cannot create {}: {e}", partial.display()))?;
+        for tree in ["boot", "root"] {
+            copy(&image_dir.join(tree), &partial.join(tree), progress)?;
+        }
+        let report = adapt::adapt(&partial.join("boot"), &partial.join("root"), &self.target(), Pass::Fresh)
+            .map_err(|e| e.to_string())?;
+        let record = DeviceRecord {
+            export_pair: free_export_pair(&self.layout).map_err(|e| e.to_string())?,
+            image: self.device.image.clone(),
+            image_sha256: info.sha256.clone(),
+            made_ms: self.now_ms,
+            adapted_for: AdaptedFor::of(&self.device, self.server),
+            changes: report.changes,
+            notes: report.notes,
+        };
+        record.save(partial).map_err(|e| e.to_string())?;
+        if progress.cancelled() {
+            return Err("cancelled".to_owned());
+        }
+        sync_file_system(partial)?;
+        std::fs::rename(partial, &place)
+            .map_err(|e| format!("cannot move the finished trees to {}: {e}", place.display()))?;
+        sync_directory(&self.layout.devices()).map_err(|e| e.to_string())?;
+        Ok(format!("{} boots from a copy of {} ({} changes)", self.device.id, self.device.image, record.changes.len()))
+    }
+
+    /// Adapts existing trees to what the device and the router are called now.
+    ///
+    /// # Errors
+    /// A sentence for the job's message.
+    pub fn adapt(&self) -> Result<String, String> {
+        let place = self.layout.device(&self.device.id);
+        let mut record = DeviceRecord::load(&place)
+            .map_err(|e| e.to_string())?
+            .ok_or_else(|| format!("{} has no trees", self.device.id))?;
+        let report = adapt::adapt(&place.join("boot"), &place.join("root"), &self.target(), Pass::Again)
+            .map_err(|e| e.to_string())?;
+        let count = report.changes.len();
+        record.changes.extend(report.changes);
+        // A router that moves between two networks must not grow the record for ever.
+        let excess = record.changes.len().saturating_sub(MAX_CHANGES);
+        record.changes.drain(..excess);
+        record.notes = report.notes;
+        record.adapted_for = AdaptedFor::of(&self.device, self.server);
+        record.save(&place).map_err(|e| e.to_string())?;
+        Ok(format!("{} adapted ({count} changes)", self.device.id))
+    }
+}
+
+/// The name of a device's root export.
+#[must_use]
+pub fn root_export(id: &str) -> String {
+    format!("/{id}/root")
+}
+
+/// The name of the export of a device's boot directory.
+#[must_use]
+pub fn boot_export(id: &str) -> String {
+    format!("/{id}/boot")
+}
+
+/// Moves a device's or image's directory out of sight at once; the returned path is then deleted at leisure.
+///
+/// # Errors
+/// As rename(2).
+pub fn set_aside(layout: &Layout, directory: &Path) -> std::io::Result<PathBuf> {
+    let name = directory.file_name().unwrap_or_default().to_string_lossy();
+    // A name from an earlier, interrupted deletion may still be there.
+    let free = (0..).map(|n| layout.scratch().join(format!("deleted-{name}-{n}"))).find(|path| !path.exists());
+    let aside = free.unwrap_or_else(|| layout.scratch().join(format!("deleted-{name}")));
+    std::fs::rename(directory, &aside)?;
+    if let Some(parent) = directory.parent() {
+        sync_directory(parent)?;
+    }
+    Ok(aside)
+}
+
+/// Deletes a tree; nothing there is fine.
+///
+/// # Errors
+/// A sentence for the job's message.
+pub fn discard(path: &Path) -> Result<(), String> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
+    let removed = open_directory(parent).and_then(|parent| tree_remove::remove_tree(parent, name.as_bytes()));
+    removed.map_err(|e| format!("cannot delete {}: {e}", path.display()))
+}
+
+fn copy(from: &Path, to: &Path, progress: &dyn Progress) -> Result<(), String> {
+    let cannot = |path: &Path| {
+        let path = path.display().to_string();
+        move |e: Errno| format!("cannot use {path}: {e}")
+    };
+    let source = open_directory(from).map_err(cannot(from))?;
+    rustix::fs::mkdir(to, Mode::RWXU).map_err(cannot(to))?;
+    let target = open_directory(to).map_err(cannot(to))?;
+    tree_copy::copy_tree(source, target, progress).map(drop).map_err(|e| format!("copying {}: {e}", from.display()))
+}
+
+fn open_directory(path: &Path) -> Result<OwnedFd, Errno> {
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Everything written so far reaches the disk before the rename that publishes it.
+fn sync_file_system(path: &Path) -> Result<(), String> {
+    let synced = open_directory(path).and_then(rustix::fs::syncfs);
+    synced.map_err(|e| format!("cannot write {} to disk: {e}", path.display()))
+}

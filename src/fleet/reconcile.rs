@@ -1,0 +1,184 @@
+//! From what the configuration asks for to what is served, by way of jobs for what is missing.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::Fleet;
+use super::provision::Provision;
+use super::record::{AdaptedFor, DeviceRecord};
+use crate::config::{Device, RootKind};
+use crate::jobs::{JobKind, JobsError, Running};
+use crate::pi::{Mac, Serial};
+
+/// How far a configured device is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum DeviceState {
+    /// Its trees are served.
+    Ready,
+    /// A job is making its trees.
+    Preparing {
+        /// The job's number.
+        job: u32,
+    },
+    /// It cannot boot until something is done.
+    Blocked {
+        /// What, for people.
+        why: String,
+    },
+}
+
+/// A device as the servers serve it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Served {
+    /// Its id.
+    pub id: String,
+    /// Host name.
+    pub hostname: String,
+    /// Serial, once known.
+    pub serial: Option<Serial>,
+    /// Hardware address: who may read and write.
+    pub mac: Option<Mac>,
+    /// TFTP directory and boot export.
+    pub boot: PathBuf,
+    /// Root export.
+    pub root: PathBuf,
+    /// Names its exports in file handles.
+    pub export_pair: u16,
+}
+
+/// What the servers shall do.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Wanted {
+    /// Devices with trees.
+    pub served: Vec<Served>,
+    /// Hardware address and host name of every enrolled Pi, with trees or not.
+    pub enrolled: Vec<(Mac, String)>,
+    /// A `bootcode.bin` for Pi 3s that ask before their address is known.
+    pub bootcode: Option<PathBuf>,
+}
+
+impl Fleet {
+    /// Compares what is asked for with what exists, starts jobs for the difference, and says what to serve.
+    /// Doing it twice does nothing the second time.
+    pub fn reconcile(&mut self) -> Wanted {
+        let mut wanted = Wanted::default();
+        let devices = self.config.devices.clone();
+        self.states.retain(|id, _| devices.iter().any(|d| d.id == *id));
+        for device in &devices {
+            wanted.enrolled.extend(device.mac.map(|mac| (mac, device.hostname.clone())));
+            let (served, state) = self.reconcile_device(device);
+            if let Some(served) = served {
+                let bootcode = served.boot.join("bootcode.bin");
+                if wanted.bootcode.is_none() && bootcode.is_file() {
+                    wanted.bootcode = Some(bootcode);
+                }
+                wanted.served.push(served);
+            }
+            if let DeviceState::Blocked { why } = &state
+                && self.states.get(&device.id) != Some(&state)
+            {
+                log::warn!("{} cannot boot: {why}", device.id);
+            }
+            self.states.insert(device.id.clone(), state);
+        }
+        wanted
+    }
+
+    fn reconcile_device(&mut self, device: &Device) -> (Option<Served>, DeviceState) {
+        let blocked = |why: String| (None, DeviceState::Blocked { why });
+        if !self.volume.is_present() {
+            let why = self.volume.problems.first().map(ToString::to_string).unwrap_or_default();
+            return blocked(why);
+        }
+        let record = match DeviceRecord::load(&self.layout.device(&device.id)) {
+            Ok(Some(record)) => record,
+            Ok(None) => return (None, self.prepare(device)),
+            Err(error) => return blocked(error.to_string()),
+        };
+        let served = Served {
+            id: device.id.clone(),
+            hostname: device.hostname.clone(),
+            serial: device.serial,
+            mac: device.mac,
+            boot: self.layout.device_boot(&device.id),
+            root: self.layout.device_root(&device.id),
+            export_pair: record.export_pair,
+        };
+        let outdated = self.server.is_some_and(|server| record.adapted_for != AdaptedFor::of(device, server));
+        if outdated && self.volume.is_writable() && !self.failed.contains_key(&device.id) {
+            let adapt = |provision: Provision| move |_: &Running| provision.adapt();
+            if let Err(error) = self.submit(device, adapt) {
+                log::warn!("cannot adapt {}: {error}", device.id);
+            }
+        }
+        let state = match self.failed.get(&device.id) {
+            Some(why) => DeviceState::Blocked { why: why.clone() },
+            None if record.image != device.image => DeviceState::Blocked {
+                why: format!(
+                    "its root was made from image '{}', and '{}' is configured now: unenrol it with its data and enrol it again to change the image",
+                    record.image, device.image
+                ),
+            },
+            None => DeviceState::Ready,
+        };
+        (Some(served), state)
+    }
+
+    /// Starts the job that makes a device's trees, or says why not.
+    fn prepare(&mut self, device: &Device) -> DeviceState {
+        let blocked = |why: String| DeviceState::Blocked { why };
+        if let Some(job) = self.jobs.active(JobKind::Provision, &device.id) {
+            return DeviceState::Preparing { job };
+        }
+        if let Some(why) = self.failed.get(&device.id) {
+            return blocked(format!("its root could not be made: {why}"));
+        }
+        if let Some(problem) = self.volume.problems.first() {
+            return blocked(problem.to_string());
+        }
+        if device.root != RootKind::Copy {
+            return blocked("this version makes roots by 'copy' only: set option root 'copy'".to_owned());
+        }
+        if !self.layout.image(&device.image).is_dir() {
+            return blocked(format!("there is no image '{}': 'piboot image import' makes one", device.image));
+        }
+        if self.server.is_none() {
+            return blocked("none of the configured interfaces has an IPv4 address".to_owned());
+        }
+        let make = |provision: Provision| move |running: &Running| provision.make(running);
+        match self.submit(device, make) {
+            Ok(job) => DeviceState::Preparing { job },
+            Err(error) => blocked(error.to_string()),
+        }
+    }
+
+    fn submit<T>(&self, device: &Device, task: impl FnOnce(Provision) -> T) -> Result<u32, JobsError>
+    where
+        T: FnOnce(&Running) -> Result<String, String> + Send + 'static,
+    {
+        let server = self.server.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED);
+        let (layout, device, now_ms) = (self.layout.clone(), device.clone(), self.clock.wall_ms());
+        let id = device.id.clone();
+        let provision = Provision { layout, device, server, now_ms };
+        match self.jobs.submit(JobKind::Provision, &id, Box::new(task(provision))) {
+            Err(JobsError::Busy(job, _)) => Ok(job),
+            other => {
+                if let Ok(job) = other {
+                    self.note_job(job);
+                }
+                other
+            }
+        }
+    }
+
+    /// Stores a job that was just queued, so that a crash under it is noticed.
+    pub(super) fn note_job(&self, id: u32) {
+        if let Some(job) = self.jobs.get(id)
+            && let Err(error) = self.store.save_job(&job)
+        {
+            log::error!("{error}");
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! `device.json`: what a device's trees were made from and adapted for. Stands beside the trees, so that they agree.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Device;
+use crate::image::adapt::Change;
+use crate::storage::{Layout, write_beside};
+
+/// File name in a device's directory.
+const FILE: &str = "device.json";
+/// A device has two exports, so ids are handed out in pairs; 16 bits go into a file handle.
+const MAX_EXPORT_PAIRS: u16 = u16::MAX / 2;
+
+/// What the trees depend on besides the image; when it changes they are adapted anew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdaptedFor {
+    /// Host name.
+    pub hostname: String,
+    /// The router's address.
+    pub server: std::net::Ipv4Addr,
+    /// Public keys for the first user.
+    pub ssh_keys: Vec<String>,
+}
+
+impl AdaptedFor {
+    /// What `device` asks for when the router is `server`.
+    #[must_use]
+    pub fn of(device: &Device, server: std::net::Ipv4Addr) -> Self {
+        Self { hostname: device.hostname.clone(), server, ssh_keys: device.ssh_keys.clone() }
+    }
+}
+
+/// What is known about a device's trees.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceRecord {
+    /// Names its exports in file handles: `2n` its root, `2n + 1` its boot directory. Never changes: the handles that
+    /// a running Pi holds carry it.
+    pub export_pair: u16,
+    /// The image the trees were copied from.
+    pub image: String,
+    /// Digest of that image's file.
+    pub image_sha256: String,
+    /// Unix time in ms.
+    pub made_ms: i64,
+    /// What they were last adapted for.
+    pub adapted_for: AdaptedFor,
+    /// What adapting changed in the copy.
+    pub changes: Vec<Change>,
+    /// What adapting noticed and left alone.
+    #[serde(default)]
+    pub notes: Vec<Change>,
+}
+
+/// Why a record could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// The file system's words.
+    #[error("cannot use {0}: {1}")]
+    Io(String, std::io::Error),
+    /// The file is damaged.
+    #[error("{0} is damaged ({1}): unenrol the device and enrol it again, or restore the file")]
+    Damaged(String, serde_json::Error),
+    /// 32767 devices.
+    #[error("no export number is free")]
+    NoExportFree,
+}
+
+impl DeviceRecord {
+    /// Reads the record of the trees in `directory`; `None` if there are no trees.
+    ///
+    /// # Errors
+    /// When it is there and cannot be read.
+    pub fn load(directory: &Path) -> Result<Option<Self>, RecordError> {
+        let path = directory.join(FILE);
+        let name = || path.display().to_string();
+        match std::fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| RecordError::Damaged(name(), e)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(RecordError::Io(name(), error)),
+        }
+    }
+
+    /// Writes the record into `directory`, durably.
+    ///
+    /// # Errors
+    /// As the file system reports.
+    pub fn save(&self, directory: &Path) -> Result<(), RecordError> {
+        let path = directory.join(FILE);
+        let name = || path.display().to_string();
+        let bytes = serde_json::to_vec_pretty(self).map_err(|e| RecordError::Damaged(name(), e))?;
+        write_beside(&path, &bytes, 0o600).map_err(|e| RecordError::Io(name(), e))
+    }
+}
+
+/// An export pair that no device on the volume has.
+///
+/// # Errors
+/// When the devices cannot be listed or all numbers are taken.
+pub(super) fn free_export_pair(layout: &Layout) -> Result<u16, RecordError> {
+    let name = || layout.devices().display().to_string();
+    let mut taken = std::collections::BTreeSet::new();
+    for entry in std::fs::read_dir(layout.devices()).map_err(|e| RecordError::Io(name(), e))? {
+        let entry = entry.map_err(|e| RecordError::Io(name(), e))?;
+        // A damaged record keeps its number to itself; its device cannot be served anyway.
+        if let Ok(Some(record)) = DeviceRecord::load(&entry.path()) {
+            taken.insert(record.export_pair);
+        }
+    }
+    // From 1: zero stays free for what has no device.
+    (1..=MAX_EXPORT_PAIRS).find(|pair| !taken.contains(pair)).ok_or(RecordError::NoExportFree)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(export_pair: u16) -> DeviceRecord {
+        let adapted_for = AdaptedFor { hostname: "lion".into(), server: [10, 0, 0, 1].into(), ssh_keys: vec![] };
+        DeviceRecord {
+            export_pair,
+            image: "lite".into(),
+            image_sha256: String::new(),
+            made_ms: 1,
+            adapted_for,
+            changes: vec![],
+            notes: vec![],
+        }
+    }
+
+    #[test]
+    fn numbers_are_reused_only_when_free_and_records_survive() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path().to_owned());
+        layout.create().unwrap();
+        for (id, pair) in [("a", 1), ("b", 3)] {
+            std::fs::create_dir(layout.device(id)).unwrap();
+            record(pair).save(&layout.device(id)).unwrap();
+        }
+        assert_eq!(free_export_pair(&layout).unwrap(), 2);
+        assert_eq!(DeviceRecord::load(&layout.device("b")).unwrap(), Some(record(3)));
+        assert_eq!(DeviceRecord::load(&layout.device("c")).unwrap(), None);
+    }
+
+    #[test]
+    fn a_damaged_record_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(FILE), "{").unwrap();
+        let error = DeviceRecord::load(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("device.json is damaged"), "{error}");
+    }
+}

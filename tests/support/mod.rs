@@ -1,0 +1,181 @@
+//! A router for tests: a network of its own with a real dnsmasq and the real agent, driven through its command line.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_types,
+    dead_code,
+    unreachable_pub,
+    reason = "helpers of tests, shared by several"
+)]
+
+pub mod image;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use emupi::lab::{Net, Process};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+/// How long anything may take on a loaded machine before a test gives up.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How often a state is asked for while waiting for it.
+const POLL: Duration = Duration::from_millis(20);
+
+/// The program under test.
+pub const PIBOOT: &str = env!("CARGO_BIN_EXE_piboot");
+
+/// A router that is taken apart when dropped.
+pub struct Router {
+    agent: Option<Process>,
+    pub net: Net,
+}
+
+impl Router {
+    /// A network, an empty data directory and a configuration; nothing runs yet.
+    pub fn new() -> Self {
+        let router = Self { agent: None, net: Net::new().unwrap() };
+        fs::create_dir(router.data_dir()).unwrap();
+        fs::create_dir(router.confdir()).unwrap();
+        let config = format!(
+            "config piboot 'main'\n\toption enabled '1'\n\tlist interface 'br-lan'\n\toption data_dir '{}'\n\toption dhcp 'dnsmasq'\n\toption dnsmasq_confdir '{}'\n\tlist dnsmasq_restart '{}'\n",
+            router.data_dir().display(),
+            router.confdir().display(),
+            router.scratch("restart-dnsmasq").display(),
+        );
+        router.write_restart_script();
+        fs::write(router.config(), config).unwrap();
+        router
+    }
+
+    /// A router whose agent and dnsmasq run.
+    pub fn running() -> Self {
+        let mut router = Self::new();
+        router.start_agent();
+        router.start_dnsmasq();
+        router
+    }
+
+    pub fn scratch(&self, name: &str) -> PathBuf {
+        self.net.scratch().join(name)
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.scratch("piboot.conf")
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.scratch("data")
+    }
+
+    pub fn confdir(&self) -> PathBuf {
+        self.scratch("dnsmasq.d")
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.scratch("piboot.sock")
+    }
+
+    /// Starts the agent and waits until it serves.
+    pub fn start_agent(&mut self) {
+        let mut command = self.net.command(PIBOOT);
+        command.arg("--socket").arg(self.socket()).args(["serve", "--verbose", "--config"]).arg(self.config());
+        let agent = self.net.spawn("piboot", command).unwrap();
+        agent.wait_line("serves", PATIENCE).unwrap();
+        self.agent = Some(agent);
+    }
+
+    /// What `systemctl restart dnsmasq` is elsewhere. dnsmasq goes to the background once it listens, and ends with
+    /// the namespace. (In a container nobody may reap it: a zombie counts as gone.)
+    fn write_restart_script(&self) {
+        let conf = format!(
+            "port=0\nuser=root\ninterface=br-lan\nbind-interfaces\nexcept-interface=lo\nno-ping\nlog-dhcp\n\
+             dhcp-range=10.77.0.50,10.77.0.200,10m\nconf-dir={}\npid-file={}\ndhcp-leasefile={}\nlog-facility={}\n",
+            self.confdir().display(),
+            self.scratch("dnsmasq.pid").display(),
+            self.scratch("dnsmasq.leases").display(),
+            self.scratch("dnsmasq.log").display(),
+        );
+        fs::write(self.scratch("dnsmasq.conf"), conf).unwrap();
+        let script = format!(
+            "#!/bin/sh\ncd {}\nif [ -e dnsmasq.pid ]; then pid=$(cat dnsmasq.pid); kill $pid; while grep -qs '^State:.[^Z]' /proc/$pid/status; do sleep 0.02; done; fi\nexec dnsmasq --conf-file=dnsmasq.conf\n",
+            self.net.scratch().display()
+        );
+        let path = self.scratch("restart-dnsmasq");
+        fs::write(&path, script).unwrap();
+        fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    }
+
+    /// Starts dnsmasq the way an admin would: its own configuration, and the drop-in directory.
+    pub fn start_dnsmasq(&self) {
+        self.net.exec(self.scratch("restart-dnsmasq").to_str().unwrap(), &[]).unwrap();
+    }
+
+    /// What agent and dnsmasq said, for a test that fails.
+    pub fn logs(&self) -> String {
+        let agent: Vec<String> = self.agent.iter().flat_map(Process::lines).collect();
+        let dnsmasq = fs::read_to_string(self.scratch("dnsmasq.log")).unwrap_or_default();
+        let dnsmasq: Vec<&str> = dnsmasq.lines().filter(|l| l.contains("DHCP") || l.contains("tags:")).collect();
+        format!("agent:\n{}\ndnsmasq:\n{}", agent.join("\n"), dnsmasq.join("\n"))
+    }
+
+    pub fn agent(&self) -> &Process {
+        self.agent.as_ref().expect("the agent runs")
+    }
+
+    /// Kills the agent without warning.
+    pub fn kill_agent(&mut self) {
+        let mut agent = self.agent.take().expect("the agent runs");
+        agent.signal(Signal::SIGKILL).unwrap();
+        agent.wait().unwrap();
+    }
+
+    /// Ends the agent the way procd does; it must end well.
+    pub fn stop_agent(&mut self) -> Vec<String> {
+        let mut agent = self.agent.take().expect("the agent runs");
+        agent.signal(Signal::SIGTERM).unwrap();
+        let status = agent.wait().unwrap();
+        assert!(status.success(), "{status}: {:#?}", agent.lines());
+        agent.lines()
+    }
+
+    /// Runs a `piboot` command; its output, or its error message.
+    pub fn piboot(&self, args: &[&str]) -> Result<String, String> {
+        let output = Command::new(PIBOOT).arg("--socket").arg(self.socket()).args(args).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() {
+            Ok(text(&output.stdout))
+        } else {
+            Err(text(&output.stdout) + &text(&output.stderr))
+        }
+    }
+
+    /// The agent's answer as JSON.
+    pub fn json(&self, args: &[&str]) -> Value {
+        let text = self.piboot(&[&["--json"], args].concat()).unwrap();
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"))
+    }
+
+    /// Waits until the agent's answer satisfies `until`.
+    pub fn wait_for(&self, args: &[&str], what: &str, until: impl Fn(&Value) -> bool) -> Value {
+        let begun = Instant::now();
+        loop {
+            let answer = self.json(args);
+            if until(&answer) {
+                return answer;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{what} did not come about; last answer: {answer:#}");
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// Imports an image file.
+    pub fn import(&self, file: &Path, name: &str) {
+        let said = self.piboot(&["image", "import", file.to_str().unwrap(), "--name", name]);
+        assert!(said.as_ref().is_ok_and(|s| s.contains("imported")), "{said:?}");
+    }
+}
