@@ -15,6 +15,8 @@ use crate::image;
 
 /// Most boots answered at once: an answer has to fit one ubus message of 1 MiB.
 const MAX_BOOTS: u32 = 200;
+/// A boot that makes no sound for so long is over: a Pi asks again within seconds, and Linux within a minute.
+const GIVEN_UP_AFTER: std::time::Duration = std::time::Duration::from_secs(90);
 /// Boots answered when no limit is given.
 const DEFAULT_BOOTS: u32 = 20;
 
@@ -159,7 +161,9 @@ impl<S: Servers> Api<S> {
         let (mut state, mut job, mut why) = ("unknown", None, None);
         match self.fleet.state(&device.id) {
             Some(DeviceState::Ready) => {
+                let silent = |b: &crate::boot::Boot| b.silent_for(self.fleet.clock().now()) > GIVEN_UP_AFTER;
                 state = match boot.map(|b| b.state) {
+                    Some(BootState::Booting) if boot.is_some_and(silent) => "ready",
                     Some(BootState::Booting) => "booting",
                     Some(BootState::Running) => "running",
                     _ => "ready",

@@ -201,6 +201,12 @@ impl Boot {
         self.stages.last()
     }
 
+    /// How long nothing was heard of the Pi that belongs to this boot.
+    #[must_use]
+    pub fn silent_for(&self, now: Moment) -> std::time::Duration {
+        now.since(self.last_seen)
+    }
+
     /// Milliseconds from the first packet to `at`.
     pub(crate) fn offset(&self, at: Moment) -> u32 {
         u32::try_from(at.since(self.began).as_millis()).unwrap_or(u32::MAX)

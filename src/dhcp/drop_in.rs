@@ -84,7 +84,8 @@ fn content(server: Ipv4Addr, enrolled: &[Mac]) -> String {
 /// without DHCP and DNS. Where no dnsmasq program is found there is nothing to take down either.
 fn try_out(path: &Path, text: &str) -> Result<(), DropInError> {
     let refused = |why: String| DropInError::Refused(path.to_owned(), why);
-    let trial = std::env::temp_dir().join(format!("piboot-dnsmasq-{}.conf", std::process::id()));
+    // A running dnsmasq skips names that start with a dot.
+    let trial = path.with_file_name(".piboot.conf.trial");
     crate::storage::write_beside(&trial, text.as_bytes(), 0o600).map_err(|e| DropInError::Write(trial.clone(), e))?;
     let mut conf_file = std::ffi::OsString::from("--conf-file=");
     conf_file.push(&trial);
@@ -126,7 +127,7 @@ mod tests {
     fn a_file_that_dnsmasq_refuses_never_gets_there() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(FILE);
-        let refused = try_out(&path, "dhcp-mac=set:piboot,nonsense\n");
+        let refused = try_out(&path, "dhcp-option-force=tag:piboot,43,\"open\n");
         assert!(matches!(&refused, Err(DropInError::Refused(_, why)) if why.contains("line 1")), "{refused:?}");
         assert!(!path.exists());
     }

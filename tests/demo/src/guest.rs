@@ -57,6 +57,8 @@ impl Guest {
         self.console.type_line("root")?;
         self.console.wait("assword:", patience.command)?;
         self.console.type_line("raspberry")?;
+        // What is typed before the shell runs gets lost.
+        self.console.wait("# ", patience.command)?;
         self.console.run("stty -echo cols 300; export TERM=dumb LC_ALL=C", patience.command).map(drop)
     }
 }
