@@ -1,0 +1,43 @@
+# Everything a developer or a newcomer runs. On a fresh Debian 12, as root: `make demo`, `make test`.
+#
+#   make demo                 boot an emulated Raspberry Pi from the agent and show its timeline
+#   make demo BOARD=raspi3b   the same on QEMU's Raspberry Pi 3B, with a small root (slow network)
+#   make test                 all tests, and the demo
+#   make bench [AREA=tftp]    ratios against named peers, measured in the same run
+#   make size                 size of the static binary, memory of the idle agent
+#   make fmt lint             what a change has to pass
+
+BOARD ?= virt
+AREA ?=
+CARGO := $(shell command -v cargo || echo /usr/bin/cargo)
+
+.PHONY: demo test unit bench size fmt lint setup clean
+demo: setup
+	@CARGO=$(CARGO) tests/demo/run.sh $(BOARD)
+
+test: setup lint unit
+	@CARGO=$(CARGO) tests/demo/run.sh virt
+
+unit: setup
+	$(CARGO) test --locked --workspace
+
+bench: setup
+	@tests/setup.sh bench
+	$(CARGO) build --locked --release -p piboot -p piboot-bench
+	target/release/piboot-bench $(AREA)
+
+size: setup
+	@CARGO=$(CARGO) tests/size.sh
+
+fmt:
+	$(CARGO) fmt --all
+
+lint: setup
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+setup:
+	@tests/setup.sh
+
+clean:
+	$(CARGO) clean
