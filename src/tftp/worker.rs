@@ -26,7 +26,7 @@ use crate::pi::Mac;
 /// Largest request looked at; RFC 2347 allows 512 bytes.
 const MAX_REQUEST: usize = 1024;
 /// Requests taken from a listener before transfers get their turn again.
-const REQUESTS_PER_TURN: usize = 16;
+const REQUESTS_PER_TURN: usize = 64;
 /// Sockets looked at per turn.
 const EVENTS_PER_TURN: usize = 64;
 /// Largest block over IPv6 that fits an Ethernet frame: 1500 - 40 - 8 - 4.
@@ -148,12 +148,17 @@ impl Worker {
         while !self.shared.stopping.load(Ordering::Acquire) {
             let count = self.epoll.wait(&mut ready, self.patience()).unwrap_or(0);
             let now = self.clock.now();
-            for event in ready.iter().take(count) {
-                match event.data() {
-                    WAKE_TOKEN => {}
-                    token @ LISTENER_TOKENS.. => self.on_listener(now, token - LISTENER_TOKENS),
-                    token => self.on_socket(now, Key::from_token(token)),
+            let ready = &ready[..count];
+            // Requests first, so that a "not found" does not wait for everybody's blocks. With a full house the
+            // listeners may stand further back in the queue of what is ready.
+            let crowded = count == EVENTS_PER_TURN;
+            for (token, listener) in (LISTENER_TOKENS..).zip(0..self.listeners.len()) {
+                if crowded || ready.iter().any(|event| event.data() == token) {
+                    self.on_listener(now, listener);
                 }
+            }
+            for event in ready.iter().filter(|event| event.data() < LISTENER_TOKENS) {
+                self.on_socket(now, Key::from_token(event.data()));
             }
             self.on_timers(now);
             self.publish();
@@ -180,8 +185,7 @@ impl Worker {
 
     // === requests ===
 
-    fn on_listener(&mut self, now: Moment, index: u64) {
-        let Ok(index) = usize::try_from(index) else { return };
+    fn on_listener(&mut self, now: Moment, index: usize) {
         let mut inbox = std::mem::take(&mut self.inbox);
         for _ in 0..REQUESTS_PER_TURN {
             match self.listeners.get_mut(index).map(|listener| listener.receive(&mut inbox)) {
