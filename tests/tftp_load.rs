@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use piboot::events::{Tftp, TftpEnd};
+use piboot::tftp::transfer::RETRANSMIT_AFTER;
 use tftp_client::{Client, SERIAL, TestServer};
 
 /// An address of its own for each emulated Pi.
@@ -17,7 +18,7 @@ fn pi_address(number: usize) -> SocketAddr {
 }
 
 fn fetch_all(clients: usize, options: &[(&str, &str)]) {
-    let server = TestServer::start();
+    let server = TestServer::with(|config| config.limits.retransmit_after = RETRANSMIT_AFTER);
     let bytes = server.file("kernel8.img", 300_001);
     std::thread::scope(|scope| {
         for number in 0..clients {

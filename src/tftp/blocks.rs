@@ -6,6 +6,13 @@ use std::os::fd::OwnedFd;
 use super::transfer::{MAX_WINDOWSIZE, low_16_bits};
 use super::wire::{DATA_HEADER, data_header};
 
+/// Bytes read ahead for a transfer in lock step: one read for eleven to thirty blocks.
+const READ_AHEAD: usize = 16 * 1024;
+/// Transfers that have such a buffer; the others read block by block. Bounds them to a megabyte.
+const MAX_READING_AHEAD: usize = 64;
+/// Such buffers kept for the next transfer.
+const MAX_SPARE: usize = 4;
+
 /// A run of ready-made DATA packets of one file.
 #[derive(Debug)]
 pub(super) struct Blocks {
@@ -94,6 +101,34 @@ impl Blocks {
     }
 }
 
+/// Buffers for reading ahead, as many as memory allows.
+#[derive(Debug, Default)]
+pub(super) struct Pool {
+    spare: Vec<Blocks>,
+    lent: usize,
+}
+
+impl Pool {
+    /// A buffer, unless too many are out.
+    pub(super) fn lend(&mut self) -> Option<Blocks> {
+        if self.lent >= MAX_READING_AHEAD {
+            return None;
+        }
+        self.lent += 1;
+        Some(self.spare.pop().unwrap_or_else(|| Blocks::with_capacity(READ_AHEAD)))
+    }
+
+    /// Takes back what was lent.
+    pub(super) fn give_back(&mut self, buffer: Option<Blocks>) {
+        let Some(mut buffer) = buffer else { return };
+        self.lent = self.lent.saturating_sub(1);
+        if self.spare.len() < MAX_SPARE {
+            buffer.clear();
+            self.spare.push(buffer);
+        }
+    }
+}
+
 /// Fills `parts`, `length` bytes in all.
 fn read_exactly(file: &OwnedFd, parts: &mut [IoSliceMut<'_>], length: usize, offset: u64) -> io::Result<()> {
     if length == 0 {
@@ -153,6 +188,17 @@ mod tests {
             assert!(blocks.has(1, (size / 512 + 1) as u16) && !blocks.has(1, (size / 512 + 2) as u16));
             assert!(blocks.packet(size / 512 + 2).is_empty() && blocks.packet(0).is_empty());
         }
+    }
+
+    #[test]
+    fn the_pool_is_bounded_and_gives_nothing_of_the_last_file_away() {
+        let mut pool = Pool::default();
+        let mut lent: Vec<_> = (0..MAX_READING_AHEAD).map(|_| pool.lend()).collect();
+        assert!(lent.iter().all(Option::is_some) && pool.lend().is_none());
+        let mut used = lent.pop().flatten().unwrap();
+        used.load(&file(b"secret"), Layout { size: 6, blksize: 512 }, 1, 1).unwrap();
+        pool.give_back(Some(used));
+        assert!(!pool.lend().unwrap().has(1, 1));
     }
 
     #[test]

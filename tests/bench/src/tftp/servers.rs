@@ -46,7 +46,7 @@ impl Contestant {
         if let Self::Dnsmasq = self {
             command = Command::new("dnsmasq");
             command.args(["--keep-in-foreground", "--conf-file=/dev/null", "--pid-file=", "--port=0", "--user=root"]);
-            command.args(["--log-facility=/dev/null", "--quiet-tftp", "--enable-tftp", "--tftp-max=300"]);
+            command.args(["--enable-tftp", "--tftp-max=300"]);
             command.arg(format!("--tftp-root={}", root.display()));
         } else {
             command = Command::new(std::env::current_exe()?);
