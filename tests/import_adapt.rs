@@ -232,7 +232,8 @@ fn bookworm_boots_from_nfs() {
         network_manager.contains("unmanaged-devices=mac:dc:a6:32:01:02:03;interface-name:eth0\n"),
         "{network_manager}"
     );
-    assert!(trees.get("root/etc/systemd/network/00-netboot.network").contains("MACAddress=dc:a6:32:01:02:03\n"));
+    assert!(trees.get("root/etc/systemd/network/00-netboot.network").contains("Name=eth0\n"));
+    assert!(trees.get("root/etc/systemd/network/00-netboot-mac.network").contains("MACAddress=dc:a6:32:01:02:03\n"));
     assert!(trees.get("root/etc/systemd/journald.conf.d/netboot.conf").contains("Storage=volatile"));
     assert!(!trees.exists("root/etc/systemd/system.conf.d"), "Bookworm sets no watchdog");
     assert!(!trees.exists("root/etc/cloud") && !trees.exists("root/etc/rpi"), "nothing of Trixie's");

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 
 use awkward::{LoopMount, Volume, assert_same, describe, files, image, run};
-use piboot::image::{ImageInfo, NoProgress, import, load_info};
+use piboot::image::{ImageInfo, NoProgress, import, inspect, load_info};
 
 /// Imports into a scratch volume layout.
 fn import_here(volume: &Path, source: &Path, name: &str) -> ImageInfo {
@@ -99,4 +99,55 @@ fn descriptors_in_meta_groups() {
 #[test]
 fn plain_ext2_without_file_types() {
     compare("ext2", "img");
+}
+
+/// `PIBOOT_TEST_IMAGE=raspios.img cargo test --test import_awkward -- --ignored`
+#[test]
+#[ignore = "needs an unpacked image of your own in PIBOOT_TEST_IMAGE"]
+fn an_image_of_your_own() {
+    let source = std::path::PathBuf::from(std::env::var_os("PIBOOT_TEST_IMAGE").unwrap());
+    let volume = tempfile::tempdir_in("/var/tmp").unwrap();
+    import_here(volume.path(), &source, "own");
+    let mount = LoopMount::root(&source);
+    let reference = describe(mount.path.path());
+    assert_same(&describe(&volume.path().join("images/own/root")), &reference, "own");
+    println!("{} entries are the same", reference.len());
+}
+
+#[test]
+fn inspecting_decodes_only_what_it_needs() {
+    let plain = inspect(&image("inline", "img")).unwrap();
+    assert_eq!((plain.format, plain.disk_id.as_str(), plain.problem), ("img", "4e639091", None));
+    assert_eq!((plain.disk_bytes, plain.partitions.len()), (146_800_640, 2));
+    assert_eq!(plain.partitions[0].start, awkward::BOOT_START);
+    assert_eq!(plain.root_label.as_deref(), Some("rootfs"));
+    assert_eq!(plain.os.as_deref(), Some("Raspberry Pi OS (awkward)"));
+    assert_eq!(plain.architecture.as_deref(), Some("aarch64"));
+    let packed = inspect(&image("inline", "img.xz")).unwrap();
+    assert_eq!((packed.format, packed.disk_bytes, packed.partitions), ("xz", plain.disk_bytes, plain.partitions));
+    assert_eq!(packed.os, None);
+}
+
+/// What a child process of [`an_import_needs_little_memory`] does.
+#[test]
+fn child_that_is_measured() {
+    let Some(volume) = std::env::var_os("PIBOOT_TEST_IMPORT_VOLUME") else { return };
+    import_here(Path::new(&volume), &image("pigen", "img.xz"), "odd");
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    println!("\n{}", status.lines().find(|line| line.starts_with("VmHWM:")).unwrap());
+}
+
+#[test]
+fn an_import_needs_little_memory() {
+    let volume = tempfile::tempdir().unwrap();
+    image("pigen", "img.xz");
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child_that_is_measured", "--nocapture"])
+        .env("PIBOOT_TEST_IMPORT_VOLUME", volume.path())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line = text.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    let kilobytes: u32 = line.split_ascii_whitespace().nth(1).unwrap().parse().unwrap();
+    assert!(kilobytes < 32 * 1024, "{line}");
 }

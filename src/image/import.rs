@@ -39,6 +39,9 @@ pub enum ImportError {
     /// There is an image of that name.
     #[error("there is already an image '{0}': remove it first, or choose another name")]
     Exists(String),
+    /// Somebody imports it right now.
+    #[error("an import of image '{0}' is running already")]
+    Running(String),
     /// The file.
     #[error(transparent)]
     Source(#[from] SourceError),

@@ -17,13 +17,9 @@ use std::process::Command;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, SeekFrom};
 use sha2::{Digest, Sha256};
 
-/// Where the partitions of an awkward image begin and how long the root is, in bytes.
+/// Where the partitions of an awkward image begin, in bytes.
 pub const BOOT_START: u64 = 8192 * 512;
-pub const BOOT_SIZE: u64 = 40 << 20;
-pub const ROOT_START: u64 = BOOT_START + BOOT_SIZE;
-pub const ROOT_SIZE: u64 = 96 << 20;
-
-pub const VARIANTS: [&str; 7] = ["inline", "pigen", "indirect", "large", "trixie", "metabg", "ext2"];
+pub const ROOT_START: u64 = BOOT_START + (40 << 20);
 
 /// Path of an awkward image, built if the cache has it not: `.img` or `.img.xz`.
 pub fn image(variant: &str, extension: &str) -> PathBuf {
@@ -54,7 +50,10 @@ pub struct LoopMount {
 impl LoopMount {
     pub fn root(image: &Path) -> Self {
         let path = tempfile::tempdir().unwrap();
-        let options = format!("ro,noload,loop,offset={ROOT_START},sizelimit={ROOT_SIZE}");
+        let mut sector = [0; 512];
+        File::open(image).unwrap().read_exact(&mut sector).unwrap();
+        let root = piboot::image::partition::parse(&sector).unwrap().root().unwrap();
+        let options = format!("ro,noload,loop,offset={},sizelimit={}", root.start, root.size);
         run(Command::new("mount").args(["-t", "ext4", "-o", &options]).arg(image).arg(path.path()));
         Self { path }
     }

@@ -26,14 +26,19 @@ pub(super) fn networkd(editor: &mut Editor<'_>) -> Result<(), AdaptError> {
     if !editor.exists("usr/lib/systemd/systemd-networkd")? && !editor.exists("lib/systemd/systemd-networkd")? {
         return Ok(());
     }
-    let matching = match editor.target.mac {
-        Some(mac) => format!("MACAddress={mac}"),
-        None => format!("Name={}", NAMES.join(" ")),
-    };
-    let text = format!("[Match]\n{matching}\n\n[Link]\nUnmanaged=yes\n\n[Network]\nKeepConfiguration=yes\n");
-    let what = "systemd-networkd leaves the interface of the root alone";
     // Before every file an image may bring: the first that matches wins (systemd.network(5)).
-    editor.write(Side::Root, "etc/systemd/network/00-netboot.network", &text, what)?;
+    let mut files = vec![("00-netboot.network", format!("Name={}", NAMES.join(" ")))];
+    if let Some(mac) = editor.target.mac {
+        files = vec![
+            ("00-netboot.network", "Name=eth0".to_owned()),
+            ("00-netboot-mac.network", format!("MACAddress={mac}")),
+        ];
+    }
+    for (name, matching) in files {
+        let text = format!("[Match]\n{matching}\n\n[Link]\nUnmanaged=yes\n\n[Network]\nKeepConfiguration=yes\n");
+        let what = "systemd-networkd leaves the interface of the root alone";
+        editor.write(Side::Root, &format!("etc/systemd/network/{name}"), &text, what)?;
+    }
     editor.mask("systemd-networkd-wait-online.service", "the network is up before the system starts")
 }
 

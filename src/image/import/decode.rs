@@ -66,7 +66,9 @@ impl Job<'_> {
             }
             let mut at = position;
             for chunk in piece.data[..piece.length].chunks(CHUNK) {
-                if chunk.iter().any(|byte| *byte != 0) {
+                // Behind the last partition nothing is read; a packed file may hold any amount of it.
+                let wanted = table.as_ref().is_none_or(|table| at < table.end());
+                if wanted && chunk.iter().any(|byte| *byte != 0) {
                     file.write_all_at(chunk, at).map_err(failed)?;
                 }
                 at += chunk.len() as u64;

@@ -31,7 +31,14 @@ impl Partial {
         let failed = |errno: Errno| ImportError::disk("make", &path, errno);
         let parent = rustix::fs::open(scratch_dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
         let parent = parent.map_err(|errno| ImportError::disk("open", scratch_dir, errno))?;
-        rustix::fs::mkdirat(&parent, &name, Mode::RWXU).map_err(failed)?;
+        match rustix::fs::mkdirat(&parent, &name, Mode::RWXU) {
+            // Left by a killed process that had our number, as in a container where the agent is always the same.
+            Err(Errno::EXIST) if remove_if_abandoned(&parent, &name) == Some(Ok(())) => {
+                rustix::fs::mkdirat(&parent, &name, Mode::RWXU).map_err(failed)?;
+            }
+            Err(Errno::EXIST) => return Err(ImportError::Running(image.to_owned())),
+            other => other.map_err(failed)?,
+        }
         let directory = rustix::fs::openat(&parent, &name, DIRECTORY, Mode::empty()).map_err(failed)?;
         let partial = Self { path: path.clone(), name, parent, directory };
         rustix::fs::flock(&partial.directory, FlockOperation::NonBlockingLockExclusive).map_err(failed)?;
@@ -140,14 +147,11 @@ pub fn sweep(scratch_dir: &Path) -> Vec<String> {
     }
     names.sort();
     for name in names {
-        let Ok(directory) = rustix::fs::openat(&parent, &name, DIRECTORY, Mode::empty()) else { continue };
-        if rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive).is_err() {
-            continue;
-        }
+        let Some(removed) = remove_if_abandoned(&parent, &name) else { continue };
         let middle = name.strip_prefix(PREFIX).and_then(|rest| rest.strip_suffix(SUFFIX)).unwrap_or(&name);
         let image = middle.rsplit_once('-').map_or(middle, |(image, _pid)| image);
         let path = scratch_dir.join(&name);
-        said.push(match remove_tree(&parent, name.as_bytes()) {
+        said.push(match removed {
             Ok(()) => format!("the import of image '{image}' was interrupted: removed {}", path.display()),
             Err(errno) => {
                 format!("the import of image '{image}' was interrupted: cannot remove {}: {errno}", path.display())
@@ -155,4 +159,11 @@ pub fn sweep(scratch_dir: &Path) -> Vec<String> {
         });
     }
     said
+}
+
+/// Removes a directory whose import is dead; `None` if it is alive.
+fn remove_if_abandoned(parent: &OwnedFd, name: &str) -> Option<rustix::io::Result<()>> {
+    let directory = rustix::fs::openat(parent, name, DIRECTORY, Mode::empty()).ok()?;
+    rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive).ok()?;
+    Some(remove_tree(parent, name.as_bytes()))
 }
