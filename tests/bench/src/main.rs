@@ -3,6 +3,7 @@
 
 #![allow(clippy::disallowed_types, reason = "a benchmark measures real time")]
 
+mod import;
 mod measure;
 mod tftp;
 
@@ -12,13 +13,14 @@ use std::process::ExitCode;
 type Area = (&'static str, fn(&str) -> Result<(), measure::Error>);
 
 /// The areas there are.
-const AREAS: [Area; 1] = [("tftp", tftp::run)];
+const AREAS: [Area; 2] = [("import", import::run), ("tftp", tftp::run)];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     // The program is its own set of servers, so that each is measured as a process of its own.
     let result = match words[..] {
+        ["import-once", contestant, image, volume] => import::once(contestant, image.as_ref(), volume.as_ref()),
         ["serve", server, directory] => tftp::serve(server, directory.as_ref()),
         [] => AREAS.iter().try_for_each(|(_, run)| run("")),
         [area] => run(area, ""),

@@ -40,8 +40,11 @@ impl Guest {
         let handoff = write(ready, &logs.join("fetched")).map_err(Failure::new)?;
         let socket = net.scratch().join("console.sock");
         let serial = format!("unix:{},server=on,wait=off", socket.display());
-        // A generic machine calls its serial port by another name than a Pi does.
-        let append: &[&str] = if machine == Machine::Virt { &["console=ttyAMA0"] } else { &[] };
+        // What Raspberry Pi's firmware writes names the port as Raspberry Pi's kernel does; this one is Debian's.
+        let append: &[&str] = match machine {
+            Machine::Virt => &["console=ttyAMA0"],
+            Machine::Raspi3b => &["8250.nr_uarts=2", "console=ttyS1,115200"],
+        };
         let arguments = handoff.qemu(machine, tap, pi.mac, &serial, append).map_err(Failure::new)?;
         let (program, arguments) = arguments.split_first().ok_or_else(|| Failure::new("no QEMU command"))?;
         let mut command = net.command(program);

@@ -100,8 +100,8 @@ fn put(path: &Path, bytes: &[u8]) -> Result<(), HandoffError> {
 
 impl Handoff {
     /// The QEMU command line, program first. The guest takes over the board's tap interface and MAC address; `serial` is
-    /// where its console goes (`stdio`, `file:…`, `unix:…`); `append` is added to the kernel's command line, for
-    /// instance `console=ttyAMA0` on [`Machine::Virt`].
+    /// where its console goes (`stdio`, `file:…`, `unix:…`); `append` is added to the kernel's command line: the serial
+    /// port is called `ttyAMA0` on [`Machine::Virt`], and `ttyS1` by an upstream kernel on [`Machine::Raspi3b`].
     ///
     /// # Errors
     /// [`HandoffError::NoDeviceTree`].
@@ -116,7 +116,7 @@ impl Handoff {
         // KVM hangs on arm64 guests under nested virtualisation; emulation always works.
         let mut args: Vec<String> = ["qemu-system-aarch64", "-accel", "tcg", "-display", "none", "-monitor", "none"]
             .into_iter()
-            .chain(["-no-reboot", "-serial", serial])
+            .chain(["-no-reboot"])
             .map(str::to_owned)
             .collect();
         let mut add = |key: &str, value: String| args.extend([key.to_owned(), value]);
@@ -131,9 +131,12 @@ impl Handoff {
             Machine::Raspi3b => {
                 add("-M", "raspi3b".to_owned());
                 add("-dtb", self.device_tree.as_ref().ok_or(HandoffError::NoDeviceTree)?.display().to_string());
+                // Its first serial port is the one that a Pi 3 has for Bluetooth.
+                add("-serial", "null".to_owned());
                 format!("usb-net,netdev=lan,mac={mac}")
             }
         };
+        add("-serial", serial.to_owned());
         add("-netdev", format!("tap,id=lan,ifname={tap},script=no,downscript=no"));
         add("-device", card);
         add("-kernel", self.kernel.display().to_string());

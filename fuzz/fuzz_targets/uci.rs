@@ -1,0 +1,30 @@
+//! Any configuration text: reading it must not panic, its sections lie in it, and an edit can be undone.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use piboot::config::{Config, Device, RootKind, put_device, remove_device, uci};
+
+fuzz_target!(|text: &str| {
+    let Ok(sections) = uci::parse(text) else { return };
+    for section in &sections {
+        assert!(text[section.span.clone()].starts_with("config"));
+    }
+    let (before, _) = Config::from_sections(&sections);
+    let device = Device {
+        id: "fuzzed".to_owned(),
+        serial: None,
+        mac: "02:00:00:00:00:01".parse().ok(),
+        hostname: "fuzzed".to_owned(),
+        image: "x".to_owned(),
+        root: RootKind::Copy,
+        ssh_keys: Vec::new(),
+    };
+    if sections.iter().any(|s| s.name.as_deref() == Some("fuzzed")) {
+        return;
+    }
+    let Ok(with) = put_device(text, &device) else { return };
+    let without = remove_device(&with, "fuzzed").expect("what was put can be removed");
+    let (after, _) = Config::from_sections(&uci::parse(&without).expect("still UCI"));
+    assert_eq!(before, after);
+});
