@@ -9,6 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
@@ -22,6 +23,8 @@ use crate::net::neighbour::Watch;
 use servers::Wire;
 use socket::Call;
 
+/// Files that may be open: 512 transfers, 64 clients, and room to spare.
+const DESCRIPTORS: u64 = 4096;
 /// How often the volume and the interfaces are looked at and what piled up is stored. SQLite is not written more often.
 const TICK: Duration = Duration::from_secs(5);
 
@@ -61,8 +64,20 @@ pub enum AgentError {
 /// # Errors
 /// When it cannot start; once it runs, it stays up and reports.
 pub fn run(options: &Options) -> Result<(), AgentError> {
+    raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(serve(options))
+}
+
+/// A TFTP transfer takes two descriptors and an NFS client keeps files open; the usual 1024 do not go far.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = DESCRIPTORS.min(limit.maximum.unwrap_or(DESCRIPTORS));
+    if limit.current.is_some_and(|current| current < wanted)
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum })
+    {
+        log::warn!("cannot raise the number of files that may be open to {wanted}: {error}");
+    }
 }
 
 async fn serve(options: &Options) -> Result<(), AgentError> {

@@ -4,14 +4,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
-use tokio::task::JoinHandle;
-
 use super::AgentError;
 use super::dhcp::BootOptions;
 use crate::api::Servers;
 use crate::api::types::{Finding, NfsStatus, TftpStatus};
 use crate::config::{Main, Severity};
-use crate::dhcp::observe::{self, Interest};
+use crate::dhcp::observe::{Interest, Observer};
 use crate::events::Sink;
 use crate::fleet::{Wanted, provision};
 use crate::net::AddressBook;
@@ -27,12 +25,20 @@ pub(super) struct Wire {
     interest: Interest,
     boot_options: BootOptions,
     interfaces: Vec<Interface>,
-    observers: Vec<(Interface, JoinHandle<std::io::Result<()>>)>,
+    observers: Vec<(u32, Observer)>,
     tftp: Option<tftp::Handle>,
     nfs: Option<nfs::Handle>,
+    /// What the running servers were started with and cannot change while they run.
+    started_with: StartedWith,
     wanted: Wanted,
     /// What could not be started, by place.
     problems: Vec<(String, String)>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct StartedWith {
+    interfaces: Vec<(String, u32)>,
+    sync: bool,
 }
 
 impl Wire {
@@ -49,6 +55,7 @@ impl Wire {
             observers: Vec::new(),
             tftp: None,
             nfs: None,
+            started_with: StartedWith::default(),
             wanted: Wanted::default(),
             problems: Vec::new(),
         })
@@ -88,28 +95,20 @@ impl Wire {
 
     fn refresh_observers(&mut self, problems: &mut Vec<(String, String)>) {
         let interfaces = &self.interfaces;
-        self.observers.retain(|(interface, task)| {
-            let wanted = interfaces.iter().any(|i| i.index == interface.index) && !task.is_finished();
-            if !wanted {
-                task.abort();
-            }
-            wanted
-        });
+        self.observers
+            .retain(|(index, observer)| interfaces.iter().any(|i| i.index == *index) && !observer.has_ended());
         for interface in interfaces {
-            if self.observers.iter().any(|(observed, _)| observed.index == interface.index) {
+            if self.observers.iter().any(|(index, _)| *index == interface.index) {
                 continue;
             }
-            // Opening it here would tell at once, but only the task can own the socket: what it says is read next time.
-            let task = observe::run(interface.index, self.interest.clone(), self.addresses.clone(), self.sink.clone());
-            let name = interface.name.clone();
-            let task = tokio::spawn(async move {
-                let ended = task.await;
-                if let Err(error) = &ended {
-                    log::error!("cannot watch DHCP on {name}: {error}; trying again");
+            let (interest, addresses) = (self.interest.clone(), self.addresses.clone());
+            match Observer::start(interface.index, interest, addresses, self.sink.clone()) {
+                Ok(observer) => self.observers.push((interface.index, observer)),
+                Err(error) => {
+                    let why = format!("cannot watch DHCP on '{}': {error}", interface.name);
+                    problems.push(("piboot.main.interface".to_owned(), why));
                 }
-                ended
-            });
-            self.observers.push((interface.clone(), task));
+            }
         }
         if self.observers.is_empty() {
             problems.push(("piboot.main.interface".to_owned(), "no interface to watch: no Pi will be seen".to_owned()));
@@ -117,6 +116,18 @@ impl Wire {
     }
 
     fn refresh_servers(&mut self, main: &Main, problems: &mut Vec<(String, String)>) {
+        let wish = StartedWith {
+            interfaces: self.interfaces.iter().map(|i| (i.name.clone(), i.index)).collect(),
+            sync: main.sync,
+        };
+        if wish.interfaces != self.started_with.interfaces {
+            self.tftp.take().into_iter().for_each(tftp::Handle::stop);
+        }
+        if wish.sync != self.started_with.sync {
+            // Clients reconnect by themselves, and their handles stay good.
+            self.nfs.take().into_iter().for_each(nfs::Handle::stop);
+        }
+        self.started_with = wish;
         let anywhere = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
         if self.tftp.is_none() {
             let config = tftp::ServerConfig {
@@ -152,9 +163,7 @@ impl Wire {
 
     /// Ends what runs: transfers are cut, NFS requests under way are finished.
     pub(super) fn stop(&mut self) {
-        for (_, task) in self.observers.drain(..) {
-            task.abort();
-        }
+        self.observers.clear();
         if let Some(tftp) = self.tftp.take() {
             tftp.stop();
         }

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use self::types::*;
 use crate::boot::BootState;
-use crate::config::Device;
+use crate::config::{Device, UnknownPolicy};
 use crate::fleet::{DeviceRecord, DeviceState, Enrolment, Fleet, Wanted};
 use crate::image;
 
@@ -189,6 +189,9 @@ impl<S: Servers> Api<S> {
     }
 
     fn pending(&self) -> Vec<PendingInfo> {
+        if self.fleet.config().main.unknown == UnknownPolicy::Ignore {
+            return Vec::new();
+        }
         let devices = &self.fleet.config().devices;
         let enrolled = |pi: &&&crate::fleet::SeenPi| {
             devices

@@ -17,6 +17,9 @@ const MAX_BOOTS: usize = 512;
 /// 5 s, a Pi 4 or 5 after 4 s, and after 5 s when its whole attempt failed.
 const SAME_ATTEMPT: Duration = Duration::from_secs(8);
 
+/// No Pi sends its second DISCOVER of another power-on so soon after the first of this one.
+const SAME_START: Duration = Duration::from_secs(3);
+
 /// What the boot ROM of a Pi 3 loads by itself.
 const ROM_FILES: [&str; 2] = ["bootcode.bin", "bootsig.bin"];
 
@@ -115,6 +118,9 @@ impl Tracker {
     /// load bootcode.bin, which then goes through DHCP again: that is one boot.
     fn is_a_new_attempt(&self, mac: Mac, at: Moment) -> bool {
         let Some(boot) = self.boots.get(&mac) else { return false };
+        if at.since(boot.began) < SAME_START {
+            return false;
+        }
         let past_rom = boot.files.iter().any(|file| !ROM_FILES.contains(&file.name.as_str()));
         past_rom || boot.reached(Stage::Mount) || at.since(boot.last_seen) > SAME_ATTEMPT
     }

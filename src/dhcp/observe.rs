@@ -3,7 +3,13 @@
 use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::fingerprint;
 use crate::events::{Dhcp, DhcpKind, Sink, What};
@@ -13,6 +19,8 @@ use crate::pi::Mac;
 
 /// Hardware addresses recognised as Pis that are remembered, so that their later DHCP traffic (which carries no mark of a Pi) is theirs.
 const MAX_RECOGNISED: usize = 1024;
+/// One packet buffer and no recursion.
+const STACK: usize = 128 << 10;
 
 /// Decides which DHCP messages are of interest; shared by the sockets of all interfaces.
 #[derive(Debug, Clone, Default)]
@@ -47,23 +55,75 @@ impl Interest {
     }
 }
 
-/// Watches one interface until the task is dropped.
+/// Watches one interface until it is dropped.
 ///
-/// # Errors
-/// When the packet socket cannot be opened (needs `CAP_NET_RAW`) or fails, for example because the interface went away.
-pub async fn run(interface: u32, interest: Interest, addresses: AddressBook, sink: Sink) -> io::Result<()> {
-    let tap = DhcpTap::open(interface)?.into_async()?;
+/// A thread of its own: what it sees is stamped and ordered against what TFTP reports, and the control side may be busy
+/// for a while, with SQLite for example.
+#[derive(Debug)]
+pub struct Observer {
+    stop: Arc<EventFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Observer {
+    /// Opens the packet socket and starts watching the interface with kernel index `interface`.
+    ///
+    /// # Errors
+    /// When the packet socket cannot be opened (needs `CAP_NET_RAW`) or there is no thread to be had.
+    pub fn start(interface: u32, interest: Interest, addresses: AddressBook, sink: Sink) -> io::Result<Self> {
+        let tap = DhcpTap::open(interface)?;
+        let stop = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
+        let thread = std::thread::Builder::new().name("dhcp".to_owned()).stack_size(STACK).spawn({
+            let stop = stop.clone();
+            move || {
+                if let Err(error) = watch(&tap, &stop, &interest, &addresses, &sink) {
+                    log::error!("cannot watch DHCP any more: {error}; trying again");
+                }
+            }
+        })?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+
+    /// Whether it gave up, for example because the interface went away.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+}
+
+impl Drop for Observer {
+    fn drop(&mut self) {
+        // An eventfd that cannot be written was written before.
+        let _ = self.stop.write(1);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("the DHCP observer panicked");
+        }
+    }
+}
+
+fn watch(tap: &DhcpTap, stop: &EventFd, interest: &Interest, addresses: &AddressBook, sink: &Sink) -> io::Result<()> {
     let mut buffer = [MaybeUninit::uninit(); MAX_PACKET];
     loop {
-        let mut ready = tap.readable().await?;
-        match ready.try_io(|tap| {
-            let message = tap.get_ref().receive(&mut buffer)?;
-            Ok(udp_payload(message).and_then(fingerprint::read))
-        }) {
-            Ok(Ok(Some(message))) if interest.concerns_a_pi(&message) => report(message, &addresses, &sink),
-            Ok(Ok(_)) | Err(_) => {}
-            Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-            Ok(Err(error)) => return Err(error),
+        let mut ready = [PollFd::new(tap.as_fd(), PollFlags::POLLIN), PollFd::new(stop.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut ready, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        if ready[1].any() == Some(true) {
+            return Ok(());
+        }
+        match tap.receive(&mut buffer) {
+            Ok(packet) => {
+                if let Some(message) = udp_payload(packet).and_then(fingerprint::read)
+                    && interest.concerns_a_pi(&message)
+                {
+                    report(message, addresses, sink);
+                }
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            Err(error) => return Err(error),
         }
     }
 }

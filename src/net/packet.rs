@@ -4,8 +4,6 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use tokio::io::unix::AsyncFd;
-
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockFilter, Socket, Type};
 
 /// The largest DHCP packet worth reading: an Ethernet frame.
@@ -65,15 +63,6 @@ impl DhcpTap {
         Ok(Self { socket })
     }
 
-    /// Hands the socket to the tokio runtime of the calling thread.
-    ///
-    /// # Errors
-    /// When epoll refuses it.
-    pub fn into_async(self) -> io::Result<AsyncFd<Self>> {
-        // SAFETY: a `DhcpTap` owns its socket from open to drop, and `as_raw_fd` names that socket and no other.
-        unsafe { AsyncFd::register(self) }.map_err(Into::into)
-    }
-
     /// The next packet, from its IP header on.
     ///
     /// # Errors
@@ -88,12 +77,6 @@ impl DhcpTap {
 impl AsFd for DhcpTap {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
-    }
-}
-
-impl std::os::fd::AsRawFd for DhcpTap {
-    fn as_raw_fd(&self) -> std::os::fd::RawFd {
-        self.socket.as_raw_fd()
     }
 }
 
