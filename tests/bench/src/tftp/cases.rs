@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::time::Duration;
 
@@ -146,30 +147,28 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// Writes the files once and links them into each Pi's directory: the page cache holds them all.
+    /// Writes the files once; every Pi's directory is a link to them, so that the page cache holds them all.
     pub fn create() -> Result<Self, Error> {
         let scratch = tempfile::Builder::new().prefix("piboot-bench").tempdir()?;
+        // Peers may drop privileges.
+        fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o755))?;
+        let directory = scratch.path().join("files");
+        fs::create_dir_all(directory.join("overlays"))?;
         let mut contents = HashMap::new();
+        for (seed, (name, size)) in (1..).zip(FILES) {
+            let bytes = known_bytes(size, seed);
+            fs::write(directory.join(name), &bytes)?;
+            contents.insert(name, bytes);
+        }
+        // A boot partition has some sixty files and three hundred overlays: a miss must not cost more for it.
+        for filler in 0..40 {
+            fs::write(directory.join(format!("bcm27xx-filler-{filler}.dtb")), "")?;
+        }
+        for filler in 0..300 {
+            fs::write(directory.join(format!("overlays/filler-{filler}.dtbo")), "")?;
+        }
         for number in 0..MAX_PIS {
-            let directory = boot_directory(scratch.path(), number);
-            fs::create_dir_all(directory.join("overlays"))?;
-            for (seed, (name, size)) in (1..).zip(FILES) {
-                let path = directory.join(name);
-                if number == 0 {
-                    let bytes = known_bytes(size, seed);
-                    fs::write(&path, &bytes)?;
-                    contents.insert(name, bytes);
-                } else {
-                    fs::hard_link(boot_directory(scratch.path(), 0).join(name), path)?;
-                }
-            }
-            // A boot partition has some sixty files and three hundred overlays: a miss must not cost more for it.
-            for filler in 0..40 {
-                fs::write(directory.join(format!("bcm27xx-filler-{filler}.dtb")), "")?;
-            }
-            for filler in 0..300 {
-                fs::write(directory.join(format!("overlays/filler-{filler}.dtbo")), "")?;
-            }
+            symlink("files", boot_directory(scratch.path(), number))?;
         }
         Ok(Self { scratch, contents })
     }
