@@ -65,7 +65,8 @@ impl Drop for LoopMount {
     }
 }
 
-/// A volume to import to: an ext4 of its own, of `megabytes`, undone when dropped.
+/// A volume to import to: an ext4 of its own, of `megabytes`, undone when dropped. On a file system where files were just
+/// removed ext4 takes long to make new ones.
 pub struct Volume {
     directory: tempfile::TempDir,
 }
