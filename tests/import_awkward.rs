@@ -20,8 +20,8 @@ fn import_here(volume: &Path, source: &Path, name: &str) -> ImageInfo {
 }
 
 fn compare(variant: &str, extension: &str) {
-    let volume = tempfile::tempdir().unwrap();
-    compare_in(volume.path(), variant, extension);
+    let volume = Volume::new(300, &[]);
+    compare_in(&volume.path(), variant, extension);
 }
 
 fn compare_in(volume: &Path, variant: &str, extension: &str) {
@@ -139,7 +139,7 @@ fn child_that_is_measured() {
 
 #[test]
 fn an_import_needs_little_memory() {
-    let volume = tempfile::tempdir().unwrap();
+    let volume = Volume::new(300, &[]);
     image("pigen", "img.xz");
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "child_that_is_measured", "--nocapture"])

@@ -69,13 +69,22 @@ impl Progress for Bounded {
 
 const ROUNDS: usize = 150;
 
+/// In memory where that keeps attributes: ext4 is slow to make files where others were just removed.
+fn place() -> tempfile::TempDir {
+    let memory = tempfile::tempdir_in("/dev/shm").ok();
+    let keeps = |place: &tempfile::TempDir| {
+        rustix::fs::setxattr(place.path(), "user.test", b"x", rustix::fs::XattrFlags::empty()).is_ok()
+    };
+    memory.filter(keeps).unwrap_or_else(|| tempfile::tempdir().unwrap())
+}
+
 /// Writes a file system's tree into a directory; answers the bytes of content.
 type Extract = dyn Fn(&[u8], &Path, &Bounded) -> Result<u64, ExtractError>;
 
 /// Extracts many copies of `image` damaged in its first `area` bytes; answers how many were refused.
 fn torture(image: &[u8], area: usize, seed: u64, extract: &Extract) -> usize {
     let mut random = Random(seed);
-    let place = tempfile::tempdir().unwrap();
+    let place = place();
     let parent = rustix::fs::open(place.path(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
     let used: Vec<usize> = (0..area / 256).filter(|n| image[n * 256..][..256].iter().any(|b| *b != 0)).collect();
     let mut refused = 0;
@@ -117,7 +126,7 @@ fn writer(tree: &Path) -> TreeWriter {
 }
 
 fn ext4_rounds(options: &[&str], seed: u64) {
-    let place = tempfile::tempdir().unwrap();
+    let place = place();
     sample(&place.path().join("tree"), true);
     let path = place.path().join("fs");
     let mut mke2fs = Command::new("mke2fs");
@@ -151,7 +160,7 @@ fn blocks_of_4_kib() {
 
 #[test]
 fn fat_volumes() {
-    let place = tempfile::tempdir().unwrap();
+    let place = place();
     sample(&place.path().join("tree"), false);
     let path = place.path().join("fs");
     fs::File::create(&path).unwrap().set_len(1 << 20).unwrap();
@@ -173,7 +182,7 @@ fn fat_volumes() {
 #[test]
 fn block_sizes_up_to_64_kib() {
     // The kernel cannot mount what is larger than its pages; mke2fs -d fills such file systems itself.
-    let place = tempfile::tempdir().unwrap();
+    let place = place();
     let tree = place.path().join("tree");
     sample(&tree, true);
     for size in ["8192", "16384", "32768", "65536"] {

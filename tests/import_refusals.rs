@@ -16,15 +16,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use awkward::{ROOT_START, Volume, files, image};
 use piboot::image::{ImportError, NoProgress, Progress, import, sweep};
 
-/// A place to import to on the file system of the temporary directory.
-struct Place(tempfile::TempDir);
+/// A place to import to that is large enough.
+struct Place(Volume);
 
 impl Place {
     fn new() -> Self {
-        let place = Self(tempfile::tempdir().unwrap());
-        fs::create_dir(place.images()).unwrap();
-        fs::create_dir(place.scratch()).unwrap();
-        place
+        Self(Volume::new(300, &[]))
     }
 
     fn images(&self) -> PathBuf {

@@ -65,7 +65,8 @@ impl Drop for LoopMount {
     }
 }
 
-/// A volume to import to: an ext4 of its own, of `megabytes`, undone when dropped.
+/// A volume to import to: an ext4 of its own, of `megabytes`, undone when dropped. On a file system where files were just
+/// removed ext4 takes long to make new ones.
 pub struct Volume {
     directory: tempfile::TempDir,
 }
@@ -181,8 +182,8 @@ fn describe_entry(directory: &OwnedFd, name: &[u8], path: &[u8], names: &mut Has
         mode: stat.st_mode,
         uid: stat.st_uid,
         gid: stat.st_gid,
-        links: if kind.is_dir() { 0 } else { stat.st_nlink },
-        mtime: (stat.st_mtime, stat.st_mtime_nsec.cast_signed()),
+        links: if kind.is_dir() { 0 } else { u64::from(stat.st_nlink) },
+        mtime: (stat.st_mtime, i64::try_from(stat.st_mtime_nsec).unwrap()),
         size: if kind.is_dir() { 0 } else { stat.st_size.cast_unsigned() },
         device: (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev)),
         target: kind

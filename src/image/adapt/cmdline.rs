@@ -19,8 +19,14 @@ pub(super) fn apply(editor: &mut Editor<'_>) -> Result<(), AdaptError> {
 /// for ever on `proto=` (raspberrypi/documentation issue 3205).
 #[must_use]
 pub fn edit(old: &str, nfs: &str) -> String {
-    let first = old.lines().next().unwrap_or_default();
-    let words = split(first);
+    let mut first = old.lines().next().unwrap_or_default().to_owned();
+    // A quote that is never closed would swallow what follows, our root among it.
+    if first.matches('"').count() % 2 == 1
+        && let Some(last) = first.rfind('"')
+    {
+        first.remove(last);
+    }
+    let words = split(&first);
     // Imager's first-run script would reboot into a target that does nothing else.
     let first_run = words.iter().any(|word| word.starts_with("systemd.run=") && word.contains("firstrun.sh"));
     let mut kept: Vec<&str> = words.into_iter().filter(|word| !is_dropped(word, first_run)).collect();
@@ -96,6 +102,8 @@ mod tests {
         let once = edit("console=tty1 root=/dev/mmcblk0p2", NFS);
         assert_eq!(edit(&once, NFS), once);
         assert_eq!(edit(&once, "10.0.0.1:/x"), once.replace(NFS, "10.0.0.1:/x"));
+        let open = edit("a=\"b c\" d=\"e f", NFS);
+        assert_eq!(open, format!("a=\"b c\" d=e f {ROOT}"));
         assert_eq!(edit("", NFS), ROOT);
         assert_eq!(edit("a\nb", NFS), format!("a {ROOT}"));
     }

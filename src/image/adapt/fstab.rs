@@ -26,6 +26,9 @@ pub(super) fn apply(editor: &mut Editor<'_>) -> Result<(), AdaptError> {
 pub fn edit(old: &str, nfs: &str, default: &str) -> String {
     let mut point = default;
     let mut kept = Vec::new();
+    // Once there is no line for the root any more, partitions are disks that the user attached to the device.
+    let is_root = |line: &str| line.split_ascii_whitespace().nth(1) == Some("/") && !line.starts_with('#');
+    let is_card = old.lines().any(is_root);
     for line in old.lines() {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
         match fields.as_slice() {
@@ -33,7 +36,7 @@ pub fn edit(old: &str, nfs: &str, default: &str) -> String {
             [_, "/", ..] => {}
             [_, mount @ ("/boot/firmware" | "/boot"), ..] => point = mount,
             // Partitions of the SD card that is not there: systemd would wait 90 s for each.
-            [source, _, kind, ..] if *kind == "swap" || source.starts_with("PARTUUID=") => {}
+            [source, _, kind, ..] if is_card && (*kind == "swap" || source.starts_with("PARTUUID=")) => {}
             _ => kept.push(line),
         }
     }
@@ -67,6 +70,14 @@ nas:/media /media nfs defaults 0 0
         assert_eq!(once, format!("{new}{BOOT}"));
         assert_eq!(edit(&once, "10.0.0.1:/lion/boot", "/boot/firmware"), once);
         assert_eq!(edit(&once, "10.0.0.2:/x", "/boot/firmware"), once.replace("10.0.0.1:/lion/boot", "10.0.0.2:/x"));
+    }
+
+    #[test]
+    fn disks_the_user_attached_later_stay() {
+        let own = format!("PARTUUID=1234-01 /mnt/usb ext4 nofail 0 0\nUUID=5 none swap sw 0 0\n{BOOT}");
+        assert_eq!(edit(&own, "10.0.0.1:/lion/boot", "/boot/firmware"), own);
+        let card = format!("{own}PARTUUID=4e639091-02 / ext4 defaults 0 1\n");
+        assert_eq!(edit(&card, "10.0.0.1:/lion/boot", "/boot/firmware"), BOOT);
     }
 
     #[test]
