@@ -18,6 +18,8 @@ use super::xdr;
 
 /// Requests up to this size are read and run in a buffer that the connection keeps.
 const INBOX: usize = 8 << 10;
+/// Longest request that fits there with its mark.
+const SHORT: usize = INBOX - 4;
 /// Memory for a large request grows in such steps as it arrives.
 const STEP: usize = 64 << 10;
 /// Fragments of one record at most: real clients send one.
@@ -124,20 +126,21 @@ enum Record {
 }
 
 impl Inbox<'_> {
-    /// Waits for the next record of at most `limit` bytes. `None`: the connection is over.
-    fn next(&mut self, limit: usize) -> Option<Record> {
+    /// Waits for the next record. `limit` says how long it may be if it is not short. `None`: the connection is over.
+    fn next(&mut self, limit: impl FnOnce() -> usize) -> Option<Record> {
         let mark = self.mark(true)?;
         let length = usize::try_from(mark.length).ok()?;
-        if length > limit {
-            Counters::count(&self.shared.counters.garbage);
-            log::debug!("NFS: {}: a record of {length} bytes, {limit} are taken", self.connection.peer);
-            return None;
-        }
-        if mark.last && length <= INBOX {
+        if mark.last && length <= SHORT {
             self.fill(length, false)?;
             let record = self.start..self.start + length;
             self.start += length;
             return Some(Record::Here(record));
+        }
+        let limit = limit();
+        if length > limit {
+            Counters::count(&self.shared.counters.garbage);
+            log::debug!("NFS: {}: a record of {length} bytes, {limit} are taken", self.connection.peer);
+            return None;
         }
         self.large(mark, length, limit).map(Record::Large)
     }
@@ -235,14 +238,15 @@ fn is_tick(error: &io::Error) -> bool {
 pub(super) fn serve(connection: &Arc<Connection>, shared: &Arc<Shared>, worker: &mut Worker) {
     let mut inbox = Inbox { connection, shared, bytes: Box::new([0; INBOX]), start: 0, end: 0 };
     let mut cached: Option<CachedView> = None;
-    let small = INBOX - 4;
-    let mut limit = small;
     while !shared.is_stopping() {
+        let limit = || match connection.service {
+            Service::Portmap => SHORT,
+            // Who may use nothing has no reason to send much.
+            Service::Nfs if shared.access.view(connection.peer, &mut cached, &shared.activity).is_empty() => SHORT,
+            Service::Nfs => shared.limits.max_record(),
+        };
         let Some(record) = inbox.next(limit) else { break };
         let view = shared.access.view(connection.peer, &mut cached, &shared.activity);
-        // Who may use nothing has no reason to send much.
-        limit =
-            if view.is_empty() || connection.service == Service::Portmap { small } else { shared.limits.max_record() };
         let run =
             |worker: &mut Worker, bytes: &[u8], lane| dispatch::run(worker, shared, connection, &view, bytes, lane);
         let verdict = match record {

@@ -58,6 +58,11 @@ impl KernelHandle {
             (0x01, 8) => Some(first32(self.bytes()) == Some(ino)),
             // FILEID_BTRFS_WITHOUT_PARENT, and xfs' form with 64-bit inode numbers.
             (0x4d, 20) | (0x81, 12) => Some(first64(self.bytes()) == Some(ino)),
+            // tmpfs: generation, then the inode number, low half first.
+            (0x01, 12) => {
+                let (low, high) = (first32(&self.bytes()[4..]), first32(&self.bytes()[8..]));
+                Some(low.zip(high).map(|(low, high)| low | high << 32) == Some(ino))
+            }
             _ => None,
         }
     }
@@ -187,6 +192,20 @@ impl HandleKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_kernels_handles_show_their_inode() {
+        use std::os::fd::AsFd;
+        for dir in ["/dev/shm", "/tmp", "/"] {
+            let Ok(fd) = rustix::fs::open(dir, rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()) else { continue };
+            let ino = rustix::fs::fstat(&fd).unwrap().st_ino;
+            let Ok(handle) = crate::nfs::fs::sys::name_to_handle(fd.as_fd(), c"") else { continue };
+            assert_ne!(handle.is_inode(ino), Some(false), "{dir}: {handle:?}");
+            if handle.is_inode(ino).is_some() {
+                assert_eq!(handle.is_inode(ino + 1), Some(false));
+            }
+        }
+    }
 
     #[test]
     fn a_sealed_handle_opens_and_every_bent_bit_is_refused() {

@@ -111,8 +111,8 @@ pub struct Ports {
 pub enum PortmapState {
     /// This server.
     Own,
-    /// The portmapper that was here first; registered there.
-    Registered,
+    /// The portmapper that was here first, on this port; registered there.
+    Registered(u16),
     /// Nobody knows this server: clients must be given `port=` and `mountport=`. The reason, for people.
     Unregistered(String),
     /// None was asked for.
@@ -280,7 +280,7 @@ fn bind_portmap(config: &ServerConfig, nfs_port: u16) -> Result<BoundPortmap, Er
                 let state = match rpcbind::register(wanted, &mappings(nfs_port, None)) {
                     Ok(()) => {
                         log::info!("NFS: port {wanted} has a portmapper already: registered there");
-                        PortmapState::Registered
+                        PortmapState::Registered(wanted)
                     }
                     Err(error) => {
                         log::error!("NFS: {error}. Clients will not find the NFS port by themselves");
@@ -382,8 +382,8 @@ impl Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         self.shared.stopping.store(true, Ordering::Release);
-        if self.portmap == PortmapState::Registered
-            && let Err(error) = rpcbind::unregister(PORTMAP_PORT, &mappings(self.shared.ports.nfs, None))
+        if let PortmapState::Registered(port) = self.portmap
+            && let Err(error) = rpcbind::unregister(port, &mappings(self.shared.ports.nfs, None))
         {
             log::warn!("NFS: {error}");
         }

@@ -1,0 +1,226 @@
+//! What nobody should send, and more of it than anybody should: the server answers or closes, and stays small.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail like tests")]
+
+mod nfs_support;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use nfs_support::{Raw, config, export, is_root, limits, scratch, start, start_with};
+use nfs3_types::xdr_codec::Pack;
+use piboot::nfs::{Limits, ServerConfig};
+
+const NFS: (u32, u32) = (100_003, 3);
+const MOUNT: (u32, u32) = (100_005, 3);
+const PORTMAP: (u32, u32) = (100_000, 2);
+
+/// One test at a time: they look at the memory of the process that they share.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Resident memory of this process, in which the server runs, in KB.
+fn resident_kb() -> usize {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// The messages of which one each has killed other servers.
+fn one_packet_attacks(program: (u32, u32), procedure: u32) -> Vec<(&'static str, Vec<u8>)> {
+    let words = |words: &[u32]| words.iter().flat_map(|word| word.to_be_bytes()).collect::<Vec<u8>>();
+    let header = [1, 0, 2, program.0, program.1, procedure];
+    let record = |body: Vec<u8>| [&(u32::try_from(body.len()).unwrap() | 1 << 31).to_be_bytes()[..], &body].concat();
+    let call = |rest: &[u32]| record(words(&[&header[..], rest].concat()));
+    vec![
+        ("a record of 2 GiB", words(&[0xffff_ffff])),
+        ("a record of 2 GiB in fragments", words(&[0x7fff_ffff])),
+        ("a credential of 3 GiB", call(&[1, 0xc000_0000])),
+        ("a handle, path or anything of 3 GiB", call(&[0, 0, 0, 0, 0xc000_0000])),
+        ("805 million groups", call(&[1, 24, 0, 0, 0, 0, 805_306_368, 0, 0, 0])),
+        ("4.29 billion groups", call(&[1, 24, 0, 0, 0, 0, u32::MAX, 0, 0, 0])),
+    ]
+}
+
+#[test]
+fn one_packet_does_not_take_memory() {
+    if !is_root() {
+        return;
+    }
+    let _alone = alone();
+    let dir = scratch();
+    let f = start(dir.path());
+    let before = resident_kb();
+    let ports = [(f.address(), NFS, 1), (f.address(), MOUNT, 1), (f.portmap_address(), PORTMAP, 3)];
+    for (address, program, procedure) in ports {
+        for (what, bytes) in one_packet_attacks(program, procedure) {
+            let mut raw = Raw::connect(address);
+            raw.0.write_all(&bytes).unwrap();
+            // Either refused in words or closed; a client that waits for more gets neither.
+            if let Some(reply) = raw.receive() {
+                assert_eq!(reply[..8], [0, 0, 0, 1, 0, 0, 0, 1], "{what}: a reply to the call");
+                assert_ne!(reply[8..], [0; 16], "{what}: not a success");
+            }
+        }
+    }
+    let grown = resident_kb().saturating_sub(before);
+    assert!(grown < 4096, "{grown} KB more than before");
+    let mut raw = Raw::connect(f.address());
+    let null = raw.ask(&Raw::message(5, NFS.0, NFS.1, 0, &[])).unwrap();
+    assert_eq!(null[20..], [0; 4], "and serves on");
+}
+
+#[test]
+fn what_is_not_served_is_refused_by_its_name() {
+    if !is_root() {
+        return;
+    }
+    let _alone = alone();
+    let dir = scratch();
+    let f = start(dir.path());
+    let mut raw = Raw::connect(f.address());
+    for (program, version, procedure, wanted) in [
+        (100_227, 3, 0, &[1][..]),
+        (100_021, 4, 0, &[1]),
+        (100_003, 4, 0, &[2, 3, 3]),
+        (100_003, 3, 22, &[3]),
+        (100_003, 3, 1, &[4]),
+        (100_005, 2, 0, &[2, 1, 3]),
+        (100_005, 1, 0, &[0]),
+        (100_005, 3, 9, &[3]),
+    ] {
+        let reply = raw.ask(&Raw::message(9, program, version, procedure, &[])).unwrap();
+        let words: Vec<u32> = reply[20..].chunks(4).map(|word| u32::from_be_bytes(word.try_into().unwrap())).collect();
+        assert_eq!(words, wanted, "{program} {version} {procedure}");
+    }
+    raw.send(b"GET / HTTP/1.1\r\n\r\n");
+    assert_eq!(raw.receive(), None, "closed");
+}
+
+#[test]
+fn fragments_are_put_together_and_pipelined_calls_answered() {
+    if !is_root() {
+        return;
+    }
+    let _alone = alone();
+    let dir = scratch();
+    let f = start(dir.path());
+    let mut raw = Raw::connect(f.address());
+    let message = Raw::message(3, NFS.0, NFS.1, 0, &[]);
+    let (head, tail) = message.split_at(10);
+    let mut bytes = vec![0, 0, 0, 10];
+    bytes.extend_from_slice(head);
+    bytes.extend_from_slice(&(u32::try_from(tail.len()).unwrap() | 1 << 31).to_be_bytes());
+    bytes.extend_from_slice(tail);
+    for byte in &bytes {
+        raw.0.write_all(std::slice::from_ref(byte)).unwrap();
+    }
+    assert_eq!(raw.receive().unwrap()[..4], 3_u32.to_be_bytes());
+    for xid in 0..200 {
+        raw.send(&Raw::message(xid, NFS.0, NFS.1, 0, &[0; 400]));
+    }
+    for xid in 0..200_u32 {
+        assert_eq!(raw.receive().unwrap()[..4], xid.to_be_bytes());
+    }
+    let empty = [0_u8; 4];
+    let mut endless = Raw::connect(f.address());
+    let _ = endless.0.write_all(&empty.repeat(1000));
+    assert_eq!(endless.receive(), None, "fragments of nothing without end");
+}
+
+#[test]
+fn connections_are_bounded_per_address_and_a_late_one_gets_in_when_there_is_room() {
+    if !is_root() {
+        return;
+    }
+    let _alone = alone();
+    let dir = scratch();
+    let few = Limits { per_address: 3, ..limits() };
+    let f = start_with(ServerConfig { limits: few, ..config() }, vec![export(1, "/pi/root", dir.path())]);
+    let null = Raw::message(5, NFS.0, NFS.1, 0, &[]);
+    let mut open: Vec<Raw> = (0..3).map(|_| Raw::connect(f.address())).collect();
+    for raw in &mut open {
+        assert!(raw.ask(&null).is_some());
+    }
+    let mut fourth = Raw::connect(f.address());
+    let _ = fourth.0.write_all(&[]);
+    assert_eq!(fourth.receive(), None);
+    assert_eq!(f.server.stats().turned_away, 1);
+    // The server notices the end of one before it accepts the next, or turns it away once more: then try again.
+    drop(open.pop());
+    assert!((0..1000).any(|_| {
+        let mut again = Raw::connect(f.address());
+        let mut answered = again.0.write_all(&[0x80, 0, 0, 40]).is_ok() && again.0.write_all(&null[..24]).is_ok();
+        answered &= again.0.write_all(&[0; 16]).is_ok();
+        let mut byte = [0; 1];
+        answered && matches!(again.0.read(&mut byte), Ok(1))
+    }));
+}
+
+#[test]
+fn a_request_that_never_completes_does_not_hold_its_connection() {
+    if !is_root() {
+        return;
+    }
+    let _alone = alone();
+    let dir = scratch();
+    let hasty = Limits { partial: Duration::from_millis(50), ..limits() };
+    let f = start_with(ServerConfig { limits: hasty, ..config() }, vec![export(1, "/pi/root", dir.path())]);
+    let mut raw = Raw::connect(f.address());
+    // A WRITE of a megabyte that stops in the middle. The clock stands still until it is moved.
+    raw.0.write_all(&(0x8000_0000_u32 | 1 << 20).to_be_bytes()).unwrap();
+    raw.0.write_all(&Raw::message(1, NFS.0, NFS.1, 7, &[0; 50_000])).unwrap();
+    let mut quiet = Raw::connect(f.address());
+    let null = Raw::message(5, NFS.0, NFS.1, 0, &[]);
+    assert!(quiet.ask(&null).is_some(), "others are served meanwhile");
+    let mover = std::thread::spawn({
+        let clock = f.clock.clone();
+        move || {
+            for _ in 0..400 {
+                clock.advance(Duration::from_millis(50));
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+    });
+    assert_eq!(raw.receive(), None, "closed");
+    mover.join().unwrap();
+}
+
+#[test]
+fn garbage_for_every_procedure_is_answered_or_closed() {
+    if !is_root() {
+        return;
+    }
+    let _alone = alone();
+    let dir = scratch();
+    let f = start(dir.path());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let root = runtime.block_on(f.mount("/pi/root")).unwrap();
+    let mut handle = Vec::new();
+    root.pack(&mut handle).unwrap();
+    let mut state = 0x9e37_79b9_u32;
+    let mut random = move || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state
+    };
+    let before = resident_kb();
+    let mut raw = Raw::connect(f.address());
+    for round in 0..4000_u32 {
+        let mut args = if round % 2 == 0 { handle.clone() } else { Vec::new() };
+        for _ in 0..random() % 60 {
+            args.extend_from_slice(&(random() & [0xff, 0xffff_ffff, 3, 0][(random() % 4) as usize]).to_be_bytes());
+        }
+        let procedure = random() % 23;
+        let reply = raw.ask(&Raw::message(round, NFS.0, NFS.1, procedure, &args)).unwrap();
+        assert_eq!(reply[..4], round.to_be_bytes());
+    }
+    let grown = resident_kb().saturating_sub(before);
+    assert!(grown < 16 << 10, "{grown} KB more than before");
+}
