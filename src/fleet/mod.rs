@@ -81,7 +81,7 @@ impl Fleet {
         addresses: AddressBook,
         job_ended: UnboundedSender<u32>,
     ) -> Result<Self, FleetError> {
-        let (config, problems) = config::load(&config_file)?;
+        let (config, problems) = config::load(&config_file, None)?;
         let layout = Layout::new(config.main.data_dir.clone());
         let store = Store::in_memory()?;
         let jobs = Jobs::start(clock.clone(), 1, job_ended.clone()).map_err(FleetError::Worker)?;
@@ -114,7 +114,14 @@ impl Fleet {
     /// # Errors
     /// When the file is unreadable or no UCI.
     pub fn reload(&mut self) -> Result<(), config::LoadError> {
-        let (config, problems) = config::load(&self.config_file)?;
+        let (config, problems) = match config::load(&self.config_file, Some(&self.config)) {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                let why = format!("{error}; the configuration from before stays in force");
+                self.problems = vec![Problem { severity: config::Severity::Error, place: "piboot".to_owned(), why }];
+                return Err(error);
+            }
+        };
         if config.main.data_dir != self.config.main.data_dir {
             self.layout = Layout::new(config.main.data_dir.clone());
             self.store_on_volume = false;
