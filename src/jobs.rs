@@ -132,6 +132,14 @@ struct Table {
     stopping: bool,
 }
 
+impl Table {
+    fn active(&self, kind: JobKind, subject: &str) -> Option<u32> {
+        let cancelled = |id: &u32| self.cancels.get(id).is_some_and(|cancel| cancel.load(Ordering::Relaxed));
+        let mut works = self.jobs.values().filter(|j| j.kind == kind && j.subject == subject && !j.state.is_final());
+        works.find(|j| !cancelled(&j.id)).map(|j| j.id)
+    }
+}
+
 impl Shared {
     fn table(&self) -> MutexGuard<'_, Table> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -176,15 +184,20 @@ impl Jobs {
         Ok(Self { shared, worker: Some(worker) })
     }
 
-    /// Queues work on `subject`.
+    /// Numbers given from now on are at least `first`: earlier runs used those below.
+    pub fn number_from(&self, first: u32) {
+        let mut table = self.shared.table();
+        table.next = table.next.max(first);
+    }
+
+    /// Queues work on `subject`; after a job on the same that is being cancelled, it comes next.
     ///
     /// # Errors
     /// When too much waits or something works on the same subject.
     pub fn submit(&self, kind: JobKind, subject: &str, task: Task) -> Result<u32, JobsError> {
         let mut table = self.shared.table();
-        if let Some(busy) = table.jobs.values().find(|j| j.kind == kind && j.subject == subject && !j.state.is_final())
-        {
-            return Err(JobsError::Busy(busy.id, subject.to_owned()));
+        if let Some(busy) = table.active(kind, subject) {
+            return Err(JobsError::Busy(busy, subject.to_owned()));
         }
         if table.waiting.len() >= MAX_WAITING {
             return Err(JobsError::Full);
@@ -244,11 +257,10 @@ impl Jobs {
         self.shared.table().jobs.values().cloned().collect()
     }
 
-    /// The job that waits or runs for `subject`.
+    /// The job that waits or runs for `subject`, and is not being cancelled.
     #[must_use]
     pub fn active(&self, kind: JobKind, subject: &str) -> Option<u32> {
-        let table = self.shared.table();
-        table.jobs.values().find(|j| j.kind == kind && j.subject == subject && !j.state.is_final()).map(|j| j.id)
+        self.shared.table().active(kind, subject)
     }
 
     /// Cancels what runs, drops what waits, and waits for the worker to be done with undoing.
@@ -388,8 +400,11 @@ mod tests {
         jobs.cancel(second).unwrap();
         assert_eq!(ended.blocking_recv(), Some(second));
         jobs.cancel(first).unwrap();
+        let again = jobs.submit(JobKind::Import, "a", Box::new(|_| Ok(String::new()))).unwrap();
+        assert_eq!(jobs.active(JobKind::Import, "a"), Some(again), "the cancelled one does not count any more");
         go.send(()).unwrap();
-        assert_eq!(ended.blocking_recv(), Some(first));
+        assert_eq!((ended.blocking_recv(), ended.blocking_recv()), (Some(first), Some(again)));
+        assert_eq!(jobs.get(again).unwrap().state, JobState::Done);
         assert_eq!(jobs.get(first).unwrap().state, JobState::Cancelled);
         assert_eq!(jobs.get(second).unwrap().state, JobState::Cancelled);
     }

@@ -27,6 +27,8 @@ pub(super) struct Wire {
     interfaces: Vec<Interface>,
     observers: Vec<(u32, Observer)>,
     tftp: Option<tftp::Handle>,
+    /// The interfaces on which it answers.
+    tftp_interfaces: Vec<String>,
     nfs: Option<nfs::Handle>,
     /// What the running servers were started with and cannot change while they run.
     started_with: StartedWith,
@@ -54,6 +56,7 @@ impl Wire {
             interfaces: Vec::new(),
             observers: Vec::new(),
             tftp: None,
+            tftp_interfaces: Vec::new(),
             nfs: None,
             started_with: StartedWith::default(),
             wanted: Wanted::default(),
@@ -129,10 +132,17 @@ impl Wire {
         }
         self.started_with = wish;
         let anywhere = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
-        if self.tftp.is_none() {
+        if self.tftp_is_elsewhere(main)
+            && let Some(tftp) = self.tftp.take()
+        {
+            tftp.stop();
+        }
+        // An empty list would mean all interfaces, the way to the Internet among them.
+        if self.tftp.is_none() && !self.interfaces.is_empty() {
+            self.tftp_interfaces = self.interfaces.iter().map(|i| i.name.clone()).collect();
             let config = tftp::ServerConfig {
                 listen: anywhere.map(|ip| SocketAddr::new(ip, tftp::PORT)).to_vec(),
-                interfaces: self.interfaces.iter().map(|i| i.name.clone()).collect(),
+                interfaces: self.tftp_interfaces.clone(),
                 limits: tftp::Limits::default(),
             };
             let routes = Arc::new(routes(&self.wanted));
@@ -151,6 +161,15 @@ impl Wire {
                 Err(error) => problems.push(("nfs".to_owned(), error.to_string())),
             }
         }
+    }
+
+    /// Whether TFTP has to start anew: an interface came, or one is no longer configured. One that merely went away may
+    /// come back, and transfers on the others go on.
+    fn tftp_is_elsewhere(&self, main: &Main) -> bool {
+        let is_new = |found: &Interface| !self.tftp_interfaces.contains(&found.name);
+        let is_configured =
+            |served: &String| main.interfaces.iter().any(|name| served == name || *served == format!("br-{name}"));
+        self.interfaces.iter().any(is_new) || !self.tftp_interfaces.iter().all(is_configured)
     }
 
     fn apply_exports(&mut self) {

@@ -189,6 +189,12 @@ impl Boot {
         }
     }
 
+    /// Whether this is another view of the same boot, whatever its number.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.mac == other.mac && self.started_ms == other.started_ms
+    }
+
     /// Whether the stage was reached.
     #[must_use]
     pub fn reached(&self, stage: Stage) -> bool {

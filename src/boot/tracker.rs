@@ -74,9 +74,16 @@ impl Tracker {
         self.boots.values()
     }
 
-    /// Boots with a number that changed since the last call: file transfers are not stored one by one.
+    /// Boots that changed since the last call: file transfers are not stored one by one.
     pub fn boots_to_save(&mut self) -> impl Iterator<Item = &mut Boot> {
-        self.boots.values_mut().filter_map(|boot| (boot.id != 0 && std::mem::take(&mut boot.unsaved)).then_some(boot))
+        self.boots.values_mut().filter_map(|boot| std::mem::take(&mut boot.unsaved).then_some(boot))
+    }
+
+    /// Another store took over: boots that it does not know by their number get a new one when they are stored next.
+    pub fn number_anew(&mut self, is_unknown: impl Fn(&Boot) -> bool) {
+        for boot in self.boots.values_mut().filter(|boot| is_unknown(boot)) {
+            (boot.id, boot.unsaved) = (0, true);
+        }
     }
 
     /// Takes one event.

@@ -25,12 +25,15 @@ pub enum LoadError {
     Syntax(PathBuf, uci::SyntaxError),
 }
 
-/// Reads a UCI file and types it.
+/// Reads a UCI file and types it; `before` is the configuration in force, if one is.
 ///
 /// # Errors
 /// When the file cannot be read or is no UCI text; wrong values are [`Problem`]s instead.
-pub fn load(path: &Path) -> Result<(Config, Vec<Problem>), LoadError> {
+pub fn load(path: &Path, before: Option<&Config>) -> Result<(Config, Vec<Problem>), LoadError> {
     let text = std::fs::read_to_string(path).map_err(|e| LoadError::Read(path.to_owned(), e))?;
     let sections = uci::parse(&text).map_err(|e| LoadError::Syntax(path.to_owned(), e))?;
-    Ok(Config::from_sections(&sections))
+    Ok(match before {
+        Some(before) => Config::from_sections_over(&sections, before),
+        None => Config::from_sections(&sections),
+    })
 }

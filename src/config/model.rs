@@ -223,6 +223,27 @@ impl Fields<'_> {
         }
     }
 
+    /// Like [`Fields::one`]; an absent option is `default`, a wrong one stays what it was.
+    fn setting<T>(
+        &mut self,
+        option: &str,
+        read: impl FnOnce(&str) -> Result<T, String>,
+        default: T,
+        before: Option<T>,
+    ) -> T {
+        let problems = self.problems.len();
+        match (self.one(option, read), before) {
+            (Some(value), _) => value,
+            (None, Some(before)) if self.problems.len() > problems => {
+                for problem in self.problems.iter_mut().skip(problems) {
+                    problem.why.push_str("; the value from before stays in force");
+                }
+                before
+            }
+            (None, _) => default,
+        }
+    }
+
     fn warn_unknown(&mut self, known: &[&str]) {
         let names: Vec<_> = self.section.options.iter().map(|o| o.name.clone()).collect();
         for name in names.iter().filter(|name| !known.contains(&name.as_str())) {
@@ -246,14 +267,28 @@ impl Config {
     /// wrong or missing identity is left out; each is reported.
     #[must_use]
     pub fn from_sections(sections: &[Section]) -> (Self, Vec<Problem>) {
+        Self::read(sections, None)
+    }
+
+    /// The same while `before` is in force: a wrong value of `main` changes nothing, and a device whose section is wrong
+    /// stays as it was, because a slip of the pen must not take the root from under a running Pi.
+    #[must_use]
+    pub fn from_sections_over(sections: &[Section], before: &Self) -> (Self, Vec<Problem>) {
+        Self::read(sections, Some(before))
+    }
+
+    fn read(sections: &[Section], before: Option<&Self>) -> (Self, Vec<Problem>) {
         let mut config = Self::default();
         let mut problems = Vec::new();
         for section in sections {
             let name = section.name.as_deref().unwrap_or("(unnamed)");
             let mut fields = Fields { section, name, problems: &mut problems };
             match section.kind.as_str() {
-                "piboot" if name == "main" => config.main = read_main(&mut fields),
-                "device" => config.devices.extend(read_device(&mut fields, &config.devices)),
+                "piboot" if name == "main" => config.main = read_main(&mut fields, before.map(|b| &b.main)),
+                "device" => {
+                    let old = before.and_then(|b| b.device(name));
+                    config.devices.extend(read_device_over(&mut fields, &config.devices, old));
+                }
                 kind => {
                     let why = format!("a section of type '{kind}' is not known here; it is ignored");
                     let place = format!("piboot.{name}");
@@ -271,7 +306,7 @@ impl Config {
     }
 }
 
-fn read_main(fields: &mut Fields<'_>) -> Main {
+fn read_main(fields: &mut Fields<'_>, before: Option<&Main>) -> Main {
     let default = Main::default();
     fields.warn_unknown(&[
         "enabled",
@@ -290,15 +325,25 @@ fn read_main(fields: &mut Fields<'_>) -> Main {
     };
     let image = |text: &str| check_image_name(text).map(|()| text.to_owned()).map_err(|e| e.to_string());
     let main = Main {
-        enabled: fields.one("enabled", choice).unwrap_or(default.enabled),
+        enabled: fields.setting("enabled", choice, default.enabled, before.map(|b| b.enabled)),
         interfaces,
-        data_dir: fields.one("data_dir", absolute_path).unwrap_or(default.data_dir),
-        dhcp: fields.one("dhcp", choice).unwrap_or(default.dhcp),
-        unknown: fields.one("unknown", choice).unwrap_or(default.unknown),
-        default_image: fields.one("default_image", image),
-        dnsmasq_confdir: fields.one("dnsmasq_confdir", absolute_path),
+        data_dir: fields.setting("data_dir", absolute_path, default.data_dir, before.map(|b| b.data_dir.clone())),
+        dhcp: fields.setting("dhcp", choice, default.dhcp, before.map(|b| b.dhcp)),
+        unknown: fields.setting("unknown", choice, default.unknown, before.map(|b| b.unknown)),
+        default_image: fields.setting(
+            "default_image",
+            |text| image(text).map(Some),
+            None,
+            before.map(|b| b.default_image.clone()),
+        ),
+        dnsmasq_confdir: fields.setting(
+            "dnsmasq_confdir",
+            |text| absolute_path(text).map(Some),
+            None,
+            before.map(|b| b.dnsmasq_confdir.clone()),
+        ),
         dnsmasq_restart: fields.section.get("dnsmasq_restart").map(|v| v.values().to_vec()).unwrap_or_default(),
-        sync: fields.one("sync", choice).unwrap_or(default.sync),
+        sync: fields.setting("sync", choice, default.sync, before.map(|b| b.sync)),
     };
     if main.unknown == UnknownPolicy::Enroll && main.default_image.is_none() {
         let why = "'enroll' needs an image: set default_image; unknown Pis are only listed until then".to_owned();
@@ -306,6 +351,27 @@ fn read_main(fields: &mut Fields<'_>) -> Main {
         return Main { unknown: UnknownPolicy::Ask, ..main };
     }
     main
+}
+
+/// Reads a device; if its section has errors, it is what it was before, where it was something.
+fn read_device_over(fields: &mut Fields<'_>, above: &[Device], old: Option<&Device>) -> Option<Device> {
+    let problems = fields.problems.len();
+    let device = read_device(fields, above);
+    let wrong = fields.problems.iter().skip(problems).any(|p| p.severity == Severity::Error);
+    let clash = |old: &Device| {
+        above.iter().any(|d| {
+            d.id == old.id || d.mac.is_some() && d.mac == old.mac || d.serial.is_some() && d.serial == old.serial
+        })
+    };
+    match old.filter(|old| wrong && !clash(old)) {
+        Some(old) => {
+            if let Some(problem) = fields.problems.iter_mut().skip(problems).rfind(|p| p.severity == Severity::Error) {
+                problem.why.push_str(&format!("; {} stays as it was", old.id));
+            }
+            Some(old.clone())
+        }
+        None => device,
+    }
 }
 
 fn read_device(fields: &mut Fields<'_>, before: &[Device]) -> Option<Device> {
@@ -429,6 +495,23 @@ mod tests {
         for (problem, start) in problems.iter().zip(expected) {
             assert!(problem.starts_with(start), "{problem}");
         }
+    }
+
+    #[test]
+    fn while_a_configuration_is_in_force_a_wrong_value_changes_nothing() {
+        let good = "config piboot 'main'\n\toption data_dir '/srv'\n\toption dhcp 'off'\nconfig device 'a'\n\toption mac 'dc:a6:32:79:26:df'\n\toption image 'x'\n";
+        let (before, _) = read(good);
+        let bad = good.replace("'/srv'", "'srv'").replace("'off'", "'of'").replace(":26:df", ":26");
+        let (after, problems) = Config::from_sections_over(&uci::parse(&bad).unwrap(), &before);
+        assert_eq!(after, before);
+        assert_eq!(problems.len(), 3, "{problems:#?}");
+        // What is gone from the file is gone, and an absent option is its default.
+        let (empty, _) = Config::from_sections_over(&uci::parse("config piboot 'main'\n").unwrap(), &before);
+        assert_eq!(empty, Config::default());
+        // A device cannot stay what another has become.
+        let taken = "config device 'b'\n\toption mac 'dc:a6:32:79:26:df'\n\toption image 'x'\n".to_owned() + &bad;
+        let (after, _) = Config::from_sections_over(&uci::parse(&taken).unwrap(), &before);
+        assert_eq!(after.devices.iter().map(|d| d.id.as_str()).collect::<Vec<_>>(), ["b"]);
     }
 
     #[test]

@@ -113,6 +113,9 @@ impl Fleet {
         }
         let hostname = request.hostname.unwrap_or_else(|| propose_hostname(seen.map(|pi| pi.board()), serial, mac));
         check_hostname(&hostname)?;
+        if let Some(other) = self.config.devices.iter().find(|d| d.hostname.eq_ignore_ascii_case(&hostname)) {
+            return taken(format!("the name {hostname}"), other);
+        }
         let id = device_id_from_hostname(&hostname);
         config::check_device_id(&id)?;
         if self.config.device(&id).is_some() {

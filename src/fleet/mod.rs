@@ -45,6 +45,8 @@ pub struct Fleet {
     /// Whether the store is the one on the volume.
     store_on_volume: bool,
     store: Store,
+    /// Why history is not stored as it should be.
+    store_problem: Option<String>,
     seen: Seen,
     tracker: Tracker,
     jobs: Jobs,
@@ -81,10 +83,10 @@ impl Fleet {
         addresses: AddressBook,
         job_ended: UnboundedSender<u32>,
     ) -> Result<Self, FleetError> {
-        let (config, problems) = config::load(&config_file)?;
+        let (config, problems) = config::load(&config_file, None)?;
         let layout = Layout::new(config.main.data_dir.clone());
         let store = Store::in_memory()?;
-        let jobs = Jobs::start(clock.clone(), 1, job_ended.clone()).map_err(FleetError::Worker)?;
+        let jobs = Jobs::start(clock.clone(), 1, job_ended).map_err(FleetError::Worker)?;
         let mut fleet = Self {
             tracker: Tracker::new(clock.clone()),
             volume: look_at(&layout),
@@ -95,6 +97,7 @@ impl Fleet {
             layout,
             store_on_volume: false,
             store,
+            store_problem: None,
             seen: Seen::default(),
             jobs,
             addresses,
@@ -102,10 +105,7 @@ impl Fleet {
             states: BTreeMap::new(),
             failed: BTreeMap::new(),
         };
-        if fleet.use_volume() {
-            let next = fleet.store.jobs()?.iter().map(|job| job.id).max().unwrap_or(0).wrapping_add(1).max(1);
-            fleet.jobs = Jobs::start(fleet.clock.clone(), next, job_ended).map_err(FleetError::Worker)?;
-        }
+        fleet.use_volume();
         Ok(fleet)
     }
 
@@ -114,7 +114,14 @@ impl Fleet {
     /// # Errors
     /// When the file is unreadable or no UCI.
     pub fn reload(&mut self) -> Result<(), config::LoadError> {
-        let (config, problems) = config::load(&self.config_file)?;
+        let (config, problems) = match config::load(&self.config_file, Some(&self.config)) {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                let why = format!("{error}; the configuration from before stays in force");
+                self.problems = vec![Problem { severity: config::Severity::Error, place: "piboot".to_owned(), why }];
+                return Err(error);
+            }
+        };
         if config.main.data_dir != self.config.main.data_dir {
             self.layout = Layout::new(config.main.data_dir.clone());
             self.store_on_volume = false;
@@ -128,61 +135,98 @@ impl Fleet {
     /// Looks at the volume again; true if it came, went or changed its fitness.
     pub fn check_volume(&mut self) -> bool {
         let volume = look_at(&self.layout);
-        let changed = volume.problems != self.volume.problems || !self.store_on_volume && volume.is_present();
+        let changed = volume.problems != self.volume.problems;
         self.volume = volume;
         if changed {
             for problem in &self.volume.problems {
                 log::warn!("{problem}");
             }
             self.failed.clear();
-            self.use_volume();
         }
-        changed
+        let had_store = self.store_on_volume;
+        self.use_volume();
+        changed || self.store_on_volume != had_store
     }
 
-    /// Opens the store on the volume if the volume is there and the store is not open yet; true if it is open.
-    fn use_volume(&mut self) -> bool {
+    /// Opens the store on the volume if the volume is there and the store is not open yet.
+    fn use_volume(&mut self) {
         if !self.volume.is_present() {
             self.store_on_volume = false;
-            return false;
         }
+        if self.store_on_volume || !self.volume.is_present() {
+            return;
+        }
+        // History on a volume that cannot be written, or will not be used, would help nobody.
+        if !self.volume.is_changeable() {
+            return;
+        }
+        if let Err(error) = self.layout.create() {
+            let directory = self.layout.data_dir().display();
+            self.note_store_problem(Some(format!("cannot create directories in {directory}: {error}")));
+            return;
+        }
+        let adopted = Store::open(&self.layout.database()).and_then(|store| self.adopt(store));
+        self.store_on_volume = adopted.is_ok();
+        self.note_store_problem(adopted.err().map(|e| format!("{e}; history is kept in memory until this is mended")));
         if self.store_on_volume {
-            return true;
+            self.sweep();
         }
-        if self.volume.is_writable() {
-            if let Err(error) = self.layout.create() {
-                log::error!("cannot create directories in {}: {error}", self.layout.data_dir().display());
-                return false;
-            }
-            for leftover in image::sweep(&self.layout.scratch()) {
-                log::warn!("{leftover}");
-            }
-        }
-        match Store::open(&self.layout.database()).and_then(|store| self.adopt(store)) {
-            Ok(()) => self.store_on_volume = true,
-            Err(error) => {
-                log::error!("{error}; history is kept in memory until this is mended");
-                return false;
-            }
-        }
-        true
     }
 
+    /// Goes on with the store that was found on the volume, and hands over what memory holds.
     fn adopt(&mut self, store: Store) -> Result<(), StoreError> {
-        if self.volume.is_writable() {
-            for job in store.interrupt_jobs(self.clock.wall_ms())? {
-                log::warn!(
-                    "job {} ({:?} of '{}') was interrupted when piboot stopped; nothing of it is left",
-                    job.id,
-                    job.kind,
-                    job.subject
-                );
+        for job in store.interrupt_jobs(self.clock.wall_ms())? {
+            log::warn!(
+                "job {} ({:?} of '{}') was interrupted when piboot stopped; nothing of it is left",
+                job.id,
+                job.kind,
+                job.subject
+            );
+        }
+        self.jobs.number_from(store.jobs()?.last().map_or(0, |job| job.id).saturating_add(1));
+        self.tracker.number_anew(|boot| !matches!(store.boot(boot.id), Ok(Some(stored)) if stored.is_same(boot)));
+        let unsaved = self.seen.list().into_iter().cloned().collect::<Vec<_>>();
+        let before = std::mem::replace(&mut self.store, store);
+        self.store.save_pis(&unsaved)?;
+        self.seen = Seen::new(self.store.pis(MAX_SEEN)?);
+        // Boots that are over are in the old store only.
+        for mut boot in before.boots(None, u32::MAX)?.into_iter().rev() {
+            let followed = self.tracker.boot(boot.mac).is_some_and(|current| current.is_same(&boot));
+            if !followed && !self.store.boot(boot.id)?.is_some_and(|stored| stored.is_same(&boot)) {
+                boot.id = 0;
+                self.store.save_boot(&mut boot)?;
             }
         }
-        let unsaved = self.seen.take_unsaved();
-        self.seen = Seen::new(store.pis(MAX_SEEN)?);
-        self.store = store;
-        self.store.save_pis(&unsaved)
+        self.save();
+        Ok(())
+    }
+
+    /// Removes what killed jobs left in the scratch directory. Trees take their time: a job does it.
+    fn sweep(&self) {
+        for leftover in image::sweep(&self.layout.scratch()) {
+            log::warn!("{leftover}");
+        }
+        let leftovers = provision::leftovers(&self.layout);
+        if leftovers.is_empty() {
+            return;
+        }
+        let count = leftovers.len();
+        let task = Box::new(move |_: &crate::jobs::Running| {
+            leftovers.iter().try_for_each(|path| provision::discard(path))?;
+            Ok(format!("{count} unfinished or deleted trees of an earlier run removed"))
+        });
+        match self.jobs.submit(crate::jobs::JobKind::Delete, "scratch", task) {
+            Ok(job) => self.note_job(job),
+            Err(error) => log::warn!("cannot tidy {}: {error}", self.layout.scratch().display()),
+        }
+    }
+
+    /// Says once what is wrong with the store.
+    fn note_store_problem(&mut self, problem: Option<String>) {
+        if let Some(text) = problem.as_ref().filter(|_| problem != self.store_problem) {
+            log::error!("{text}");
+        }
+        self.store_problem = problem;
     }
 
     // === what is known ===
@@ -209,6 +253,12 @@ impl Fleet {
     #[must_use]
     pub const fn volume(&self) -> &Volume {
         &self.volume
+    }
+
+    /// Why history is not stored as it should be.
+    #[must_use]
+    pub fn store_problem(&self) -> Option<&str> {
+        self.store_problem.as_deref()
     }
 
     /// The Pis seen.
@@ -321,7 +371,8 @@ impl Fleet {
             && let Some(boot) = update.boot.and_then(|mac| self.tracker.boot_mut(mac))
             && let Err(error) = self.store.save_boot(boot)
         {
-            log::error!("{error}");
+            boot.unsaved = true;
+            self.note_store_problem(Some(error.to_string()));
         }
         update.serial.is_some_and(|(mac, serial)| self.learn_serial(mac, serial))
     }
@@ -331,6 +382,14 @@ impl Fleet {
         let learned = self.seen.learn_serial(mac, serial);
         let is_half_known =
             |d: &&mut Device| d.mac == Some(mac) && d.serial.is_none() || d.serial == Some(serial) && d.mac.is_none();
+        // What another device is known by stays with it, whatever a packet says.
+        let is_anothers = |d: &Device| match (d.mac, d.serial) {
+            (Some(its_mac), Some(its_serial)) => its_mac == mac || its_serial == serial,
+            _ => false,
+        };
+        if self.config.devices.iter().any(is_anothers) {
+            return learned;
+        }
         let Some(device) = self.config.devices.iter_mut().find(is_half_known) else { return learned };
         (device.mac, device.serial) = (Some(mac), Some(serial));
         let device = device.clone();
@@ -341,23 +400,29 @@ impl Fleet {
         true
     }
 
-    /// Stores what piled up in memory; called every few seconds.
+    /// Stores what piled up in memory; called every few seconds. What cannot be stored is kept for the next time.
     pub fn save(&mut self) {
         let unsaved = self.seen.take_unsaved();
-        if !unsaved.is_empty() {
-            self.log_store_error(|store| store.save_pis(&unsaved));
+        let mut saved = if unsaved.is_empty() { Ok(()) } else { self.store.save_pis(&unsaved) };
+        if saved.is_err() {
+            self.seen.keep_unsaved(&unsaved);
         }
-        let (store, tracker) = (&self.store, &mut self.tracker);
-        for boot in tracker.boots_to_save() {
-            if let Err(error) = store.save_boot(boot) {
-                log::error!("{error}");
+        let mut tried = !unsaved.is_empty();
+        for boot in self.tracker.boots_to_save() {
+            tried = true;
+            if let Err(error) = self.store.save_boot(boot) {
+                boot.unsaved = true;
+                saved = Err(error);
             }
+        }
+        if tried && self.store_on_volume {
+            self.note_store_problem(saved.err().map(|e| e.to_string()));
         }
     }
 
     fn log_store_error(&mut self, act: impl FnOnce(&mut Store) -> Result<(), StoreError>) {
         if let Err(error) = act(&mut self.store) {
-            log::error!("{error}");
+            self.note_store_problem(Some(error.to_string()));
         }
     }
 
@@ -368,7 +433,9 @@ impl Fleet {
             crate::jobs::JobState::Done => log::info!("job {id}: {}", job.message),
             _ => log::warn!("job {id} ({:?} of '{}') {:?}: {}", job.kind, job.subject, job.state, job.message),
         }
-        if job.kind == crate::jobs::JobKind::Provision && job.state != crate::jobs::JobState::Done {
+        // A device that was unenrolled, and perhaps enrolled anew, has nothing to do with its old job's end.
+        let concerns = self.config.device(&job.subject).is_some() && self.jobs.active(job.kind, &job.subject).is_none();
+        if job.kind == crate::jobs::JobKind::Provision && job.state != crate::jobs::JobState::Done && concerns {
             self.failed.insert(job.subject.clone(), job.message.clone());
         }
         self.log_store_error(|store| store.save_job(&job));

@@ -16,6 +16,10 @@ use crate::storage::{Layout, sync_directory, tree_copy};
 /// Changes kept in a device's record; adapting a fresh copy makes about 40.
 const MAX_CHANGES: usize = 400;
 
+/// What trees that are being made are called in the scratch directory, and what those that are to go.
+const PARTIAL: &str = "device-";
+const DELETED: &str = "deleted-";
+
 /// What a job on a device's trees needs to know; owned, because the job runs on another thread.
 #[derive(Debug, Clone)]
 pub struct Provision {
@@ -47,7 +51,7 @@ impl Provision {
     /// # Errors
     /// A sentence for the job's message.
     pub fn make(&self, progress: &dyn Progress) -> Result<String, String> {
-        let partial = self.layout.scratch().join(format!("device-{}.partial", self.device.id));
+        let partial = self.layout.scratch().join(format!("{PARTIAL}{}.partial", self.device.id));
         discard(&partial)?;
         let made = self.make_in(&partial, progress);
         if made.is_err() {
@@ -82,10 +86,11 @@ impl Provision {
             notes: report.notes,
         };
         record.save(partial).map_err(|e| e.to_string())?;
+        sync_file_system(partial)?;
+        // Last thing before it is there: bringing a whole root to the disk takes its time.
         if progress.cancelled() {
             return Err("cancelled".to_owned());
         }
-        sync_file_system(partial)?;
         std::fs::rename(partial, &place)
             .map_err(|e| format!("cannot move the finished trees to {}: {e}", place.display()))?;
         sync_directory(&self.layout.devices()).map_err(|e| e.to_string())?;
@@ -134,8 +139,8 @@ pub fn boot_export(id: &str) -> String {
 pub fn set_aside(layout: &Layout, directory: &Path) -> std::io::Result<PathBuf> {
     let name = directory.file_name().unwrap_or_default().to_string_lossy();
     // A name from an earlier, interrupted deletion may still be there.
-    let free = (0..).map(|n| layout.scratch().join(format!("deleted-{name}-{n}"))).find(|path| !path.exists());
-    let aside = free.unwrap_or_else(|| layout.scratch().join(format!("deleted-{name}")));
+    let free = (0..).map(|n| layout.scratch().join(format!("{DELETED}{name}-{n}"))).find(|path| !path.exists());
+    let aside = free.unwrap_or_else(|| layout.scratch().join(format!("{DELETED}{name}")));
     std::fs::rename(directory, &aside)?;
     if let Some(parent) = directory.parent() {
         sync_directory(parent)?;
@@ -151,6 +156,17 @@ pub fn discard(path: &Path) -> Result<(), String> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
     let removed = open_directory(parent).and_then(|parent| tree_remove::remove_tree(parent, name.as_bytes()));
     removed.map_err(|e| format!("cannot delete {}: {e}", path.display()))
+}
+
+/// What killed jobs left in the scratch directory: half-made trees, and trees not yet deleted.
+#[must_use]
+pub fn leftovers(layout: &Layout) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(layout.scratch()) else { return Vec::new() };
+    let is_ours = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().as_bytes();
+        [PARTIAL, DELETED].iter().any(|prefix| name.starts_with(prefix.as_bytes()))
+    };
+    entries.flatten().map(|entry| entry.path()).filter(is_ours).collect()
 }
 
 fn copy(from: &Path, to: &Path, progress: &dyn Progress) -> Result<(), String> {

@@ -22,13 +22,16 @@ pub struct AdaptedFor {
     pub server: std::net::Ipv4Addr,
     /// Public keys for the first user.
     pub ssh_keys: Vec<String>,
+    /// Its hardware address, by which its network configuration knows the interface of the root.
+    #[serde(default)]
+    pub mac: Option<crate::pi::Mac>,
 }
 
 impl AdaptedFor {
     /// What `device` asks for when the router is `server`.
     #[must_use]
     pub fn of(device: &Device, server: std::net::Ipv4Addr) -> Self {
-        Self { hostname: device.hostname.clone(), server, ssh_keys: device.ssh_keys.clone() }
+        Self { hostname: device.hostname.clone(), server, ssh_keys: device.ssh_keys.clone(), mac: device.mac }
     }
 }
 
@@ -117,7 +120,8 @@ mod tests {
     use super::*;
 
     fn record(export_pair: u16) -> DeviceRecord {
-        let adapted_for = AdaptedFor { hostname: "lion".into(), server: [10, 0, 0, 1].into(), ssh_keys: vec![] };
+        let adapted_for =
+            AdaptedFor { hostname: "lion".into(), server: [10, 0, 0, 1].into(), ssh_keys: vec![], mac: None };
         DeviceRecord {
             export_pair,
             image: "lite".into(),

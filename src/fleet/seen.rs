@@ -117,6 +117,11 @@ impl Seen {
         pis
     }
 
+    /// These could not be stored: they come again with the next [`Seen::take_unsaved`].
+    pub fn keep_unsaved(&mut self, pis: &[SeenPi]) {
+        pis.iter().for_each(|pi| self.mark(pi.mac));
+    }
+
     /// What changed since the last call, to be stored.
     pub fn take_unsaved(&mut self) -> Vec<SeenPi> {
         let macs = std::mem::take(&mut self.unsaved);

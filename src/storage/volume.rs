@@ -66,6 +66,12 @@ impl Volume {
         self.problems.is_empty()
     }
 
+    /// Whether what belongs to us on it can be changed and removed, though perhaps nothing large be added.
+    #[must_use]
+    pub fn is_changeable(&self) -> bool {
+        self.problems.iter().all(|p| matches!(p, VolumeProblem::Full(..)))
+    }
+
     /// Whether what is on it can be served.
     #[must_use]
     pub fn is_present(&self) -> bool {
