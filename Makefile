@@ -4,14 +4,16 @@
 #   make demo BOARD=raspi3b   the same on QEMU's Raspberry Pi 3B, with a small root (slow network)
 #   make test                 all tests, and the demo
 #   make bench [AREA=tftp]    ratios against named peers, measured in the same run
-#   make size                 size of the static binary, memory of the idle agent
+#   make size                 size of the static binaries, memory of the idle agent
+#   make router [TARGET=…]    static binary for routers: aarch64 armv7hf mipsel riscv64gc x86_64 (the default)
 #   make fmt lint             what a change has to pass
 
 BOARD ?= virt
 AREA ?=
+TARGET ?= x86_64
 CARGO := $(shell command -v cargo || echo /usr/bin/cargo)
 
-.PHONY: demo test unit bench size fmt lint setup clean
+.PHONY: demo test unit bench size router fmt lint setup clean
 demo: setup
 	@CARGO=$(CARGO) tests/demo/run.sh $(BOARD)
 
@@ -26,8 +28,12 @@ bench: setup
 	$(CARGO) build --locked --release -p piboot -p piboot-bench
 	target/release/piboot-bench $(AREA)
 
-size: setup
+size:
 	@CARGO=$(CARGO) tests/size.sh
+
+router:
+	@tests/setup.sh router
+	@openwrt/build.sh $(TARGET)
 
 fmt:
 	$(CARGO) fmt --all

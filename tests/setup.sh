@@ -3,6 +3,7 @@
 #
 #   tests/setup.sh          packages for the demo and the tests
 #   tests/setup.sh bench    and the servers that piboot is measured against
+#   tests/setup.sh router   what openwrt/build.sh needs to build for routers, and nothing else
 #
 # Idempotent: asks dpkg what is there, and returns at once when nothing is missing. Newer suites are added as
 # files of their own (/etc/apt/sources.list.d/piboot-*.sources), with the URI and the key of the machine's own
@@ -20,6 +21,11 @@ DEMO="mmdebstrap arch-test debian-archive-keyring busybox-static cpio kmod xz-ut
       gcc libc6-dev make pkg-config"
 QEMU="qemu-system-arm qemu-system-x86 qemu-user-static"
 BENCH="nfs-ganesha nfs-ganesha-vfs rpcbind"
+# Debian's compiler for the web browsers is the one whose standard library comes with complete sources: no prebuilt
+# library for any router is to be had without rustup.
+ROUTER="gcc libc6-dev make file python3-venv"
+ROUTER_RUST="rustc-web cargo-web rust-web-src libstd-rust-web-dev"
+ROUTER_ZIG="ziglang==0.14.1 cargo-zigbuild==0.24.0" # newer zig wants parts of its own C library linked in
 
 . "$(dirname "$0")/apt-source.sh"
 
@@ -113,11 +119,33 @@ install_qemu() {
     install "${from[@]}" $1
 }
 
+# install_rust PACKAGE... - of Debian's Rust for web browsers.
 install_rust() {
     # bookworm itself has cargo-web at 1.85, its security suite the new one.
     add_suite "$(codename)-security" /etc/apt/sources.list.d/piboot-security.sources 's,/debian/*$,/debian-security,'
-    install cargo-web rustc-web
+    install "$@"
     rust_ok /usr/bin/cargo || die "cargo $RUST_MIN or newer is needed; Debian has $(/usr/bin/cargo --version)"
+}
+
+# --- zig -------------------------------------------------------------------------------------------------------
+
+ZIG_VENV=$(cd "$(dirname "$0")/.." && pwd)/.ci-zig
+
+zig_ready() {
+    local pin
+    [ -x "$ZIG_VENV/bin/cargo-zigbuild" ] || return
+    for pin in ${ROUTER_ZIG//==/-}; do
+        pin=${pin//-/_} # as pip names its records: cargo_zigbuild-0.24.0.dist-info
+        compgen -G "$ZIG_VENV/lib/python3*/site-packages/${pin%_*}-${pin##*_}.dist-info" >/dev/null || return
+    done
+}
+
+install_zig() {
+    say "installing $ROUTER_ZIG in $ZIG_VENV"
+    # shellcheck disable=SC2086
+    { python3 -m venv --clear "$ZIG_VENV" && "$ZIG_VENV/bin/pip" install --quiet $ROUTER_ZIG; } >>"$LOG" 2>&1 ||
+        { tail -n 5 "$LOG" >&2; die "pip could not install $ROUTER_ZIG: see $LOG"; }
+    zig_ready || die "$ZIG_VENV is not what it should be: see $LOG"
 }
 
 # --- binfmt ----------------------------------------------------------------------------------------------------
@@ -143,7 +171,8 @@ enable_binfmt() {
 case ${1:-} in
 '') WANT=$DEMO ;;
 bench) WANT="$DEMO $BENCH" ;;
-*) die "usage: tests/setup.sh [bench]" ;;
+router) WANT=$ROUTER QEMU=qemu-user-static ;;
+*) die "usage: tests/setup.sh [bench | router]" ;;
 esac
 
 command -v apt-get >/dev/null || die "this machine has no apt-get: install by hand: $DEMO $QEMU"
@@ -151,7 +180,13 @@ command -v apt-get >/dev/null || die "this machine has no apt-get: install by ha
 # shellcheck disable=SC2086
 packages=$(missing $WANT)
 qemu=$(missing_qemu)
-rust=; have_rust || rust=yes
+if [ "${1:-}" = router ]; then
+    # shellcheck disable=SC2086
+    rust=$(missing $ROUTER_RUST)
+    rust_ok /usr/bin/cargo || rust=$ROUTER_RUST
+else
+    have_rust || rust="cargo-web rustc-web"
+fi
 
 # The image builders fetch packages as well: without package lists they would find nothing.
 lists=; [ -n "$(own_source "$(codename)")" ] || lists=yes
@@ -163,7 +198,12 @@ if [ -n "$packages$qemu$rust$lists" ]; then
     install $packages
     case $packages in *nfs-ganesha* | *rpcbind*) disable_services ;; esac
     [ -z "$qemu" ] || install_qemu "$qemu"
-    [ -z "$rust" ] || install_rust
+    # shellcheck disable=SC2086
+    [ -z "$rust" ] || install_rust $rust
 fi
-binfmt_ready || enable_binfmt
+if [ "${1:-}" = router ]; then
+    zig_ready || install_zig
+else
+    binfmt_ready || enable_binfmt
+fi
 say "everything is there"
