@@ -116,6 +116,20 @@ fn names_are_checked_and_never_replaced() {
     assert_eq!(fs::read_to_string(place.images().join("odd/kept")).unwrap(), "kept");
 }
 
+#[test]
+fn a_place_that_cannot_take_the_image_is_refused_at_once() {
+    let place = Place::new();
+    let source = image("pigen", "img.xz");
+    let never = CancelAt(AtomicUsize::new(1));
+    for (images, why) in
+        [(place.0.path().join("missing"), "missing"), (PathBuf::from("/dev"), "different file systems")]
+    {
+        let error = import(&source, "odd", &images, &place.scratch(), 0, &never).unwrap_err();
+        assert!(error.to_string().contains(why), "{error}");
+        place.assert_empty();
+    }
+}
+
 /// Cancels at the n-th question.
 struct CancelAt(AtomicUsize);
 

@@ -136,6 +136,8 @@ pub fn import(
     }
     let file = Source::open(source)?;
     let partial = Partial::create(scratch_dir, name)?;
+    // Minutes of work must not end at the last step.
+    partial.check_target(images_dir)?;
     let job = Job { path: source, file, partial: &partial, progress };
     let info = job.run(name, wall_ms).map_err(ImportError::tidy)?;
     partial.publish(images_dir, name)?;

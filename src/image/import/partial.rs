@@ -94,15 +94,19 @@ impl Partial {
         Ok(())
     }
 
+    /// Refuses unless the finished image can be renamed to where it belongs.
+    pub(super) fn check_target(&self, images_dir: &Path) -> Result<(), ImportError> {
+        let target = rustix::fs::stat(images_dir).map_err(|errno| ImportError::disk("open", images_dir, errno))?;
+        let here = rustix::fs::fstat(&self.directory).map_err(|errno| ImportError::disk("open", &self.path, errno))?;
+        if target.st_dev == here.st_dev { Ok(()) } else { Err(other_volume(images_dir)) }
+    }
+
     /// Brings everything to the disk and gives it its name.
     pub(super) fn publish(self, images_dir: &Path, image: &str) -> Result<(), ImportError> {
         let target = images_dir.join(image);
         let failed = |errno: Errno| match errno {
             Errno::EXIST | Errno::NOTEMPTY => ImportError::Exists(image.to_owned()),
-            Errno::XDEV => {
-                let source = io::Error::other("the image and scratch directories are on different file systems");
-                ImportError::disk("make", &target, source)
-            }
+            Errno::XDEV => other_volume(&target),
             other => ImportError::disk("make", &target, other),
         };
         let images = rustix::fs::open(images_dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
@@ -159,6 +163,11 @@ pub fn sweep(scratch_dir: &Path) -> Vec<String> {
         });
     }
     said
+}
+
+fn other_volume(path: &Path) -> ImportError {
+    let source = io::Error::other("the images and the scratch directory are on different file systems");
+    ImportError::disk("make an image in", path, source)
 }
 
 /// Removes a directory whose import is dead; `None` if it is alive.
