@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::clock::Clock;
-use crate::image::Progress;
+use crate::progress::Progress;
 
 /// Jobs that may wait; more is a mistake of the caller, not work.
 const MAX_WAITING: usize = 64;

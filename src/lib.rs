@@ -19,5 +19,6 @@ pub mod logging;
 pub mod net;
 pub mod nfs;
 pub mod pi;
+pub mod progress;
 pub mod storage;
 pub mod tftp;

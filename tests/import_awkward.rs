@@ -9,7 +9,8 @@ use std::path::Path;
 use std::process::Command;
 
 use awkward::{LoopMount, Volume, assert_same, describe, files, image, run};
-use piboot::image::{ImageInfo, NoProgress, import, inspect, load_info};
+use piboot::image::{ImageInfo, import, inspect, load_info};
+use piboot::progress::NoProgress;
 
 /// Imports into a scratch volume layout.
 fn import_here(volume: &Path, source: &Path, name: &str) -> ImageInfo {

@@ -11,7 +11,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use awkward::{LoopMount, assert_same, describe, image, run};
-use piboot::image::{NoProgress, Progress};
+use piboot::progress::{NoProgress, Progress};
 use piboot::storage::tree_copy::{CopyError, copy_tree};
 use rustix::fs::{Mode, OFlags};
 

@@ -9,12 +9,12 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use piboot::image::Progress;
 use piboot::image::ext4::Ext4;
 use piboot::image::extract::{ExtractError, extract_ext4, extract_fat};
 use piboot::image::fat::Fat;
-use piboot::image::tree_remove::remove_tree;
-use piboot::image::tree_writer::TreeWriter;
+use piboot::progress::Progress;
+use piboot::storage::tree_remove::remove_tree;
+use piboot::storage::tree_writer::TreeWriter;
 use rustix::fs::{Mode, OFlags};
 
 /// Numbers that are the same in every run (Marsaglia's xorshift).

@@ -14,7 +14,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use awkward::{ROOT_START, Volume, files, image};
-use piboot::image::{ImportError, NoProgress, Progress, import, sweep};
+use piboot::image::{ImportError, import, sweep};
+use piboot::progress::{NoProgress, Progress};
 
 /// A place to import to that is large enough.
 struct Place(Volume);

@@ -9,9 +9,10 @@ use rustix::io::Errno;
 
 use super::record::{AdaptedFor, DeviceRecord, free_export_pair};
 use crate::config::Device;
+use crate::image;
 use crate::image::adapt::{self, Pass, Target};
-use crate::image::{self, Progress, tree_remove};
-use crate::storage::{Layout, sync_directory, tree_copy};
+use crate::progress::Progress;
+use crate::storage::{Layout, sync_directory, tree_copy, tree_remove};
 
 /// Changes kept in a device's record; adapting a fresh copy makes about 40.
 const MAX_CHANGES: usize = 400;

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use super::ext4::{Entries, Entry, Ext4, Ext4Error, Inode, Kind, ROOT};
 use super::fat::{Fat, FatError};
-use super::progress::Progress;
-use super::tree_writer::{FileWriter, Meta, Special, Time, TreeWriter, WriteError};
+use crate::progress::Progress;
+use crate::storage::tree_writer::{FileWriter, Meta, Special, Time, TreeWriter, WriteError};
 
 /// Deepest nesting of directories. Real roots stay below fifty.
 const MAX_DEPTH: usize = 2000;

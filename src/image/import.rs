@@ -24,10 +24,10 @@ use super::extract::{ExtractError, extract_ext4, extract_fat};
 use super::fat::Fat;
 use super::info::{self, ImageInfo};
 use super::partition::{self, PartitionError, PartitionTable};
-use super::progress::Progress;
 use super::source::{Format, Source, SourceError};
-use super::tree_writer::TreeWriter;
-use super::{NameError, check_name};
+use crate::config::{NameError, check_image_name};
+use crate::progress::Progress;
+use crate::storage::tree_writer::TreeWriter;
 use partial::Partial;
 
 /// Why an import failed. Nothing of it is left behind.
@@ -130,7 +130,7 @@ pub fn import(
     wall_ms: i64,
     progress: &dyn Progress,
 ) -> Result<ImageInfo, ImportError> {
-    check_name(name)?;
+    check_image_name(name)?;
     if std::fs::symlink_metadata(images_dir.join(name)).is_ok() {
         return Err(ImportError::Exists(name.to_owned()));
     }
@@ -241,6 +241,6 @@ impl Job<'_> {
 fn duplicate(fd: &OwnedFd) -> Result<OwnedFd, ExtractError> {
     fd.try_clone().map_err(|error| {
         let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-        super::tree_writer::WriteError { what: "open", path: "/".to_owned(), errno }.into()
+        crate::storage::tree_writer::WriteError { what: "open", path: "/".to_owned(), errno }.into()
     })
 }

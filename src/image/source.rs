@@ -9,8 +9,8 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::progress::Progress;
 use super::xz::Xz;
+use crate::progress::Progress;
 
 /// Why an image file cannot be read.
 #[derive(Debug, thiserror::Error)]

@@ -3,6 +3,8 @@
 mod atomic;
 mod layout;
 pub mod tree_copy;
+pub mod tree_remove;
+pub mod tree_writer;
 mod volume;
 
 pub use atomic::{sync_directory, write_beside};

@@ -9,8 +9,8 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, SeekFrom, Stat};
 use rustix::io::Errno;
 
-use crate::image::progress::Progress;
-use crate::image::tree_writer::{FileWriter, Meta, Special, Time, TreeWriter, WriteError, Xattr};
+use crate::progress::Progress;
+use crate::storage::tree_writer::{FileWriter, Meta, Special, Time, TreeWriter, WriteError, Xattr};
 
 /// Copy buffer, well under the MiB after which a cancel must be seen.
 const BUFFER: usize = 256 * 1024;

@@ -181,12 +181,7 @@ pub fn adapt(boot: &Path, root: &Path, target: &Target, pass: Pass) -> Result<Re
 /// Everything in a target ends up in files that are parsed line by line.
 fn check(target: &Target) -> Result<Ipv4Addr, AdaptError> {
     let IpAddr::V4(server) = target.server else { return Err(AdaptError::Ipv6(target.server)) };
-    let name = target.hostname.as_bytes();
-    let inner = |b: &u8| b.is_ascii_alphanumeric() || *b == b'-';
-    let ends = name.first().zip(name.last()).is_some_and(|(a, z)| *a != b'-' && *z != b'-');
-    if name.len() > 63 || !ends || !name.iter().all(inner) {
-        return Err(AdaptError::Hostname(target.hostname.clone()));
-    }
+    crate::config::check_hostname(&target.hostname).map_err(|_| AdaptError::Hostname(target.hostname.clone()))?;
     for export in [&target.root_export, &target.boot_export] {
         let plain = |c: char| c.is_ascii_graphic() && !matches!(c, ',' | '"' | '\'' | '\\' | '#');
         if !export.starts_with('/') || !export.chars().all(plain) {

@@ -3,7 +3,7 @@
 use super::Ext4Error;
 use super::superblock::Superblock;
 use crate::image::fields::{i32_at, u16_at, u32_at};
-use crate::image::tree_writer::{Meta, Time};
+use crate::storage::tree_writer::{Meta, Time};
 
 /// The directory at the root of every file system.
 pub const ROOT: u32 = 2;

@@ -4,7 +4,7 @@
 use super::inode::{GOOD_OLD_SIZE, Inode, flags};
 use super::{Ext4, Ext4Error, acl};
 use crate::image::fields::{u16_at, u32_at};
-use crate::image::tree_writer::Xattr;
+use crate::storage::tree_writer::Xattr;
 
 const MAGIC: u32 = 0xea02_0000;
 /// Header of a block of attributes.

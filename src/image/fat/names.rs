@@ -1,7 +1,7 @@
 //! Directory entries: short names, long names, times.
 
 use crate::image::fields::{u16_at, u32_at};
-use crate::image::tree_writer::Time;
+use crate::storage::tree_writer::Time;
 
 /// One file or directory.
 #[derive(Debug, Clone, PartialEq, Eq)]

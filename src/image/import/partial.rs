@@ -8,7 +8,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::ImportError;
-use crate::image::tree_remove::remove_tree;
+use crate::storage::tree_remove::remove_tree;
 
 const PREFIX: &str = "import-";
 const SUFFIX: &str = ".partial";

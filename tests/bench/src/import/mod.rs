@@ -9,7 +9,8 @@ use std::process::Command;
 use std::time::Instant;
 
 use nix::sys::resource::{UsageWho, getrusage};
-use piboot::image::{NoProgress, import, inspect};
+use piboot::image::{import, inspect};
+use piboot::progress::NoProgress;
 
 use crate::measure::{Error, Figures, Results};
 
