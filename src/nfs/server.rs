@@ -36,6 +36,8 @@ pub const NFS_PORT: u16 = 2049;
 pub const PORTMAP_PORT: u16 = 111;
 /// Threads are many and shallow.
 const STACK: usize = 256 << 10;
+/// How long nobody is accepted after that failed.
+const PAUSE: Duration = Duration::from_millis(200);
 /// How often idle files and buffers are let go.
 const HOUSEKEEPING_MS: u16 = 5000;
 /// How long running requests may take when the server stops, before their connections are broken off, and after that.
@@ -466,6 +468,8 @@ impl Hall {
                 }
                 Err(error) => {
                     log::error!("NFS: cannot accept a connection: {error}");
+                    // Out of descriptors or memory: the connection still waits, and would be reported without end.
+                    thread::sleep(PAUSE);
                     return;
                 }
             }
