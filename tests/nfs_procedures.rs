@@ -86,6 +86,21 @@ async fn large_reads_and_writes_are_byte_exact() {
 }
 
 #[tokio::test]
+async fn a_large_write_may_be_the_first_request_of_a_connection() {
+    if !is_root() {
+        return;
+    }
+    let dir = scratch();
+    let f = start(dir.path());
+    let root = f.mount("/pi/root").await.unwrap();
+    let file = create(&mut f.root().await, &root, b"f", 0o600).await.unwrap();
+    // As after a broken connection: the client sends again what was not answered.
+    let data = vec![7; 1 << 20];
+    write(&mut f.root().await, &file, 0, &data, stable_how::UNSTABLE).await.unwrap();
+    assert!(fs::read(dir.path().join("f")).unwrap() == data);
+}
+
+#[tokio::test]
 async fn attributes_are_set_in_the_right_order_and_guarded() {
     if !is_root() {
         return;

@@ -19,9 +19,9 @@ pub const NO_ID: u32 = u32::MAX;
 
 /// On architectures whose first system calls had 16-bit ids the 32-bit ones have other numbers.
 mod number {
-    #[cfg(not(any(target_arch = "arm", target_arch = "x86", target_arch = "m68k")))]
+    #[cfg(not(any(target_arch = "arm", target_arch = "x86", target_arch = "sparc")))]
     pub(super) use libc::{SYS_setfsgid as SETFSGID, SYS_setfsuid as SETFSUID, SYS_setgroups as SETGROUPS};
-    #[cfg(any(target_arch = "arm", target_arch = "x86", target_arch = "m68k"))]
+    #[cfg(any(target_arch = "arm", target_arch = "x86", target_arch = "sparc"))]
     pub(super) use libc::{SYS_setfsgid32 as SETFSGID, SYS_setfsuid32 as SETFSUID, SYS_setgroups32 as SETGROUPS};
 }
 

@@ -17,6 +17,7 @@ mod drc;
 mod exports;
 mod files;
 mod fs;
+mod hall;
 pub mod handle;
 mod key;
 mod listen;

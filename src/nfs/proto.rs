@@ -75,7 +75,7 @@ impl From<Errno> for Status {
             Errno::STALE => Self::Stale,
             Errno::OPNOTSUPP | Errno::NOSYS => Self::NotSupp,
             // The server is short of something for the moment: the client waits and asks again.
-            Errno::NOMEM | Errno::MFILE | Errno::NFILE => Self::Jukebox,
+            Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::AGAIN => Self::Jukebox,
             _ => Self::Io,
         }
     }

@@ -1,0 +1,164 @@
+//! Where clients arrive: one thread that accepts connections, answers the portmapper's datagrams and keeps house.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, TcpListener, UdpSocket};
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::EventFd;
+
+use super::connection::{self, Connection, Service};
+use super::server::STACK;
+use super::shared::{Counters, Limits, Shared, Worker};
+use super::{listen, portmap};
+
+/// How long nobody is accepted after that failed.
+const PAUSE: Duration = Duration::from_millis(200);
+/// How often idle files and buffers are let go.
+const HOUSEKEEPING_MS: u16 = 5000;
+
+/// The connections that are open.
+#[derive(Debug, Default)]
+pub(super) struct Registry {
+    open: Mutex<HashMap<usize, Guest>>,
+    changed: Condvar,
+    next: AtomicUsize,
+}
+
+#[derive(Debug)]
+pub(super) struct Guest {
+    pub(super) connection: Arc<Connection>,
+    stranger: bool,
+}
+
+impl Registry {
+    pub(super) fn open(&self) -> MutexGuard<'_, HashMap<usize, Guest>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether one more from `peer` would be within the limits.
+    fn has_room(&self, peer: IpAddr, stranger: bool, limits: &Limits) -> bool {
+        let open = self.open();
+        let of_peer = open.values().filter(|guest| guest.connection.peer == peer).count();
+        let strangers = open.values().filter(|guest| guest.stranger).count();
+        open.len() < limits.connections && of_peer < limits.per_address && !(stranger && strangers >= limits.strangers)
+    }
+
+    /// Waits until all are gone, at most this long.
+    pub(super) fn wait_empty(&self, patience: Duration) -> bool {
+        let result = self.changed.wait_timeout_while(self.open(), patience, |open| !open.is_empty());
+        result.unwrap_or_else(PoisonError::into_inner).0.is_empty()
+    }
+}
+
+/// Takes a connection off the registry when its thread ends, however it ends.
+struct Leave<'a>(&'a Registry, usize);
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        let guest = self.0.open().remove(&self.1);
+        drop(guest);
+        self.0.changed.notify_all();
+    }
+}
+
+/// Where clients arrive: accepts connections, answers datagrams, keeps house.
+pub(super) struct Hall {
+    pub(super) shared: Arc<Shared>,
+    pub(super) registry: Arc<Registry>,
+    pub(super) wake: Arc<EventFd>,
+    pub(super) tcp: Vec<(TcpListener, Service)>,
+    pub(super) udp: Vec<UdpSocket>,
+}
+
+impl Hall {
+    pub(super) fn run(self) {
+        while !self.shared.is_stopping() {
+            let mut fds = vec![PollFd::new(self.wake.as_fd(), PollFlags::POLLIN)];
+            fds.extend(self.tcp.iter().map(|(socket, _)| PollFd::new(socket.as_fd(), PollFlags::POLLIN)));
+            fds.extend(self.udp.iter().map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)));
+            match poll(&mut fds, PollTimeout::from(HOUSEKEEPING_MS)) {
+                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+                Err(errno) => log::error!("NFS: poll: {errno}"),
+            }
+            for (listener, service) in &self.tcp {
+                self.accept(listener, *service);
+            }
+            for socket in &self.udp {
+                self.answer(socket);
+            }
+            self.shared.files.expire(self.shared.clock.now());
+            self.shared.buffers.trim();
+        }
+    }
+
+    fn answer(&self, socket: &UdpSocket) {
+        let shared = &self.shared;
+        loop {
+            let result = listen::serve_datagram(socket, |peer, message, out| {
+                portmap::run_datagram(out, &shared.ports, &shared.activity, peer, message)
+            });
+            match result {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => {
+                    log::debug!("NFS: portmapper: {error}");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn accept(&self, listener: &TcpListener, service: Service) {
+        loop {
+            match listener.accept() {
+                Ok((stream, address)) => {
+                    let peer = address.ip().to_canonical();
+                    if let Err(error) = self.admit(stream, peer, service) {
+                        log::warn!("NFS: cannot serve {peer}: {error}");
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {
+                }
+                Err(error) => {
+                    log::error!("NFS: cannot accept a connection: {error}");
+                    // Out of descriptors or memory: the connection still waits, and would be reported without end.
+                    thread::sleep(PAUSE);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn admit(&self, stream: std::net::TcpStream, peer: IpAddr, service: Service) -> io::Result<()> {
+        let shared = &self.shared;
+        let stranger = shared.access.view(peer, &mut None, &shared.activity).is_empty();
+        if !self.registry.has_room(peer, stranger, &shared.limits) {
+            Counters::count(&shared.counters.turned_away);
+            shared.activity.refused(peer, "*", || "too many connections".to_owned());
+            return Ok(());
+        }
+        let connection = Arc::new(Connection::new(stream, peer, service, shared)?);
+        let id = self.registry.next.fetch_add(1, Ordering::Relaxed);
+        self.registry.open().insert(id, Guest { connection: Arc::clone(&connection), stranger });
+        let (shared, registry) = (Arc::clone(shared), Arc::clone(&self.registry));
+        let started = thread::Builder::new().name("nfs-conn".into()).stack_size(STACK).spawn(move || {
+            let _leave = Leave(&registry, id);
+            match Worker::for_this_thread() {
+                Ok(mut worker) => connection::serve(&connection, &shared, &mut worker),
+                Err(errno) => log::error!("NFS: cannot act for users: {errno}"),
+            }
+        });
+        if let Err(error) = started {
+            self.registry.open().remove(&id);
+            return Err(error);
+        }
+        Ok(())
+    }
+}
