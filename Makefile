@@ -28,7 +28,7 @@ bench: setup
 	$(CARGO) build --locked --release -p piboot -p piboot-bench
 	target/release/piboot-bench $(AREA)
 
-size:
+size: setup
 	@CARGO=$(CARGO) tests/size.sh
 
 router:

@@ -298,7 +298,8 @@ impl TreeWriter {
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 fn times(meta: &Meta) -> Timestamps {
-    let spec = |time: Time| Timespec { tv_sec: time.seconds, tv_nsec: time.nanoseconds.into() };
+    // Under 10^9, which fits the signed 32 bits that the field has on 32-bit machines too.
+    let spec = |time: Time| Timespec { tv_sec: time.seconds, tv_nsec: time.nanoseconds as _ };
     Timestamps { last_access: spec(meta.atime), last_modification: spec(meta.mtime) }
 }
 

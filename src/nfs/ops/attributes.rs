@@ -105,7 +105,8 @@ fn times(set: &SetAttr) -> Result<Option<Timestamps>, Status> {
         SetTime::Keep => special(rustix::fs::UTIME_OMIT),
         SetTime::Now => special(rustix::fs::UTIME_NOW),
         SetTime::To(Time { seconds, nanoseconds }) if nanoseconds < 1_000_000_000 => {
-            Ok(Timespec { tv_sec: i64::from(seconds), tv_nsec: nanoseconds.into() })
+            // Fits the signed 32 bits that the field has on 32-bit machines too.
+            Ok(Timespec { tv_sec: i64::from(seconds), tv_nsec: nanoseconds as _ })
         }
         SetTime::To(_) => Err(Status::Inval),
     };

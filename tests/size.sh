@@ -1,0 +1,161 @@
+#!/bin/bash
+# make size: how large the static binaries are, and how much memory the agent takes when it has nothing to do.
+#
+#   size: <target> <bytes>     every router binary that is built from the present source; x86_64 is built if need be
+#   rss: idle <kB>             VmRSS of the agent with all services up and three Pis enrolled; most of it is the
+#                              program's own text, which the kernel may drop
+#   rss: anon <kB>             the part of it that only the agent's end gives back
+#   rss: threads <n>
+#
+# Run as root: the agent runs in namespaces of its own, on ports 69, 111 and 2049.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+WORK=$PWD/target/size
+SOCKET=$WORK/run/piboot.sock
+WAIT=60 # seconds, for anything
+
+say() { printf 'size: %s\n' "$*" >&2; }
+die() { printf 'size: error: %s\n' "$*" >&2; exit 1; }
+
+# --- binaries --------------------------------------------------------------------------------------------------
+
+# current PROGRAM - built after the last change of what it is built from.
+current() { [ -z "$(find src Cargo.toml Cargo.lock .cargo openwrt/build.sh -newer "$1" -type f -print -quit)" ]; }
+
+# Sets PROGRAM: the musl build, or where that is not to be had, static glibc, which is a megabyte larger.
+build() {
+    local target=x86_64-unknown-linux-musl
+    PROGRAM=target/router/$target/release/piboot
+    if [ -x "$PROGRAM" ] && current "$PROGRAM"; then return; fi
+    if tests/setup.sh router && openwrt/build.sh $target; then return; fi
+    say "NOTE: there is no musl build (see above): static glibc instead, about 1 MB larger on disk and in memory"
+    target=x86_64-unknown-linux-gnu
+    RUSTFLAGS='-C target-feature=+crt-static' "${CARGO:-cargo}" build --release --locked --package piboot \
+        --target $target --target-dir target/router
+    PROGRAM=target/router/$target/release/piboot
+}
+
+print_sizes() {
+    local program target
+    for program in target/router/*/release/piboot; do
+        target=$(basename "$(dirname "$(dirname "$program")")")
+        if current "$program"; then
+            printf 'size: %s %s\n' "$target" "$(stat -c %s "$program")"
+        else
+            say "$target was built from an older source: make router TARGET=$target"
+        fi
+    done
+}
+
+# --- what the agent is given -----------------------------------------------------------------------------------
+
+# The least that is laid out like an SD card of Raspberry Pi OS.
+make_image() {
+    local root=$WORK/root boot=$WORK/boot
+    mkdir -p "$root"/etc "$boot"
+    printf 'PARTUUID=4e639091-02 / ext4 defaults 0 1\n' >"$root/etc/fstab"
+    printf 'raspberrypi\n' >"$root/etc/hostname"
+    printf '127.0.1.1 raspberrypi\n' >"$root/etc/hosts"
+    printf 'console=serial0,115200 root=PARTUUID=4e639091-02 rootwait\n' >"$boot/cmdline.txt"
+    printf 'arm_64bit=1\n' >"$boot/config.txt"
+    head -c 50000 /dev/zero >"$boot/bootcode.bin"
+    truncate -s 16M "$WORK/root.ext4"
+    mke2fs -q -F -t ext4 -d "$root" "$WORK/root.ext4"
+    mkfs.vfat -C "$WORK/boot.fat" 16384 >/dev/null
+    mcopy -i "$WORK/boot.fat" "$boot"/* ::
+    truncate -s 34M "$WORK/card.img"
+    printf 'label: dos\nlabel-id: 0x4e639091\nstart=2048,size=32768,type=c\nstart=34816,size=32768,type=83\n' |
+        sfdisk -q "$WORK/card.img"
+    dd if="$WORK/boot.fat" of="$WORK/card.img" bs=1M seek=1 conv=notrunc,sparse status=none
+    dd if="$WORK/root.ext4" of="$WORK/card.img" bs=1M seek=17 conv=notrunc,sparse status=none
+}
+
+make_config() {
+    local n
+    mkdir -p "$WORK/data"
+    printf "config piboot 'main'\n\toption enabled '1'\n\tlist interface 'br-lan'\n"
+    printf "\toption data_dir '%s'\n\toption dhcp 'off'\n" "$WORK/data"
+    for n in 1 2 3; do
+        printf "config device 'pi_%s'\n\toption hostname 'pi-%s'\n\toption image 'card'\n" $n $n
+        printf "\toption serial '1000000%s'\n\toption mac 'dc:a6:32:00:00:0%s'\n" $n $n
+    done
+}
+
+# --- the agent, inside the namespaces --------------------------------------------------------------------------
+
+piboot() { "$PROGRAM" --socket "$SOCKET" "$@"; }
+
+start_agent() {
+    "$PROGRAM" --socket "$SOCKET" serve --config "$WORK/piboot.conf" 2>>"$WORK/agent.log" &
+    AGENT=$!
+}
+
+stop_agent() {
+    kill -TERM "$AGENT"
+    wait "$AGENT" || die "the agent ended with an error: see $WORK/agent.log"
+}
+
+# wait_for WHAT COMMAND...
+wait_for() {
+    local what=$1 until=$((SECONDS + WAIT))
+    shift
+    until "$@"; do
+        kill -0 "$AGENT" 2>/dev/null || die "the agent ended before $what: see $WORK/agent.log"
+        [ $SECONDS -lt $until ] || die "$what took more than $WAIT s: see $WORK/agent.log"
+        sleep 0.2
+    done
+}
+
+answers() { piboot --json status >"$WORK/status.json" 2>/dev/null; }
+ready() { answers && grep -q '"devices_ready": 3' "$WORK/status.json" && grep -q '"jobs": 0' "$WORK/status.json"; }
+
+# Every service, asked of the kernel and not of the agent.
+serving() {
+    local listening
+    listening=$(ss -Hlntu | awk '{ n = split($5, part, ":"); print $1 "/" part[n] }' | sort -u)
+    for service in udp/69 tcp/2049 tcp/111 udp/111; do
+        grep -qx "$service" <<<"$listening" || return
+    done
+    [ "$(wc -l </proc/net/packet)" -gt 1 ]
+}
+
+# memory FIELD - of the agent, as proc(5) has it.
+memory() { awk -v field="$1:" '$1 == field { print $2 }' "/proc/$AGENT/status"; }
+
+measure() {
+    trap 'kill -KILL "${AGENT:-}" 2>/dev/null || true' EXIT
+    ip link set lo up
+    ip link add br-lan type bridge
+    ip address add 192.0.2.1/24 dev br-lan
+    ip link set br-lan up
+    start_agent
+    wait_for "it answered" answers
+    piboot image import "$WORK/card.img" --name card >>"$WORK/agent.log" 2>&1 || die "the import failed: see $WORK/agent.log"
+    wait_for "three Pis were ready" ready
+    stop_agent
+    # Started anew: what making the trees took is not idle.
+    start_agent
+    wait_for "three Pis were ready" ready
+    wait_for "it served" serving
+    sleep 11 # two rounds of housekeeping
+    printf 'rss: idle %s\nrss: anon %s\nrss: threads %s\n' "$(memory VmRSS)" "$(memory RssAnon)" "$(memory Threads)"
+    cp "/proc/$AGENT/smaps" "$WORK/smaps"
+    stop_agent
+}
+
+# ---------------------------------------------------------------------------------------------------------------
+
+[ "$(id -u)" = 0 ] || die "run as root: the agent needs ports below 1024 and a network of its own"
+if [ "${1:-}" = inside ]; then
+    PROGRAM=$2
+    measure
+    exit
+fi
+build
+print_sizes
+rm -rf "$WORK"
+mkdir -p "$WORK"
+make_image
+make_config >"$WORK/piboot.conf"
+unshare --net --mount --pid --fork --kill-child --mount-proc "$0" inside "$PROGRAM"
