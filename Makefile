@@ -13,12 +13,16 @@ AREA ?=
 TARGET ?= x86_64
 CARGO := $(shell command -v cargo || echo /usr/bin/cargo)
 
-.PHONY: demo test unit bench size router fmt lint setup clean
+.PHONY: demo test unit guest bench size router fmt lint setup clean
 demo: setup
 	@CARGO=$(CARGO) tests/demo/run.sh $(BOARD)
 
-test: setup lint unit
+test: setup lint unit guest
 	@CARGO=$(CARGO) tests/demo/run.sh virt
+
+# The Linux kernel's own NFS client, in QEMU.
+guest: setup
+	PATH="$(dir $(CARGO)):$$PATH" tests/guest/nfs.sh
 
 unit: setup
 	$(CARGO) test --locked --workspace

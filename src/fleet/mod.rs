@@ -53,6 +53,9 @@ pub struct Fleet {
     addresses: AddressBook,
     server: Option<Ipv4Addr>,
     states: BTreeMap<String, DeviceState>,
+    /// Devices as they were last served, for the time without the volume.
+    served: BTreeMap<String, Served>,
+    volume_changes: u32,
     /// Devices whose trees could not be made, and why; tried again when something changes.
     failed: BTreeMap<String, String>,
 }
@@ -103,6 +106,8 @@ impl Fleet {
             addresses,
             server: None,
             states: BTreeMap::new(),
+            served: BTreeMap::new(),
+            volume_changes: 0,
             failed: BTreeMap::new(),
         };
         fleet.use_volume();
@@ -138,6 +143,7 @@ impl Fleet {
         let changed = volume.problems != self.volume.problems;
         self.volume = volume;
         if changed {
+            self.volume_changes = self.volume_changes.wrapping_add(1);
             for problem in &self.volume.problems {
                 log::warn!("{problem}");
             }

@@ -55,6 +55,8 @@ pub struct Wanted {
     pub served: Vec<Served>,
     /// Hardware address and host name of every enrolled Pi, with trees or not.
     pub enrolled: Vec<(Mac, String)>,
+    /// How often the volume came or went: exports on it have to be opened anew.
+    pub volume_changes: u32,
     /// A `bootcode.bin` for Pi 3s that ask before their address is known.
     pub bootcode: Option<PathBuf>,
 }
@@ -63,9 +65,10 @@ impl Fleet {
     /// Compares what is asked for with what exists, starts jobs for the difference, and says what to serve.
     /// Doing it twice does nothing the second time.
     pub fn reconcile(&mut self) -> Wanted {
-        let mut wanted = Wanted::default();
+        let mut wanted = Wanted { volume_changes: self.volume_changes, ..Wanted::default() };
         let devices = self.config.devices.clone();
         self.states.retain(|id, _| devices.iter().any(|d| d.id == *id));
+        self.served.retain(|id, _| devices.iter().any(|d| d.id == *id));
         for device in &devices {
             wanted.enrolled.extend(device.mac.map(|mac| (mac, device.hostname.clone())));
             let (served, state) = self.reconcile_device(device);
@@ -74,6 +77,7 @@ impl Fleet {
                 if wanted.bootcode.is_none() && bootcode.is_file() {
                     wanted.bootcode = Some(bootcode);
                 }
+                self.served.insert(served.id.clone(), served.clone());
                 wanted.served.push(served);
             }
             if let DeviceState::Blocked { why } = &state
@@ -90,7 +94,9 @@ impl Fleet {
         let blocked = |why: String| (None, DeviceState::Blocked { why });
         if !self.volume.is_present() {
             let why = self.volume.problems.first().map(ToString::to_string).unwrap_or_default();
-            return blocked(why);
+            // A Pi that runs waits for its root to come back; a removed export would end it.
+            let before = self.served.get(&device.id).cloned();
+            return (before.filter(|served| served.mac == device.mac), DeviceState::Blocked { why });
         }
         let record = match DeviceRecord::load(&self.layout.device(&device.id)) {
             Ok(Some(record)) => record,
