@@ -180,6 +180,7 @@ command -v apt-get >/dev/null || die "this machine has no apt-get: install by ha
 # shellcheck disable=SC2086
 packages=$(missing $WANT)
 qemu=$(missing_qemu)
+rust=
 if [ "${1:-}" = router ]; then
     # shellcheck disable=SC2086
     rust=$(missing $ROUTER_RUST)
