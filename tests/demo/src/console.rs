@@ -11,6 +11,9 @@ use crate::Failure;
 /// Bytes kept while waiting; a boot prints about 40 kB.
 const KEEP: usize = 256 * 1024;
 
+/// How often a wait shows that something goes on.
+const TELL_EVERY: Duration = Duration::from_secs(5);
+
 /// The guest's console; everything it prints also goes to a log file.
 pub struct Console {
     stream: UnixStream,
@@ -39,7 +42,12 @@ impl Console {
     /// Waits for `text` and returns what was printed before it.
     pub fn wait(&mut self, text: &str, patience: Duration) -> Result<String, Failure> {
         let begun = Instant::now();
+        let mut told = begun;
         loop {
+            if told.elapsed() > TELL_EVERY {
+                told = Instant::now();
+                println!("  {:>3} s  {}", begun.elapsed().as_secs(), last_line(&self.seen));
+            }
             if let Some(at) = find(&self.seen, text.as_bytes()) {
                 let before: Vec<u8> = self.seen.drain(..at + text.len()).collect();
                 return Ok(String::from_utf8_lossy(&before[..at]).into_owned());
@@ -88,6 +96,17 @@ impl Console {
             Err(Failure::new(format!("'{command}' failed ({code}) in the guest: {output}")))
         }
     }
+}
+
+/// The last line printed that is not empty, without what colours it.
+fn last_line(seen: &[u8]) -> String {
+    let text = String::from_utf8_lossy(seen);
+    let line = text.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or("(nothing yet)");
+    let plain = line.split('\u{1b}').enumerate().map(|(n, part)| {
+        let code = if n == 0 { None } else { part.find(|c: char| c.is_ascii_alphabetic()) };
+        code.map_or(part, |end| &part[end + 1..])
+    });
+    plain.collect::<String>().chars().filter(|c| !c.is_control()).take(100).collect()
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
