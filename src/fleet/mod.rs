@@ -105,6 +105,7 @@ impl Fleet {
             states: BTreeMap::new(),
             failed: BTreeMap::new(),
         };
+        fleet.log_volume_problems();
         fleet.use_volume();
         Ok(fleet)
     }
@@ -138,14 +139,18 @@ impl Fleet {
         let changed = volume.problems != self.volume.problems;
         self.volume = volume;
         if changed {
-            for problem in &self.volume.problems {
-                log::warn!("{problem}");
-            }
+            self.log_volume_problems();
             self.failed.clear();
         }
         let had_store = self.store_on_volume;
         self.use_volume();
         changed || self.store_on_volume != had_store
+    }
+
+    fn log_volume_problems(&self) {
+        for problem in &self.volume.problems {
+            log::warn!("{problem}");
+        }
     }
 
     /// Opens the store on the volume if the volume is there and the store is not open yet.
