@@ -1,6 +1,8 @@
 //! Whatever is written into its configuration, sent to its socket or asked of its command line: the agent stays up,
 //! says what is wrong with what, and goes on with what it had.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "test code")]
+
 mod support;
 
 use std::fs;
@@ -216,30 +218,25 @@ fn a_full_disk_refuses_with_numbers_and_loses_nothing() {
     let file = router.scratch("small.img");
     let file = file.to_str().unwrap();
 
-    // Room enough to begin, not enough to end.
-    let fill = |leave: u64| {
-        let stat = rustix::fs::statvfs(&disk.path()).unwrap();
-        let size = (stat.f_bavail * stat.f_frsize).saturating_sub(leave << 20);
-        let path = disk.path().join(format!("ballast-{leave}"));
-        let ballast = fs::File::create(&path).unwrap();
-        rustix::fs::fallocate(&ballast, rustix::fs::FallocateFlags::empty(), 0, size).unwrap();
-    };
-    fill(1);
+    disk.fill(1);
     router.wait_until("the full disk to be noticed", || router.findings()[0].contains("is full"));
     router.assert_finding(&["error: storage", "is full", "MB free", "remove an image or a device"]);
     router.assert_refused(&["image", "import", file, "--name", "two"], &["is full", "MB free"]);
     router.assert_refused(&["enroll", "--mac", "dc:a6:32:00:00:09", "--image", "small"], &["is full"]);
-    fill(0);
+    disk.fill(0);
     router.assert_boots(&pi, &link);
     router.piboot(&["status"]).unwrap();
-    assert_eq!(fs::read_dir(router.data_dir().join("scratch")).unwrap().count(), 0);
+    assert_eq!(router.names("scratch"), Vec::<String>::new());
 
-    for entry in fs::read_dir(disk.path()).unwrap().map(|e| e.unwrap().path()) {
-        if entry.to_string_lossy().contains("ballast") {
-            fs::remove_file(entry).unwrap();
-        }
-    }
+    disk.make_room();
     router.wait_until("the room to be noticed", || router.findings() == ["nothing stands in the way of a boot"]);
+    // Not full, but too small for this one.
+    let large = image::large(router.net.scratch());
+    router.assert_refused(
+        &["image", "import", large.to_str().unwrap(), "--name", "large"],
+        &["not enough space", "MB needed", "MB free"],
+    );
+    assert_eq!((router.names("scratch").len(), router.names("images")), (0, vec!["small".to_owned()]));
     router.import(std::path::Path::new(file), "two");
     // What could not be stored while the disk was full is stored now.
     let boots = router.json(&["boots"])["boots"].as_array().unwrap().len();

@@ -39,6 +39,23 @@ impl Disk {
         self.dir.path().join("ssd")
     }
 
+    /// Leaves only so many megabytes free.
+    pub fn fill(&self, leave: u64) {
+        let stat = rustix::fs::statvfs(self.path()).unwrap();
+        let size = (stat.f_bavail * stat.f_frsize).saturating_sub(leave << 20);
+        let ballast = std::fs::File::create(self.path().join(format!("ballast-{leave}"))).unwrap();
+        rustix::fs::fallocate(&ballast, rustix::fs::FallocateFlags::empty(), 0, size).unwrap();
+    }
+
+    /// Takes back every [`Disk::fill`].
+    pub fn make_room(&self) {
+        for path in std::fs::read_dir(self.path()).unwrap().map(|e| e.unwrap().path()) {
+            if path.to_string_lossy().contains("ballast-") {
+                std::fs::remove_file(path).unwrap();
+            }
+        }
+    }
+
     /// Has the kernel find an error: from then on it writes nothing more.
     pub fn break_down(&self) {
         let mounts = std::fs::read_to_string("/proc/thread-self/mounts").unwrap();

@@ -13,6 +13,7 @@
 pub mod disk;
 pub mod image;
 pub mod nfs;
+pub mod tftp;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -218,6 +219,40 @@ impl Router {
     pub fn enroll(&self, pi: &Pi, hostname: &str) {
         let said = self.piboot(&["enroll", "--mac", &pi.mac.to_string(), "--hostname", hostname, "--image", "small"]);
         assert!(said.is_ok(), "{said:?}\n{}", self.logs());
+    }
+
+    /// One job, by its number.
+    pub fn job(&self, id: u64) -> Value {
+        let jobs = self.json(&["jobs"]);
+        let job = jobs["jobs"].as_array().unwrap().iter().find(|j| j["id"] == id).cloned();
+        job.unwrap_or_else(|| panic!("no job {id} in {jobs:#}"))
+    }
+
+    /// Starts a command that becomes a job; its number.
+    pub fn begin(&self, args: &[&str]) -> u64 {
+        let said = self.piboot(&[args, &["--no-wait"]].concat()).unwrap();
+        said.split_once("job ").unwrap().1.split(' ').next().unwrap().parse().unwrap()
+    }
+
+    /// Waits until a job is in the middle of its work, having done so much of it.
+    pub fn wait_for_middle(&self, id: u64, bytes: u64, files: u64) {
+        let begun = Instant::now();
+        loop {
+            let job = self.job(id);
+            assert_eq!(job["finished_ms"], 0, "too late to interrupt it: {job:#}");
+            if job["bytes"].as_u64().unwrap() >= bytes && job["files"].as_u64().unwrap() >= files {
+                return;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{job:#}");
+        }
+    }
+
+    /// Names in a directory below the data directory.
+    pub fn names(&self, directory: &str) -> Vec<String> {
+        let entries = fs::read_dir(self.data_dir().join(directory)).unwrap();
+        let mut names: Vec<String> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
     }
 
     /// Asserts that a Pi boots to its kernel.

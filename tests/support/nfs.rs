@@ -1,6 +1,4 @@
-//! A machine's view of the agent's NFS and TFTP, through clients that share no code with it.
-
-use std::net::UdpSocket;
+//! A machine's view of the agent's NFS, through a client that shares no code with it.
 
 use emupi::lab::Host;
 use nfs3_client::Nfs3ConnectionBuilder;
@@ -39,23 +37,6 @@ pub fn use_export(host: &Host, export: &str, meanwhile: impl FnOnce() + Send) ->
     host.enter(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async { tokio::time::timeout(PATIENCE, talk).await.unwrap() })
-    })
-    .unwrap()
-}
-
-/// Asks for a file by TFTP (RFC 1350): the opcode of the first answer, and the error code or block number after it.
-pub fn first_answer(host: &Host, name: &str) -> (u16, u16) {
-    host.enter(|| {
-        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        socket.send_to(format!("\0\x01{name}\0octet\0").as_bytes(), (SERVER, 69)).unwrap();
-        let mut answer = [0; 600];
-        let (_, peer) = socket.recv_from(&mut answer).unwrap();
-        if answer[1] == 3 {
-            // No wish for the rest: end it properly.
-            socket.send_to(b"\0\x05\0\0enough\0", peer).unwrap();
-        }
-        (u16::from_be_bytes([answer[0], answer[1]]), u16::from_be_bytes([answer[2], answer[3]]))
     })
     .unwrap()
 }
