@@ -6,7 +6,7 @@ use emupi::{BootOptions, Model, Outcome, Pi, boot};
 use support::{Router, image};
 
 fn options() -> BootOptions {
-    BootOptions { speed: 20.0, seed: 7, ..BootOptions::default() }
+    support::hurried()
 }
 
 fn mac(pi: &Pi) -> String {

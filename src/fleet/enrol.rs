@@ -42,6 +42,9 @@ pub enum EnrolError {
     /// Nothing to know it by.
     #[error("neither a MAC address nor a serial was given: 'piboot devices' lists the Pis that were seen")]
     Nobody,
+    /// A multicast or empty address.
+    #[error("'{0}' is no address of one device")]
+    NoDevice(Mac),
     /// A name that cannot be used.
     #[error(transparent)]
     Name(#[from] NameError),
@@ -101,6 +104,9 @@ impl Fleet {
         let serial = request.serial.or(seen.and_then(|pi| pi.serial));
         if mac.is_none() && serial.is_none() {
             return Err(EnrolError::Nobody);
+        }
+        if let Some(mac) = mac.filter(|mac| !mac.is_device()) {
+            return Err(EnrolError::NoDevice(mac));
         }
         let taken = |what: String, other: &Device| Err(EnrolError::Taken(what, other.id.clone()));
         for other in &self.config.devices {

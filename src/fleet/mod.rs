@@ -110,6 +110,7 @@ impl Fleet {
             volume_changes: 0,
             failed: BTreeMap::new(),
         };
+        fleet.log_volume_problems();
         fleet.use_volume();
         Ok(fleet)
     }
@@ -144,14 +145,18 @@ impl Fleet {
         self.volume = volume;
         if changed {
             self.volume_changes = self.volume_changes.wrapping_add(1);
-            for problem in &self.volume.problems {
-                log::warn!("{problem}");
-            }
+            self.log_volume_problems();
             self.failed.clear();
         }
         let had_store = self.store_on_volume;
         self.use_volume();
         changed || self.store_on_volume != had_store
+    }
+
+    fn log_volume_problems(&self) {
+        for problem in &self.volume.problems {
+            log::warn!("{problem}");
+        }
     }
 
     /// Opens the store on the volume if the volume is there and the store is not open yet.

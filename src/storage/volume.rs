@@ -112,10 +112,14 @@ pub fn check(data_dir: &Path) -> Volume {
     }
     if let Ok(mounts) = std::fs::read_to_string("/proc/self/mountinfo")
         && let Ok(canonical) = data_dir.canonicalize()
-        && let Some((mount_point, file_system)) = mount_of(&mounts, &canonical)
+        && let Some(mount) = mount_of(&mounts, &canonical)
     {
-        volume.mount_point = Some(mount_point);
-        volume.file_system = Some(file_system);
+        // Linux 6.15 stops writing to a damaged ext4 without telling statvfs(2).
+        if mount.stopped && volume.problems.is_empty() {
+            volume.problems.push(VolumeProblem::ReadOnly(data_dir.to_owned()));
+        }
+        volume.mount_point = Some(mount.point);
+        volume.file_system = Some(mount.file_system);
     }
     volume
 }
@@ -135,18 +139,29 @@ fn ensure_directory(data_dir: &Path) -> Result<(), VolumeProblem> {
     std::fs::create_dir_all(data_dir).map_err(|e| VolumeProblem::Unreadable(data_dir.to_owned(), e.to_string()))
 }
 
-/// Mount point and type of the file system that holds `path`, from the text of /proc/self/mountinfo (proc(5)).
-fn mount_of(mountinfo: &str, path: &Path) -> Option<(PathBuf, String)> {
+/// A line of /proc/self/mountinfo.
+#[derive(Debug, PartialEq, Eq)]
+struct Mount {
+    point: PathBuf,
+    file_system: String,
+    /// The kernel found errors and writes no more.
+    stopped: bool,
+}
+
+/// The file system that holds `path`, from the text of /proc/self/mountinfo (proc(5)).
+fn mount_of(mountinfo: &str, path: &Path) -> Option<Mount> {
     mountinfo
         .lines()
         .filter_map(|line| {
             let (left, right) = line.split_once(" - ")?;
-            let mount_point = PathBuf::from(unescape(left.split(' ').nth(4)?));
-            let file_system = right.split(' ').next()?;
-            path.starts_with(&mount_point).then(|| (mount_point, file_system.to_owned()))
+            let point = PathBuf::from(unescape(left.split(' ').nth(4)?));
+            let mut words = right.split(' ');
+            let file_system = words.next()?.to_owned();
+            let stopped = words.nth(1).unwrap_or_default().split(',').any(|o| o == "emergency_ro" || o == "shutdown");
+            path.starts_with(&point).then_some(Mount { point, file_system, stopped })
         })
         // Of two mounts on one directory the later line is the one on top.
-        .max_by_key(|(mount_point, _)| mount_point.as_os_str().len())
+        .max_by_key(|mount| mount.point.as_os_str().len())
 }
 
 /// mountinfo writes blank, tab, newline and backslash as three octal digits.
@@ -191,7 +206,10 @@ mod tests {
         let text =
             "1 0 8:1 / / rw - overlay overlay rw\n2 1 8:2 / /mnt/my\\040ssd rw,noatime shared:1 - ext4 /dev/sda1 rw\n";
         let found = mount_of(text, Path::new("/mnt/my ssd/piboot"));
-        assert_eq!(found, Some((PathBuf::from("/mnt/my ssd"), "ext4".to_owned())));
-        assert_eq!(mount_of(text, Path::new("/mnt/other")).unwrap().1, "overlay");
+        let ssd = Mount { point: "/mnt/my ssd".into(), file_system: "ext4".to_owned(), stopped: false };
+        assert_eq!(found, Some(ssd));
+        assert_eq!(mount_of(text, Path::new("/mnt/other")).unwrap().file_system, "overlay");
+        let stopped = text.replace("/dev/sda1 rw", "/dev/sda1 rw,emergency_ro");
+        assert!(mount_of(&stopped, Path::new("/mnt/my ssd")).unwrap().stopped);
     }
 }

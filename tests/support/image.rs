@@ -43,7 +43,25 @@ pub fn boot_files() -> Vec<(&'static str, Vec<u8>)> {
 
 /// A disk image with a FAT boot partition and an ext4 root, laid out as Raspberry Pi OS has them.
 pub fn small(dir: &Path) -> PathBuf {
-    let work = dir.join("small-image");
+    make(dir, "small", ROOT_MB, |_| ())
+}
+
+/// The same with a root of some 160 MB in 3000 files, so that there is a middle to be interrupted in.
+pub fn large(dir: &Path) -> PathBuf {
+    make(dir, "large", 256, |root| {
+        for n in 0..30 {
+            let dir = root.join(format!("usr/lib/{n}"));
+            fs::create_dir_all(&dir).unwrap();
+            fs::write(dir.join("large"), pattern(5 << 20, n)).unwrap();
+            for m in 0..100 {
+                fs::write(dir.join(format!("file-{m}")), pattern(3000, m)).unwrap();
+            }
+        }
+    })
+}
+
+fn make(dir: &Path, name: &str, root_mb: u64, more: impl FnOnce(&Path)) -> PathBuf {
+    let work = dir.join(format!("{name}-image"));
     let (boot, root) = (work.join("boot"), work.join("root"));
     for (name, content) in boot_files() {
         let path = boot.join(name);
@@ -71,26 +89,27 @@ pub fn small(dir: &Path) -> PathBuf {
     for dir in ["home/pi", "home/pi/.profile"] {
         std::os::unix::fs::chown(root.join(dir), Some(1000), Some(1000)).unwrap();
     }
-    let image = dir.join("small.img");
+    more(&root);
+    let image = dir.join(format!("{name}.img"));
     let (fat, ext4) = (work.join("fat"), work.join("ext4"));
     fs::File::create(&fat).unwrap().set_len(BOOT_SECTORS * SECTOR).unwrap();
     run(Command::new("mkfs.vfat").args(["-F", "32", "-n", "bootfs"]).arg(&fat));
     let entries = fs::read_dir(&boot).unwrap().map(|e| e.unwrap().path());
     run(Command::new("mcopy").arg("-s").arg("-i").arg(&fat).args(entries).arg("::"));
-    let size = format!("{ROOT_MB}M");
+    let size = format!("{root_mb}M");
     run(Command::new("mke2fs").args(["-q", "-t", "ext4", "-L", "rootfs", "-d"]).arg(&root).arg(&ext4).arg(size));
-    assemble(&image, &fat, &ext4);
+    assemble(&image, &fat, &ext4, root_mb);
     fs::remove_dir_all(&work).unwrap();
     image
 }
 
-fn assemble(image: &Path, fat: &Path, ext4: &Path) {
+fn assemble(image: &Path, fat: &Path, ext4: &Path, root_mb: u64) {
     let root_start = BOOT_START + BOOT_SECTORS;
     let mut file = fs::File::create(image).unwrap();
     let mut mbr = [0; 512];
     mbr[440..444].copy_from_slice(&0x4e63_9091_u32.to_le_bytes());
     for (n, (kind, start, sectors)) in
-        [(0x0c, BOOT_START, BOOT_SECTORS), (0x83, root_start, ROOT_MB * 2048)].into_iter().enumerate()
+        [(0x0c, BOOT_START, BOOT_SECTORS), (0x83, root_start, root_mb * 2048)].into_iter().enumerate()
     {
         let entry = &mut mbr[446 + n * 16..][..16];
         entry[4] = kind;

@@ -10,19 +10,25 @@
     reason = "helpers of tests, shared by several"
 )]
 
+pub mod disk;
 pub mod image;
+pub mod nfs;
+pub mod tftp;
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use emupi::lab::{Net, Process};
+use emupi::{BootOptions, Link, Pi};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
 /// How long anything may take on a loaded machine before a test gives up.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 /// How often a state is asked for while waiting for it.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -32,18 +38,38 @@ pub const PIBOOT: &str = env!("CARGO_BIN_EXE_piboot");
 /// A router that is taken apart when dropped.
 pub struct Router {
     agent: Option<Process>,
+    data_dir: PathBuf,
     pub net: Net,
+}
+
+/// How emulated Pis boot in these tests: hurried where only they wait.
+pub fn hurried() -> BootOptions {
+    BootOptions { speed: 20.0, seed: 7, ..BootOptions::default() }
 }
 
 impl Router {
     /// A network, an empty data directory and a configuration; nothing runs yet.
     pub fn new() -> Self {
-        let router = Self { agent: None, net: Net::new().unwrap() };
+        let mut router = Self::without_data_dir();
+        router.data_dir = router.scratch("data");
         fs::create_dir(router.data_dir()).unwrap();
+        router.edit_config(|text| text.replace("/nonexistent", router.data_dir().to_str().unwrap()));
+        router
+    }
+
+    /// The same with its data somewhere else, for example on a disk of its own.
+    pub fn with_data_dir(data_dir: PathBuf) -> Self {
+        let mut router = Self::without_data_dir();
+        router.edit_config(|text| text.replace("/nonexistent", data_dir.to_str().unwrap()));
+        router.data_dir = data_dir;
+        router
+    }
+
+    fn without_data_dir() -> Self {
+        let router = Self { agent: None, data_dir: PathBuf::new(), net: Net::new().unwrap() };
         fs::create_dir(router.confdir()).unwrap();
         let config = format!(
-            "config piboot 'main'\n\toption enabled '1'\n\tlist interface 'br-lan'\n\toption data_dir '{}'\n\toption dhcp 'dnsmasq'\n\toption dnsmasq_confdir '{}'\n\tlist dnsmasq_restart '{}'\n",
-            router.data_dir().display(),
+            "config piboot 'main'\n\toption enabled '1'\n\tlist interface 'br-lan'\n\toption data_dir '/nonexistent'\n\toption dhcp 'dnsmasq'\n\toption dnsmasq_confdir '{}'\n\tlist dnsmasq_restart '{}'\n",
             router.confdir().display(),
             router.scratch("restart-dnsmasq").display(),
         );
@@ -69,7 +95,7 @@ impl Router {
     }
 
     pub fn data_dir(&self) -> PathBuf {
-        self.scratch("data")
+        self.data_dir.clone()
     }
 
     pub fn confdir(&self) -> PathBuf {
@@ -101,8 +127,9 @@ impl Router {
             self.scratch("dnsmasq.log").display(),
         );
         fs::write(self.scratch("dnsmasq.conf"), conf).unwrap();
+        // The lock: agent and test may want it at the same time.
         let script = format!(
-            "#!/bin/sh\ncd {}\nif [ -e dnsmasq.pid ]; then pid=$(cat dnsmasq.pid); kill $pid; while grep -qs '^State:.[^Z]' /proc/$pid/status; do sleep 0.02; done; fi\nexec dnsmasq --conf-file=dnsmasq.conf\n",
+            "#!/bin/sh\ncd {}\nexec 9>dnsmasq.lock\nflock 9\nif [ -e dnsmasq.pid ]; then pid=$(cat dnsmasq.pid); kill $pid; while grep -qs '^State:.[^Z]' /proc/$pid/status; do sleep 0.02; done; fi\ndnsmasq --conf-file=dnsmasq.conf 9>&-\n",
             self.net.scratch().display()
         );
         let path = self.scratch("restart-dnsmasq");
@@ -113,6 +140,129 @@ impl Router {
     /// Starts dnsmasq the way an admin would: its own configuration, and the drop-in directory.
     pub fn start_dnsmasq(&self) {
         self.net.exec(self.scratch("restart-dnsmasq").to_str().unwrap(), &[]).unwrap();
+    }
+
+    /// Gives a board a fixed address. For boards that never send a REQUEST, many at once.
+    pub fn fix_address(&self, pi: &Pi, last: u8) {
+        let path = self.scratch("dnsmasq.conf");
+        let text = fs::read_to_string(&path).unwrap() + &format!("dhcp-host={},10.77.0.{last}\n", pi.mac);
+        fs::write(path, text).unwrap();
+    }
+
+    /// Changes the configuration the way an admin's editor does.
+    pub fn edit_config(&self, edit: impl FnOnce(String) -> String) {
+        fs::write(self.config(), edit(fs::read_to_string(self.config()).unwrap())).unwrap();
+    }
+
+    /// Has the agent read its configuration again (SIGHUP) and waits until it did.
+    pub fn reload(&self) {
+        let count = || self.said("read again") + self.said("stays in force:");
+        let before = count();
+        self.agent().signal(Signal::SIGHUP).unwrap();
+        self.wait_until("an answer to SIGHUP", || count() > before);
+    }
+
+    /// How many lines of the agent's log contain `words`.
+    pub fn said(&self, words: &str) -> usize {
+        self.agent().lines().iter().filter(|line| line.contains(words)).count()
+    }
+
+    /// Waits for what cannot announce itself.
+    pub fn wait_until(&self, what: &str, until: impl Fn() -> bool) {
+        let begun = Instant::now();
+        while !until() {
+            assert!(begun.elapsed() < PATIENCE, "{what} did not come about\n{}", self.logs());
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// The most memory the agent has used, in kB.
+    pub fn peak_rss_kb(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.agent().pid())).unwrap();
+        let line = status.lines().find(|l| l.starts_with("VmHWM:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// Sends bytes to the local socket; the first line of the answer.
+    pub fn talk(&self, request: &[u8]) -> String {
+        let mut stream = UnixStream::connect(self.socket()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        // A request that is too long may be refused before all of it is sent.
+        let _ = stream.write_all(request);
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).unwrap();
+        line
+    }
+
+    /// The sentences of `piboot check`.
+    pub fn findings(&self) -> Vec<String> {
+        let text = self.piboot(&["check"]);
+        text.unwrap_or_else(|said| said).lines().map(str::to_owned).collect()
+    }
+
+    /// Asserts that `piboot check` has a line with all these words.
+    #[track_caller]
+    pub fn assert_finding(&self, words: &[&str]) {
+        let findings = self.findings();
+        assert!(findings.iter().any(|line| words.iter().all(|w| line.contains(w))), "{words:?} not in {findings:#?}");
+    }
+
+    /// Asserts that a command fails with all these words.
+    #[track_caller]
+    pub fn assert_refused(&self, args: &[&str], words: &[&str]) {
+        let said = self.piboot(args).expect_err("refused");
+        assert!(words.iter().all(|w| said.contains(w)), "{args:?}: {words:?} not in '{said}'");
+    }
+
+    /// Enrols a Pi with image `small` and waits for its copy.
+    pub fn enroll(&self, pi: &Pi, hostname: &str) {
+        let said = self.piboot(&["enroll", "--mac", &pi.mac.to_string(), "--hostname", hostname, "--image", "small"]);
+        assert!(said.is_ok(), "{said:?}\n{}", self.logs());
+    }
+
+    /// One job, by its number.
+    pub fn job(&self, id: u64) -> Value {
+        let jobs = self.json(&["jobs"]);
+        let job = jobs["jobs"].as_array().unwrap().iter().find(|j| j["id"] == id).cloned();
+        job.unwrap_or_else(|| panic!("no job {id} in {jobs:#}"))
+    }
+
+    /// Starts a command that becomes a job; its number.
+    pub fn begin(&self, args: &[&str]) -> u64 {
+        let said = self.piboot(&[args, &["--no-wait"]].concat()).unwrap();
+        said.split_once("job ").unwrap().1.split(' ').next().unwrap().parse().unwrap()
+    }
+
+    /// Waits until a job is in the middle of its work, having done so much of it.
+    pub fn wait_for_middle(&self, id: u64, bytes: u64, files: u64) {
+        let begun = Instant::now();
+        loop {
+            let job = self.job(id);
+            assert_eq!(job["finished_ms"], 0, "too late to interrupt it: {job:#}");
+            if job["bytes"].as_u64().unwrap() >= bytes && job["files"].as_u64().unwrap() >= files {
+                return;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{job:#}");
+        }
+    }
+
+    /// Names in a directory below the data directory.
+    pub fn names(&self, directory: &str) -> Vec<String> {
+        let entries = fs::read_dir(self.data_dir().join(directory)).unwrap();
+        let mut names: Vec<String> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    /// Asserts that a Pi boots to its kernel.
+    #[track_caller]
+    pub fn assert_boots(&self, pi: &Pi, link: &Link) {
+        let booted = emupi::boot(pi, link, &hurried(), None).unwrap();
+        if booted.ready().is_none() {
+            booted.log.iter().for_each(|entry| eprintln!("{entry}"));
+            panic!("{}: {}\n{}", pi.model, booted.outcome, self.logs());
+        }
     }
 
     /// What agent and dnsmasq said, for a test that fails.

@@ -3,8 +3,10 @@
 //! Everything is made by the test that needs it and removed when the [`Net`] is dropped. What a killed test left behind
 //! is removed by the next one: names carry the process id of their owner.
 
+mod host;
 mod process;
 
+pub use host::Host;
 pub use process::Process;
 
 use crate::link::{Link, LinkError};
