@@ -18,6 +18,7 @@ pub mod jobs;
 pub mod logging;
 pub mod net;
 pub mod nfs;
+mod openat2;
 pub mod pi;
 pub mod progress;
 pub mod storage;

@@ -139,7 +139,7 @@ pub(super) fn examine(root: &OwnedFd, boot: &OwnedFd, info: &mut ImageInfo) {
 fn head(root: &OwnedFd, path: &str, max: u64) -> Option<Vec<u8>> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let file = File::from(rustix::fs::openat2(root, path, flags, Mode::empty(), resolve).ok()?);
+    let file = File::from(crate::openat2::openat2(root, path, flags, Mode::empty(), resolve).ok()?);
     if !file.metadata().ok()?.is_file() {
         return None;
     }

@@ -207,7 +207,7 @@ impl Copier<'_> {
     fn open(&self, name: &CStr, flags: OFlags) -> Result<OwnedFd, CopyError> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | flags;
         let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
-        match rustix::fs::openat2(&self.current, name, flags, Mode::empty(), resolve) {
+        match crate::openat2::openat2(&self.current, name, flags, Mode::empty(), resolve) {
             Err(Errno::XDEV) => Err(CopyError::Mount(self.writer.display(name.to_bytes()))),
             other => self.check("open", name.to_bytes(), other),
         }

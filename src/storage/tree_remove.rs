@@ -59,7 +59,7 @@ const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::
 
 fn descend(parent: impl AsFd, name: &CString) -> rustix::io::Result<OwnedFd> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-    rustix::fs::openat2(parent, name, DIRECTORY, Mode::empty(), resolve)
+    crate::openat2::openat2(parent, name, DIRECTORY, Mode::empty(), resolve)
 }
 
 fn identity(fd: impl AsFd) -> rustix::io::Result<(u64, u64)> {

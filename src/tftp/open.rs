@@ -8,10 +8,11 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::fs::{FileType, Mode, OFlags, RawDir, ResolveFlags, fstat, open, openat2};
+use rustix::fs::{FileType, Mode, OFlags, RawDir, ResolveFlags, fstat, open};
 use rustix::io::Errno;
 
 use super::tree::RelativePath;
+use crate::openat2::openat2;
 
 /// Directory entries looked at for a name in another case; a boot partition has some 60 files and 300 overlays.
 const MAX_SCANNED: usize = 4096;

@@ -183,7 +183,7 @@ impl Tree {
         let path = path.trim_matches('/');
         let path = if path.is_empty() { "." } else { path };
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        rustix::fs::openat2(&self.top, path, flags, Mode::empty(), resolve)
+        crate::openat2::openat2(&self.top, path, flags, Mode::empty(), resolve)
     }
 
     /// The directory a path's last component lies in, `None` if that does not exist.

@@ -120,7 +120,7 @@ impl Object {
     /// # Errors
     /// `EXDEV` at a mount point, else what openat2(2) returns.
     pub(crate) fn child(&self, name: Name<'_>) -> Result<Self, Errno> {
-        fs::openat2(
+        crate::openat2::openat2(
             &self.0,
             name.bytes(),
             OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
