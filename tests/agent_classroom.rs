@@ -1,0 +1,69 @@
+//! A classroom that is switched on all at once.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "test code")]
+
+mod support;
+
+use std::fmt::Write as _;
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use emupi::{BootOptions, Model, Pi, many};
+use support::{Router, image};
+
+/// First address given; the last byte of the others follows on.
+const FIRST: usize = 50;
+
+/// Boots `count` boards of mixed models together and compares every file that each received.
+fn a_class_of(count: usize) {
+    let mut router = Router::new();
+    let models = [Model::Pi3B, Model::Pi3BPlus, Model::Pi4B, Model::Pi5];
+    let pis: Vec<Pi> = models.into_iter().cycle().zip(0..).take(count).map(|(model, n)| many::nth(model, n)).collect();
+    let tree = router.scratch("as-served");
+    fs::create_dir(&tree).unwrap();
+    let mut sections = String::new();
+    for (n, pi) in pis.iter().enumerate() {
+        // To boards that never send a REQUEST dnsmasq may give one address twice.
+        router.fix_address(pi, u8::try_from(FIRST + n).unwrap());
+        writeln!(sections, "config device 'pi_{n}'\n\toption mac '{}'\n\toption image 'small'", pi.mac).unwrap();
+        symlink(router.data_dir().join(format!("devices/pi_{n}/boot")), tree.join(pi.prefix().trim_end_matches('/')))
+            .unwrap();
+    }
+    symlink(router.data_dir().join("devices/pi_0/boot/bootcode.bin"), tree.join("bootcode.bin")).unwrap();
+    router.start_agent();
+    router.start_dnsmasq();
+    router.import(&image::small(router.net.scratch()), "small");
+    // More devices than jobs may wait: those come when others are done.
+    router.edit_config(|text| text + &sections);
+    router.reload();
+    router.wait_for(&["status"], "all devices", |status| status["devices_ready"] == count);
+    router.wait_until("dnsmasq", || router.said("dnsmasq restarted") >= 1);
+
+    let link = router.net.tap_link().unwrap();
+    let options = BootOptions { keep: false, ..support::hurried() };
+    let boots = many::boot_all(&pis, &link, &options, &|_| ()).unwrap();
+    let summary = many::Summary::of(&boots);
+    assert_eq!((summary.ok, link.dropped()), (count, 0), "{summary}");
+    assert_eq!(many::compare(&boots, &tree), Vec::<String>::new());
+    assert!(router.peak_rss_kb() < 32 << 10, "{} kB", router.peak_rss_kb());
+    let status = router.json(&["status"]);
+    assert_eq!((&status["events_dropped"], &status["findings"]), (&0.into(), &serde_json::json!([])), "{status:#}");
+    // Each has a timeline of its own, up to the kernel, and by now has shown its serial.
+    router.wait_for(&["devices"], "all serials", |devices| {
+        let known = |(device, pi): (&serde_json::Value, &Pi)| device["serial"] == pi.prefix().trim_end_matches('/');
+        devices["devices"].as_array().unwrap().iter().zip(&pis).all(known)
+    });
+    let boots = router.json(&["boots", "--limit", "200"]);
+    let complete = boots["boots"].as_array().unwrap().iter().filter(|b| b["stage"] == "loading the kernel").count();
+    assert_eq!(complete, count, "{boots:#}");
+}
+
+#[test]
+fn twenty_five_boards_boot_together() {
+    a_class_of(25);
+}
+
+#[test]
+fn a_hundred_boards_boot_together() {
+    a_class_of(100);
+}
