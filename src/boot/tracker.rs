@@ -142,7 +142,8 @@ impl Tracker {
 
     fn boot_or_new(&mut self, mac: Mac, at: Moment, who: &dyn Who) -> &mut Boot {
         if !self.boots.contains_key(&mac) && self.boots.len() >= MAX_BOOTS {
-            let silent = self.boots.values().min_by_key(|b| b.last_seen).map(|b| b.mac);
+            // Made-up addresses push out each other, not the Pis that run.
+            let silent = self.boots.values().min_by_key(|b| (b.device.is_some(), b.last_seen)).map(|b| b.mac);
             silent.and_then(|mac| self.boots.remove(&mac));
         }
         let wall_ms = self.clock.wall_ms();
@@ -158,6 +159,10 @@ impl Tracker {
     fn tftp(&mut self, at: Moment, peer: IpAddr, event: &Tftp, who: &dyn Who) -> Update {
         let Some(mac) = who.mac_of(peer) else { return Update::default() };
         let began = !self.boots.contains_key(&mac);
+        if began && who.device_of(mac).is_none() {
+            // Some TFTP client of the LAN; a Pi that nobody enrolled begins with a DISCOVER.
+            return Update::default();
+        }
         let boot = self.boot_or_new(mac, at, who);
         boot.ip = Some(peer);
         let (Tftp::Open { path, .. } | Tftp::Miss { path, .. } | Tftp::Closed { path, .. }) = event;
@@ -198,10 +203,10 @@ impl Tracker {
     fn nfs(&mut self, at: Moment, peer: IpAddr, event: &Nfs, who: &dyn Who) -> Update {
         let Some(mac) = who.mac_of(peer) else { return Update::default() };
         let begins = matches!(event, Nfs::Mounted { .. } | Nfs::Getport { .. });
-        if !self.boots.contains_key(&mac) && !begins {
+        let began = !self.boots.contains_key(&mac);
+        if began && (!begins || who.device_of(mac).is_none()) {
             return Update::default();
         }
-        let began = !self.boots.contains_key(&mac);
         let boot = self.boot_or_new(mac, at, who);
         boot.ip = Some(peer);
         let named = |export: &Arc<str>| Some(export.to_string());

@@ -310,6 +310,7 @@ fn start_agent(serve: Serve, socket: PathBuf) -> Result<(), CliError> {
         name.push(".key");
         PathBuf::from(name)
     });
-    let options = crate::agent::Options { config, socket, key };
+    let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+    let options = crate::agent::Options { config: absolute(config), socket: absolute(socket), key: absolute(key) };
     crate::agent::run(&options).map_err(|e| CliError::Failed(e.to_string()))
 }

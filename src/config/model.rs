@@ -382,6 +382,12 @@ fn read_device(fields: &mut Fields<'_>, before: &[Device]) -> Option<Device> {
         fields.problems.push(Problem { severity: Severity::Error, place, why: error.to_string() });
         return None;
     }
+    if before.iter().any(|d| d.id == id) {
+        let place = format!("piboot.{id}");
+        let why = "a second section of this name; it is ignored".to_owned();
+        fields.problems.push(Problem { severity: Severity::Error, place, why });
+        return None;
+    }
     let errors_before = fields.problems.iter().filter(|p| p.severity == Severity::Error).count();
     let mac = fields.one("mac", |text| {
         let mac: Mac = parsed(text)?;

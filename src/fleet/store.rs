@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::seen::SeenPi;
+use super::seen::{MAX_SEEN, SeenPi};
 use crate::boot::{Boot, BootState};
 use crate::jobs::{Job, JobKind, JobState};
 use crate::pi::{Evidence, Mac, Model, Revision, Serial};
@@ -13,6 +13,10 @@ use crate::pi::{Evidence, Mac, Model, Revision, Serial};
 const SCHEMA_VERSION: i32 = 1;
 /// Boots kept per Pi.
 const BOOTS_PER_PI: u32 = 50;
+/// Boots kept of all Pis that nobody enrolled: anyone on the LAN can make one up.
+const BOOTS_OF_STRANGERS: u32 = 100;
+/// Boots kept in all.
+const BOOTS_IN_ALL: u32 = 5000;
 /// Jobs kept.
 const JOBS_KEPT: u32 = 200;
 
@@ -128,6 +132,9 @@ impl Store {
                     ],
                 )?;
             }
+            // Strong evidence stays longest: what a flood made up goes first.
+            let trim = "DELETE FROM pi WHERE mac NOT IN (SELECT mac FROM pi ORDER BY evidence = 'oui', last_seen_ms DESC LIMIT ?1)";
+            transaction.execute(trim, [u32::try_from(MAX_SEEN).unwrap_or(u32::MAX)])?;
             transaction.commit()
         };
         save(&mut self.connection).map_err(|e| StoreError::Sqlite(self.name.clone(), e))
@@ -194,7 +201,13 @@ impl Store {
             .map_err(|e| self.error(e))?;
         if is_new {
             let sql = "DELETE FROM boot WHERE mac = ?1 AND id NOT IN (SELECT id FROM boot WHERE mac = ?1 ORDER BY id DESC LIMIT ?2)";
-            self.connection.execute(sql, params![mac, BOOTS_PER_PI]).map_err(|e| self.error(e))?;
+            let strangers = "DELETE FROM boot WHERE device IS NULL AND id NOT IN (SELECT id FROM boot WHERE device IS NULL ORDER BY id DESC LIMIT ?1)";
+            let all = "DELETE FROM boot WHERE id <= (SELECT max(id) FROM boot) - ?1";
+            self.connection
+                .execute(sql, params![mac, BOOTS_PER_PI])
+                .and_then(|_| self.connection.execute(strangers, [BOOTS_OF_STRANGERS]))
+                .and_then(|_| self.connection.execute(all, [BOOTS_IN_ALL]))
+                .map_err(|e| self.error(e))?;
         }
         Ok(())
     }
@@ -374,6 +387,33 @@ mod tests {
         let boots = store.boots(None, 1000).unwrap();
         assert_eq!(boots.len(), BOOTS_PER_PI as usize);
         assert_eq!(boots[0].started_ms, i64::from(BOOTS_PER_PI + 4), "the oldest went");
+    }
+
+    #[test]
+    fn strangers_cannot_fill_the_disk() {
+        let mut store = Store::in_memory().unwrap();
+        let mut known = Boot::new(pi(1).mac, Some("lion".to_owned()), Moment::default(), 0);
+        store.save_boot(&mut known).unwrap();
+        let made_up = |n: u16| {
+            let [high, low] = n.to_be_bytes();
+            SeenPi {
+                mac: Mac([0xb8, 0x27, 0xeb, 1, high, low]),
+                evidence: Evidence::Oui,
+                last_seen_ms: i64::from(n) + 9,
+                ..pi(0)
+            }
+        };
+        for n in 0..300 {
+            store.save_boot(&mut Boot::new(made_up(n).mac, None, Moment::default(), 1)).unwrap();
+        }
+        assert_eq!(store.boots(None, 1000).unwrap().len(), BOOTS_OF_STRANGERS as usize + 1);
+        assert!(store.boot(known.id).unwrap().is_some());
+        let flood: Vec<SeenPi> = (0..2000).map(made_up).collect();
+        store.save_pis([&pi(1)]).unwrap();
+        store.save_pis(&flood).unwrap();
+        let left = store.pis(5000).unwrap();
+        assert_eq!(left.len(), MAX_SEEN);
+        assert!(left.iter().any(|seen| seen.mac == pi(1).mac));
     }
 
     #[test]

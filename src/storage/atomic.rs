@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::Mode;
@@ -12,14 +12,29 @@ use rustix::fs::Mode;
 /// # Errors
 /// As the system reports; `path` is then untouched.
 pub fn write_beside(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    write_as(path, bytes, mode, None)
+}
+
+/// Replaces the content of an existing file, durably; owner and permissions stay, and a symbolic link to it stays one.
+///
+/// # Errors
+/// As the system reports; the file is then untouched.
+pub fn rewrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let path = path.canonicalize()?;
+    let meta = std::fs::metadata(&path)?;
+    write_as(&path, bytes, meta.permissions().mode() & 0o7777, Some((meta.uid(), meta.gid())))
+}
+
+fn write_as(path: &Path, bytes: &[u8], mode: u32, owner: Option<(u32, u32)>) -> io::Result<()> {
     let beside = beside(path)?;
-    let written = write_new(&beside, bytes, mode).and_then(|()| std::fs::rename(&beside, path));
+    let written = write_new(&beside, bytes, mode, owner).and_then(|()| std::fs::rename(&beside, path));
     if written.is_err() {
         // The error that matters is the first one.
         let _ = std::fs::remove_file(&beside);
     }
     written?;
-    sync_directory(path.parent().unwrap_or(Path::new("/")))
+    // The parent of a bare file name is an empty path, which means the current directory.
+    sync_directory(path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")))
 }
 
 /// Makes renames and new names in a directory durable.
@@ -39,9 +54,12 @@ fn beside(path: &Path) -> io::Result<PathBuf> {
     Ok(path.with_file_name(hidden))
 }
 
-fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+fn write_new(path: &Path, bytes: &[u8], mode: u32, owner: Option<(u32, u32)>) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     file.write_all(bytes)?;
+    if let Some((uid, gid)) = owner {
+        std::os::unix::fs::fchown(&file, Some(uid), Some(gid))?;
+    }
     rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?;
     file.sync_all()
 }
@@ -49,7 +67,6 @@ fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn replaces_whole_and_leaves_no_other_file() {
@@ -60,6 +77,29 @@ mod tests {
         assert_eq!(std::fs::read(&path).unwrap(), b"two");
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_bare_file_name_is_in_the_current_directory() {
+        let name = format!("piboot-test-bare-name-{}", std::process::id());
+        write_beside(Path::new(&name), b"x", 0o600).unwrap();
+        std::fs::remove_file(name).unwrap();
+    }
+
+    #[test]
+    fn rewriting_keeps_the_link_the_mode_and_the_owner() {
+        let dir = tempfile::tempdir().unwrap();
+        let (real, link) = (dir.path().join("real"), dir.path().join("link"));
+        std::fs::write(&real, "one").unwrap();
+        std::fs::set_permissions(&real, std::fs::Permissions::from_mode(0o640)).unwrap();
+        // Only root may give files away.
+        let given = std::os::unix::fs::chown(&real, None, Some(12)).is_ok();
+        std::os::unix::fs::symlink("real", &link).unwrap();
+        rewrite(&link, b"two").unwrap();
+        assert!(link.is_symlink());
+        let meta = real.metadata().unwrap();
+        assert_eq!((std::fs::read(&real).unwrap(), meta.permissions().mode() & 0o777), (b"two".to_vec(), 0o640));
+        assert!(!given || meta.gid() == 12);
     }
 
     #[test]

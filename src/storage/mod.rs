@@ -7,6 +7,6 @@ pub mod tree_remove;
 pub mod tree_writer;
 mod volume;
 
-pub use atomic::{sync_directory, write_beside};
+pub use atomic::{rewrite, sync_directory, write_beside};
 pub use layout::Layout;
 pub use volume::{Volume, VolumeProblem, check};
