@@ -261,9 +261,9 @@ impl<S: Servers> Api<S> {
         job.map(|job| Started { job }).map_err(|e| ApiError::Failed(e.to_string()))
     }
 
-    fn image_remove(&mut self, request: &NameRequest) -> Result<Started, ApiError> {
+    fn image_remove(&mut self, request: &NameRequest) -> Result<Removed, ApiError> {
         let job = self.fleet.remove_image(&request.name);
-        job.map(|job| Started { job }).map_err(|e| ApiError::Failed(e.to_string()))
+        job.map(|job| Removed { job }).map_err(|e| ApiError::Failed(e.to_string()))
     }
 
     fn jobs(&self) -> Result<JobList, ApiError> {

@@ -264,7 +264,14 @@ pub struct Unenrolled {
     pub kept: Option<String>,
 }
 
-/// `image_import`, `image_remove`
+/// `image_remove`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Removed {
+    /// The job that deletes its files.
+    pub job: Option<u32>,
+}
+
+/// `image_import`
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Started {
     /// The job.

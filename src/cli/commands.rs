@@ -6,7 +6,7 @@ use super::client::Client;
 use super::{CliError, Command, DhcpCommand, ImageCommand, JobCommand, show, wait};
 use crate::api::types::{
     BootRequest, Boots, BootsRequest, Check, DeviceDetail, Devices, EnrollRequest, Enrolled, IdRequest, Images,
-    ImportRequest, JobList, JobRequest, NameRequest, Nothing, Started, Status, UnenrollRequest, Unenrolled,
+    ImportRequest, JobList, JobRequest, NameRequest, Nothing, Removed, Started, Status, UnenrollRequest, Unenrolled,
 };
 use crate::boot::Boot;
 use crate::clock::Clock;
@@ -113,10 +113,10 @@ fn image_command(command: ImageCommand, client: &Client) -> Result<(), CliError>
             follow(client, Some(started.job), import.no_wait)
         }
         ImageCommand::Remove(remove) => {
-            let Some(started) = client.ask::<Started>("image_remove", NameRequest { name: remove.name })? else {
+            let Some(started) = client.ask::<Removed>("image_remove", NameRequest { name: remove.name })? else {
                 return Ok(());
             };
-            follow(client, Some(started.job), false)
+            follow(client, started.job, false)
         }
         ImageCommand::Inspect(inspect) => {
             let found = image::inspect(&inspect.file).map_err(|e| CliError::Failed(e.to_string()))?;

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::model::{Device, RootKind};
 use super::uci::{self, Section, quote};
+use crate::pi::{Mac, Serial};
 
 /// Why an edit was not made.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +18,9 @@ pub enum EditError {
     /// A section of that name holds something else.
     #[error("piboot.{0} exists and is not a device")]
     NotADevice(String),
+    /// The file has the section already, though the agent does not serve it.
+    #[error("the configuration has a section '{0}' already: correct or remove it, and send the agent SIGHUP")]
+    Exists(String),
 }
 
 /// Returns `text` with the section of `device` added, or replaced where it stands.
@@ -38,6 +42,32 @@ pub fn put_device(text: &str, device: &Device) -> Result<String, EditError> {
             Ok(format!("{text}{gap}{block}"))
         }
     }
+}
+
+/// Returns `text` with what the section of device `id` lacks of serial and hardware address; nothing else of it changes.
+/// `None` if there is no such section, or nothing to add.
+///
+/// # Errors
+/// When `text` is no UCI or the name is taken by another kind of section.
+pub fn complete_identity(text: &str, id: &str, mac: Mac, serial: Serial) -> Result<Option<String>, EditError> {
+    let Some(section) = find(text, id)? else { return Ok(None) };
+    let mut lines = String::new();
+    for (name, value) in [("serial", serial.to_string()), ("mac", mac.to_string())] {
+        if section.get(name).is_none() {
+            // Writing to a String cannot fail.
+            let _ = write!(lines, "\n\toption {name} {}", quote(&value));
+        }
+    }
+    let end = section.span.end;
+    Ok((!lines.is_empty()).then(|| format!("{}{lines}{}", &text[..end], &text[end..])))
+}
+
+/// Whether `text` has a section of this name, of whatever kind.
+///
+/// # Errors
+/// When `text` is no UCI.
+pub fn has_section(text: &str, id: &str) -> Result<bool, EditError> {
+    Ok(uci::parse(text)?.iter().any(|s| s.name.as_deref() == Some(id)))
 }
 
 /// Returns `text` without the section of device `id`.
@@ -134,6 +164,18 @@ mod tests {
         let changed = put_device(text, &device("a")).unwrap();
         assert!(changed.ends_with("\n# b follows\nconfig device 'b'\n\toption image 'x'\n"), "{changed}");
         assert!(changed.contains("option image 'lite'") && !changed.contains("'old'"));
+    }
+
+    #[test]
+    fn identity_is_completed_and_the_rest_stays_as_written() {
+        let (mac, serial) = ("dc:a6:32:79:26:df".parse().unwrap(), "38c128c0".parse().unwrap());
+        let text = "config device 'a' # mine\n\toption mac 'dc:a6:32:79:26:df'\n\toption colour 'red' # kept\n\nconfig device 'b'\n";
+        let completed = complete_identity(text, "a", mac, serial).unwrap().unwrap();
+        let expected = "config device 'a' # mine\n\toption mac 'dc:a6:32:79:26:df'\n\toption colour 'red' # kept\n\toption serial '38c128c0'\n\nconfig device 'b'\n";
+        assert_eq!(completed, expected);
+        assert_eq!(complete_identity(&completed, "a", mac, serial).unwrap(), None);
+        assert_eq!(complete_identity(text, "gone", mac, serial).unwrap(), None, "the admin removed it");
+        assert!(has_section(text, "b").unwrap() && !has_section(text, "c").unwrap());
     }
 
     #[test]

@@ -8,7 +8,7 @@ mod model;
 mod names;
 pub mod uci;
 
-pub use edit::{EditError, put_device, remove_device};
+pub use edit::{EditError, complete_identity, has_section, put_device, remove_device};
 pub use model::{Config, Device, DhcpMode, Main, Problem, RootKind, Severity, UnknownPolicy, is_ssh_key};
 pub use names::{NameError, check_device_id, check_hostname, check_image_name, device_id_from_hostname};
 

@@ -115,7 +115,7 @@ fn identify(mac: Mac, xid: u32, netboot: bool, guid: Option<&[u8]>) -> Option<Id
         return Some(identity);
     }
     let oui = mac.is_raspberry_pi_oui();
-    let serial = guid.and_then(repeated_serial).filter(|serial| serial_fits(mac, *serial));
+    let serial = guid.and_then(repeated_serial).filter(|serial| oui && serial.may_belong_to(mac));
     let rom = netboot && xid == ROM_XID;
     let evidence = match (rom, serial, oui) {
         (true, _, _) => Evidence::RomXid,
@@ -156,16 +156,6 @@ fn repeated_serial(guid: &[u8; 16]) -> Option<Serial> {
     let (first, rest) = guid.split_first_chunk::<4>()?;
     let repeated = rest.chunks_exact(4).all(|chunk| chunk == first);
     (repeated && guid != &ROM_GUID).then(|| Serial(u32::from_le_bytes(*first)))
-}
-
-/// On a Pi up to 3+ the MAC address is b8:27:eb and the low three bytes of the serial; on later ones there is no
-/// relation, and only Raspberry Pi's address block speaks for a Pi.
-fn serial_fits(mac: Mac, serial: Serial) -> bool {
-    let [_, low @ ..] = serial.0.to_be_bytes();
-    match mac.0 {
-        [0xb8, 0x27, 0xeb, tail @ ..] => tail == low,
-        _ => mac.is_raspberry_pi_oui(),
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Enrolling and unenrolling: changes to the configuration, made the way an admin would make them.
 
 use std::io;
+use std::path::PathBuf;
 
 use super::Fleet;
 use super::provision::{discard, set_aside};
@@ -10,7 +11,7 @@ use crate::config::{
 use crate::image;
 use crate::jobs::{JobKind, JobsError};
 use crate::pi::{Mac, Serial};
-use crate::storage::write_beside;
+use crate::storage::rewrite;
 
 /// What is asked for when a Pi is enrolled.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -33,7 +34,7 @@ pub struct Removal {
     /// The job that deletes its files, if they were to be deleted and there were any.
     pub job: Option<u32>,
     /// Its files that were kept.
-    pub kept: Option<std::path::PathBuf>,
+    pub kept: Option<PathBuf>,
 }
 
 /// Why a Pi was not enrolled or unenrolled. Nothing was changed.
@@ -45,6 +46,9 @@ pub enum EnrolError {
     /// A multicast or empty address.
     #[error("'{0}' is no address of one device")]
     NoDevice(Mac),
+    /// Several Pis say they have this serial.
+    #[error("several Pis claim the serial {0}: name the right one by --mac")]
+    Ambiguous(Serial),
     /// A name that cannot be used.
     #[error(transparent)]
     Name(#[from] NameError),
@@ -90,7 +94,7 @@ impl Fleet {
     /// Names what cannot be used; nothing is changed then.
     pub fn enrol(&mut self, request: Enrolment) -> Result<Device, EnrolError> {
         let device = self.plan(request)?;
-        self.write_device(&device)?;
+        self.add_device(&device)?;
         self.failed.remove(&device.id);
         self.config.devices.push(device.clone());
         log::info!("{} enrolled with image {}", device.id, device.image);
@@ -99,7 +103,14 @@ impl Fleet {
 
     fn plan(&self, request: Enrolment) -> Result<Device, EnrolError> {
         let seen = request.mac.and_then(|mac| self.seen.get(mac));
-        let seen = seen.or_else(|| request.serial.and_then(|serial| self.seen.by_serial(serial)));
+        let seen = match (seen, request.serial) {
+            (None, Some(serial)) if request.mac.is_none() => match self.seen.by_serial(serial)[..] {
+                [] => None,
+                [only] => Some(only),
+                [..] => return Err(EnrolError::Ambiguous(serial)),
+            },
+            (seen, _) => seen,
+        };
         let mac = request.mac.or(seen.map(|pi| pi.mac));
         let serial = request.serial.or(seen.and_then(|pi| pi.serial));
         if mac.is_none() && serial.is_none() {
@@ -161,7 +172,7 @@ impl Fleet {
             // It ends by itself and leaves nothing; an error here means it just did.
             let _ = self.jobs.cancel(job);
         }
-        self.edit_config(|text| config::remove_device(text, id))?;
+        self.edit_config(|text| config::remove_device(text, id).map(Some))?;
         self.config.devices.retain(|d| d.id != id);
         self.failed.remove(id);
         log::info!("{id} unenrolled");
@@ -173,19 +184,14 @@ impl Fleet {
             return Ok(Removal { job: None, kept: Some(directory) });
         }
         let aside = set_aside(&self.layout, &directory).map_err(|e| EnrolError::Aside(id.to_owned(), e))?;
-        let subject = id.to_owned();
-        let task =
-            Box::new(move |_: &crate::jobs::Running| discard(&aside).map(|()| format!("files of {subject} deleted")));
-        let job = self.jobs.submit(JobKind::Delete, id, task)?;
-        self.note_job(job);
-        Ok(Removal { job: Some(job), kept: None })
+        Ok(Removal { job: self.delete(aside, format!("files of {id} deleted")), kept: None })
     }
 
     /// Removes an image nobody uses.
     ///
     /// # Errors
     /// When it is unknown or in use.
-    pub fn remove_image(&mut self, name: &str) -> Result<u32, EnrolError> {
+    pub fn remove_image(&mut self, name: &str) -> Result<Option<u32>, EnrolError> {
         check_image_name(name)?;
         let directory = self.layout.image(name);
         if !directory.is_dir() {
@@ -202,12 +208,23 @@ impl Fleet {
             return Err(EnrolError::ImageInUse(name.to_owned(), users.join(", ")));
         }
         let aside = set_aside(&self.layout, &directory).map_err(|e| EnrolError::File(name.to_owned(), e))?;
-        let subject = name.to_owned();
-        let task =
-            Box::new(move |_: &crate::jobs::Running| discard(&aside).map(|()| format!("image {subject} deleted")));
-        let job = self.jobs.submit(JobKind::Delete, name, task)?;
-        self.note_job(job);
-        Ok(job)
+        Ok(self.delete(aside, format!("image {name} deleted")))
+    }
+
+    /// Deletes what was set aside, by a job; if none can be had, the next start does it.
+    fn delete(&self, aside: PathBuf, done: String) -> Option<u32> {
+        let subject = aside.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let task = Box::new(move |_: &crate::jobs::Running| discard(&aside).map(|()| done));
+        match self.jobs.submit(JobKind::Delete, &subject, task) {
+            Ok(job) => {
+                self.note_job(job);
+                Some(job)
+            }
+            Err(error) => {
+                log::warn!("{subject} is deleted when piboot starts the next time: {error}");
+                None
+            }
+        }
     }
 
     fn has_trees(&self, id: &str) -> bool {
@@ -218,7 +235,7 @@ impl Fleet {
     ///
     /// # Errors
     /// When the name is bad or taken, or the volume cannot take it.
-    pub fn import_image(&mut self, source: std::path::PathBuf, name: &str) -> Result<u32, EnrolError> {
+    pub fn import_image(&mut self, source: PathBuf, name: &str) -> Result<u32, EnrolError> {
         check_image_name(name)?;
         if let Some(problem) = self.volume.problems.first() {
             return Err(EnrolError::Volume(problem.to_string()));
@@ -237,18 +254,27 @@ impl Fleet {
         Ok(job)
     }
 
-    /// Writes a device's section, new or changed.
-    pub(super) fn write_device(&self, device: &Device) -> Result<(), EnrolError> {
-        self.edit_config(|text| config::put_device(text, device))
+    /// Adds a device's section. One that is in the file but not in force is the admin's to correct.
+    fn add_device(&self, device: &Device) -> Result<(), EnrolError> {
+        self.edit_config(|text| {
+            if config::has_section(text, &device.id)? {
+                return Err(EditError::Exists(device.id.clone()));
+            }
+            config::put_device(text, device).map(Some)
+        })
     }
 
-    fn edit_config(&self, edit: impl FnOnce(&str) -> Result<String, EditError>) -> Result<(), EnrolError> {
+    /// Notes what a device showed of its identity, if the file has it and lacks it.
+    pub(super) fn note_identity(&self, id: &str, mac: Mac, serial: Serial) -> Result<(), EnrolError> {
+        self.edit_config(|text| config::complete_identity(text, id, mac, serial))
+    }
+
+    /// Changes the configuration file; `None` leaves it alone.
+    fn edit_config(&self, edit: impl FnOnce(&str) -> Result<Option<String>, EditError>) -> Result<(), EnrolError> {
         let name = || self.config_file.display().to_string();
         let text = std::fs::read_to_string(&self.config_file).map_err(|e| EnrolError::File(name(), e))?;
-        let edited = edit(&text)?;
-        let mode = std::fs::metadata(&self.config_file)
-            .map_or(0o600, |meta| std::os::unix::fs::PermissionsExt::mode(&meta.permissions()) & 0o777);
-        write_beside(&self.config_file, edited.as_bytes(), mode).map_err(|e| EnrolError::File(name(), e))
+        let Some(edited) = edit(&text)? else { return Ok(()) };
+        rewrite(&self.config_file, edited.as_bytes()).map_err(|e| EnrolError::File(name(), e))
     }
 }
 

@@ -357,7 +357,7 @@ impl Fleet {
 
     // === what happens ===
 
-    /// Takes an event from the wire; true if a Pi became known or told something that the servers should know.
+    /// Takes an event from the wire; true if a device told something that the servers should know.
     pub fn take_event(&mut self, event: &Event) -> bool {
         let mut news = false;
         if let What::Dhcp(message) = &event.what
@@ -365,7 +365,9 @@ impl Fleet {
         {
             // A Pi that boots from its SD card is known by its address block only, and asks for no menu.
             let listed = message.netboot || self.seen.get(identity.mac).is_some();
-            news |= listed && self.seen.take(identity, self.clock.wall_ms());
+            if listed {
+                self.seen.take(identity, self.clock.wall_ms());
+            }
             news |= identity.serial.is_some_and(|serial| listed && self.learn_serial(identity.mac, serial));
         }
         let who = Directory { config: &self.config, addresses: &self.addresses };
@@ -388,25 +390,27 @@ impl Fleet {
         update.serial.is_some_and(|(mac, serial)| self.learn_serial(mac, serial))
     }
 
-    /// Completes the identity of a device that was enrolled by only half of it; true if that was news.
+    /// Completes the identity of a device that was enrolled by only half of it; true if that was news for the servers.
+    ///
+    /// Only a Pi that showed itself as one over DHCP, and whose serial fits its address, is believed; and only where no
+    /// other device is known by either.
     fn learn_serial(&mut self, mac: Mac, serial: Serial) -> bool {
-        let learned = self.seen.learn_serial(mac, serial);
-        let is_half_known =
-            |d: &&mut Device| d.mac == Some(mac) && d.serial.is_none() || d.serial == Some(serial) && d.mac.is_none();
-        // What another device is known by stays with it, whatever a packet says.
-        let is_anothers = |d: &Device| match (d.mac, d.serial) {
-            (Some(its_mac), Some(its_serial)) => its_mac == mac || its_serial == serial,
-            _ => false,
-        };
-        if self.config.devices.iter().any(is_anothers) {
-            return learned;
+        if self.seen.get(mac).is_none() || !serial.may_belong_to(mac) {
+            return false;
         }
-        let Some(device) = self.config.devices.iter_mut().find(is_half_known) else { return learned };
+        self.seen.learn_serial(mac, serial);
+        let known_by = |d: &Device| d.mac == Some(mac) || d.serial == Some(serial);
+        let mut known = self.config.devices.iter_mut().filter(|d| known_by(d));
+        let (Some(device), None) = (known.next(), known.next()) else { return false };
+        let is_half_known = device.mac.is_none() || device.serial.is_none();
+        if !is_half_known || device.mac.is_some_and(|m| m != mac) || device.serial.is_some_and(|s| s != serial) {
+            return false;
+        }
         (device.mac, device.serial) = (Some(mac), Some(serial));
-        let device = device.clone();
-        log::info!("{} is the Pi with serial {serial} and address {mac}", device.id);
-        if let Err(error) = self.write_device(&device) {
-            log::error!("cannot note the identity of {}: {error}", device.id);
+        let id = device.id.clone();
+        log::info!("{id} is the Pi with serial {serial} and address {mac}");
+        if let Err(error) = self.note_identity(&id, mac, serial) {
+            log::error!("cannot note the identity of {id}: {error}");
         }
         true
     }

@@ -12,7 +12,7 @@ use crate::config::Device;
 use crate::image;
 use crate::image::adapt::{self, Pass, Target};
 use crate::progress::Progress;
-use crate::storage::{Layout, sync_directory, tree_copy, tree_remove};
+use crate::storage::{Layout, RESERVE_BYTES, sync_directory, tree_copy, tree_remove};
 
 /// Changes kept in a device's record; adapting a fresh copy makes about 40.
 const MAX_CHANGES: usize = 400;
@@ -71,6 +71,7 @@ impl Provision {
         let (bytes, entries) =
             (info.boot_bytes.saturating_add(info.root_bytes), info.boot_entries.saturating_add(info.root_entries));
         progress.set_total(bytes, entries);
+        self.check_space(bytes)?;
         std::fs::create_dir(partial).map_err(|e| format!("cannot create {}: {e}", partial.display()))?;
         for tree in ["boot", "root"] {
             copy(&image_dir.join(tree), &partial.join(tree), progress)?;
@@ -96,6 +97,22 @@ impl Provision {
             .map_err(|e| format!("cannot move the finished trees to {}: {e}", place.display()))?;
         sync_directory(&self.layout.devices()).map_err(|e| e.to_string())?;
         Ok(format!("{} boots from a copy of {} ({} changes)", self.device.id, self.device.image, record.changes.len()))
+    }
+
+    /// Whether a copy of so many bytes fits now: others may have taken the space since this was asked for.
+    fn check_space(&self, bytes: u64) -> Result<(), String> {
+        let stat = rustix::fs::statvfs(self.layout.scratch()).map_err(|e| format!("cannot ask for free space: {e}"))?;
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        if free >= bytes.saturating_add(RESERVE_BYTES) {
+            return Ok(());
+        }
+        Err(format!(
+            "a copy of image '{}' needs {} MB and {} MB are free in {}: remove a device or an image, then send the agent SIGHUP",
+            self.device.image,
+            bytes.saturating_add(RESERVE_BYTES) >> 20,
+            free >> 20,
+            self.layout.data_dir().display()
+        ))
     }
 
     /// Adapts existing trees to what the device and the router are called now.

@@ -103,10 +103,10 @@ impl Seen {
         self.pis.get(&mac)
     }
 
-    /// The Pi with this serial.
+    /// The Pis that claim this serial; more than one only if somebody lies.
     #[must_use]
-    pub fn by_serial(&self, serial: Serial) -> Option<&SeenPi> {
-        self.pis.values().find(|pi| pi.serial == Some(serial))
+    pub fn by_serial(&self, serial: Serial) -> Vec<&SeenPi> {
+        self.pis.values().filter(|pi| pi.serial == Some(serial)).collect()
     }
 
     /// All of them, those seen last first.

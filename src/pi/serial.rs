@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::Mac;
+
 /// The low 32 bits of a Pi's serial number: its default TFTP prefix, eight lower-case hex digits.
 /// On a Pi 5 the high 32 bits vary too, but no boot stage sends them (rpi-eeprom issue 563).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,6 +25,19 @@ impl Serial {
             return None;
         }
         text.iter().try_fold(0_u32, |n, &b| Some(n << 4 | char::from(b).to_digit(16)?)).map(Self)
+    }
+}
+
+impl Serial {
+    /// Whether a Pi with this hardware address can have this serial. Up to the Pi 3+ the address is b8:27:eb and the low
+    /// three bytes of the serial; later boards have no such relation.
+    #[must_use]
+    pub fn may_belong_to(self, mac: Mac) -> bool {
+        let [_, low @ ..] = self.0.to_be_bytes();
+        match mac.0 {
+            [0xb8, 0x27, 0xeb, tail @ ..] => tail == low,
+            _ => true,
+        }
     }
 }
 
@@ -75,6 +90,13 @@ mod tests {
         assert_eq!("38c128c0".parse::<Serial>().unwrap().to_string(), "38c128c0");
         assert_eq!("1000000038C128C0".parse::<Serial>().unwrap().to_string(), "38c128c0");
         assert_eq!("00000001".parse::<Serial>(), Ok(Serial(1)));
+    }
+
+    #[test]
+    fn an_old_pis_address_ends_like_its_serial() {
+        let mac: Mac = "b8:27:eb:c1:28:c0".parse().unwrap();
+        assert!(Serial(0x38c1_28c0).may_belong_to(mac) && !Serial(0x38c1_28c1).may_belong_to(mac));
+        assert!(Serial(7).may_belong_to("dc:a6:32:00:00:01".parse().unwrap()));
     }
 
     #[test]

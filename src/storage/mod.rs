@@ -9,4 +9,4 @@ mod volume;
 
 pub use atomic::{rewrite, sync_directory, write_beside};
 pub use layout::Layout;
-pub use volume::{Volume, VolumeProblem, check};
+pub use volume::{RESERVE_BYTES, Volume, VolumeProblem, check};

@@ -7,7 +7,7 @@ use rustix::fs::StatVfsMountFlags;
 use serde::Serialize;
 
 /// Below this much free space the volume counts as full: SQLite and small edits keep working.
-const RESERVE_BYTES: u64 = 64 << 20;
+pub const RESERVE_BYTES: u64 = 64 << 20;
 
 /// The volume as it is now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
