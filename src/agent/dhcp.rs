@@ -1,11 +1,14 @@
 //! How enrolled Pis get their boot options, as far as the agent has a hand in it.
 
+use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::api::types::Finding;
+use crate::clock::{Clock, Moment};
 use crate::config::{DhcpMode, Main, Severity};
 use crate::dhcp::drop_in;
 use crate::fleet::Wanted;
@@ -14,6 +17,13 @@ use crate::pi::Mac;
 /// How a dnsmasq that systemd runs is restarted; nothing happens if it does not run.
 const SYSTEMD_RESTART: [&str; 3] = ["systemctl", "try-restart", "dnsmasq.service"];
 
+/// Whether it runs after that: `try-restart` succeeds even when systemd has given the service up.
+const SYSTEMD_CHECK: [&str; 3] = ["systemctl", "is-active", "dnsmasq.service"];
+/// systemd gives a service up that starts more than five times in ten seconds (systemd.unit(5), StartLimitBurst): so many
+/// restarts at once are safe, and then one at a time.
+const RESTARTS_AT_ONCE: usize = 3;
+const RESTARTS_WITHIN: Duration = Duration::from_secs(12);
+
 /// Keeps a dnsmasq drop-in in line with the enrolled Pis.
 #[derive(Debug, Default)]
 pub(super) struct BootOptions {
@@ -21,6 +31,7 @@ pub(super) struct BootOptions {
     confdir: Option<PathBuf>,
     restart: Vec<String>,
     restarts: Arc<Mutex<Restarts>>,
+    applied: bool,
     problem: Option<String>,
 }
 
@@ -32,6 +43,8 @@ struct Restarts {
     again: bool,
     /// Why dnsmasq has not read the present drop-in.
     pending: Option<String>,
+    /// Nobody but the admin can restart it.
+    by_hand: bool,
 }
 
 impl BootOptions {
@@ -41,6 +54,10 @@ impl BootOptions {
         if self.confdir != main.dnsmasq_confdir || self.mode != main.dhcp {
             self.withdraw();
             (self.mode, self.confdir) = (main.dhcp, main.dnsmasq_confdir.clone());
+            if self.drops_in().is_none() {
+                // One may be left from before a change that was made while no agent ran.
+                self.remove(self.confdir.as_deref());
+            }
         }
     }
 
@@ -49,8 +66,12 @@ impl BootOptions {
     }
 
     /// Removes a drop-in that is no longer wanted.
-    fn withdraw(&self) {
-        let Some(confdir) = self.drops_in() else { return };
+    pub(super) fn withdraw(&self) {
+        self.remove(self.drops_in().map(PathBuf::as_path));
+    }
+
+    fn remove(&self, confdir: Option<&Path>) {
+        let Some(confdir) = confdir else { return };
         match drop_in::remove(confdir) {
             Ok(true) => self.restart_dnsmasq(),
             Ok(false) => {}
@@ -60,10 +81,13 @@ impl BootOptions {
 
     /// Makes the drop-in say what is wanted.
     pub(super) fn apply(&mut self, wanted: &Wanted, server: Option<Ipv4Addr>) {
-        let (Some(confdir), Some(server)) = (self.drops_in(), server) else { return };
+        let (Some(confdir), Some(server)) = (self.drops_in().cloned(), server) else { return };
+        let confdir = &confdir;
         let enrolled: Vec<Mac> = wanted.enrolled.iter().map(|(mac, _)| *mac).collect();
         let result = drop_in::reconcile(confdir, server, &enrolled);
-        if matches!(result, Ok(true)) {
+        let is_first = !std::mem::replace(&mut self.applied, true);
+        // An agent that ended between writing the file and the restart left it to this one.
+        if matches!(result, Ok(true)) || is_first && result.is_ok() && drop_in::is_unread(confdir) {
             self.restart_dnsmasq();
         }
         let problem = result.err().map(|error| error.to_string());
@@ -83,15 +107,17 @@ impl BootOptions {
             let text = "dnsmasq has to be restarted, so that it reads which Pis are enrolled; dnsmasq_restart can name the command for that";
             log::warn!("{text}");
             restarts.pending = Some(text.to_owned());
+            restarts.by_hand = true;
             return;
         }
+        restarts.pending = Some("dnsmasq is being restarted, so that it reads which Pis are enrolled".to_owned());
         if restarts.running {
             restarts.again = true;
             return;
         }
         restarts.running = true;
-        let shared = self.restarts.clone();
-        std::thread::spawn(move || keep_restarting(&command, &shared));
+        let (shared, confdir) = (self.restarts.clone(), self.confdir.clone());
+        std::thread::spawn(move || keep_restarting(&command, confdir.as_deref(), &shared));
     }
 
     /// In words, for `status`.
@@ -124,26 +150,50 @@ impl BootOptions {
             _ => {}
         }
         findings.extend(self.problem.iter().map(|text| finding(Severity::Error, "dnsmasq_confdir", text)));
-        let restarts = self.restarts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut restarts = self.restarts.lock().unwrap_or_else(PoisonError::into_inner);
+        if restarts.by_hand && self.confdir.as_deref().is_some_and(|confdir| !drop_in::is_unread(confdir)) {
+            (restarts.by_hand, restarts.pending) = (false, None);
+        }
         findings.extend(restarts.pending.iter().map(|text| finding(Severity::Warning, "dnsmasq_restart", text)));
         findings
     }
 }
 
 /// Restarts until nothing has changed meanwhile.
-fn keep_restarting(command: &[String], shared: &Mutex<Restarts>) {
+fn keep_restarting(command: &[String], confdir: Option<&Path>, shared: &Mutex<Restarts>) {
+    let clock = Clock::system();
+    let mut last: VecDeque<Moment> = VecDeque::new();
     loop {
-        let problem = run(command);
+        if last.len() == RESTARTS_AT_ONCE
+            && let Some(first) = last.pop_front()
+        {
+            std::thread::sleep(RESTARTS_WITHIN.saturating_sub(clock.now().since(first)));
+            shared.lock().unwrap_or_else(PoisonError::into_inner).again = false;
+        }
+        last.push_back(clock.now());
+        let problem = run(command).or_else(|| if command == SYSTEMD_RESTART { check_systemd() } else { None });
         let mut restarts = shared.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(problem) = &problem {
             log::error!("{problem}");
         }
-        restarts.pending = problem;
-        if !std::mem::take(&mut restarts.again) {
-            restarts.running = false;
-            return;
+        if std::mem::take(&mut restarts.again) {
+            continue;
         }
+        if let (None, Some(confdir)) = (&problem, confdir) {
+            drop_in::was_read(confdir);
+        }
+        restarts.pending = problem;
+        restarts.running = false;
+        return;
     }
+}
+
+fn check_systemd() -> Option<String> {
+    let [program, arguments @ ..] = SYSTEMD_CHECK;
+    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output().ok()?;
+    (!output.status.success()).then(|| {
+        "dnsmasq does not run: 'systemctl status dnsmasq' says why, 'systemctl start dnsmasq' starts it".to_owned()
+    })
 }
 
 fn run(command: &[String]) -> Option<String> {

@@ -85,22 +85,23 @@ async fn serve(options: &Options) -> Result<(), AgentError> {
     let (sink, mut events) = Sink::new(clock.clone());
     let addresses = AddressBook::new();
     let (job_sender, mut ended_jobs) = mpsc::unbounded_channel();
-    let fleet = Fleet::open(options.config.clone(), clock, addresses.clone(), job_sender)?;
-    if !fleet.config().main.enabled {
-        return Err(AgentError::Disabled(options.config.clone()));
-    }
-    for problem in fleet.problems() {
-        log::warn!("{problem}");
-    }
-    // The socket first: it is what keeps a second agent away.
+    // Signals first: a SIGHUP while the volume is looked through must not end the agent.
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    // Then the socket: it keeps a second agent away from everything that follows.
     let mut calls = socket::listen(&options.socket)?;
+    let fleet = match open_fleet(options, clock, addresses.clone(), job_sender) {
+        Ok(fleet) => fleet,
+        Err(error) => {
+            socket::remove(&options.socket);
+            return Err(error);
+        }
+    };
     let wire = Wire::start(sink, addresses.clone(), &options.key)?;
     let mut api = Api { fleet, servers: wire };
     refresh(&mut api);
     tokio::spawn(watch_neighbours(addresses));
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     log::info!("piboot {} serves {}", env!("CARGO_PKG_VERSION"), options.config.display());
@@ -113,7 +114,14 @@ async fn serve(options: &Options) -> Result<(), AgentError> {
                 api.reconcile();
             }
             _ = tick.tick() => on_tick(&mut api),
-            _ = hangup.recv() => reload(&mut api, &options.config),
+            _ = hangup.recv() => {
+                reload(&mut api, &options.config);
+                if !api.fleet.config().main.enabled {
+                    log::info!("piboot.main.enabled is '0' now");
+                    api.servers.withdraw();
+                    break;
+                }
+            }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         }
@@ -123,6 +131,22 @@ async fn serve(options: &Options) -> Result<(), AgentError> {
     api.fleet.stop();
     socket::remove(&options.socket);
     Ok(())
+}
+
+fn open_fleet(
+    options: &Options,
+    clock: Clock,
+    addresses: AddressBook,
+    ended_jobs: mpsc::UnboundedSender<u32>,
+) -> Result<Fleet, AgentError> {
+    let fleet = Fleet::open(options.config.clone(), clock, addresses, ended_jobs)?;
+    if !fleet.config().main.enabled {
+        return Err(AgentError::Disabled(options.config.clone()));
+    }
+    for problem in fleet.problems() {
+        log::warn!("{problem}");
+    }
+    Ok(fleet)
 }
 
 fn on_event(api: &mut Api<Wire>, event: &Event) {

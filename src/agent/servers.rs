@@ -30,17 +30,12 @@ pub(super) struct Wire {
     /// The interfaces on which it answers.
     tftp_interfaces: Vec<String>,
     nfs: Option<nfs::Handle>,
-    /// What the running servers were started with and cannot change while they run.
-    started_with: StartedWith,
+    /// What NFS was started with and cannot change while it runs.
+    sync: bool,
     wanted: Wanted,
+    main: Main,
     /// What could not be started, by place.
     problems: Vec<(String, String)>,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct StartedWith {
-    interfaces: Vec<(String, u32)>,
-    sync: bool,
 }
 
 impl Wire {
@@ -58,7 +53,8 @@ impl Wire {
             tftp: None,
             tftp_interfaces: Vec::new(),
             nfs: None,
-            started_with: StartedWith::default(),
+            sync: false,
+            main: Main::default(),
             wanted: Wanted::default(),
             problems: Vec::new(),
         })
@@ -81,14 +77,19 @@ impl Wire {
                 Err(error) => problems.push(("piboot.main.interface".to_owned(), error.to_string())),
             }
         }
+        self.main = main.clone();
         self.boot_options.configure(main);
         self.refresh_observers(&mut problems);
         self.refresh_servers(main, &mut problems);
+        self.note_problems(problems);
+        self.address() != before
+    }
+
+    fn note_problems(&mut self, problems: Vec<(String, String)>) {
         for (place, why) in problems.iter().filter(|p| !self.problems.contains(p)) {
             log::error!("{place}: {why}");
         }
         self.problems = problems;
-        self.address() != before
     }
 
     /// The address that Pis are told.
@@ -119,18 +120,15 @@ impl Wire {
     }
 
     fn refresh_servers(&mut self, main: &Main, problems: &mut Vec<(String, String)>) {
-        let wish = StartedWith {
-            interfaces: self.interfaces.iter().map(|i| (i.name.clone(), i.index)).collect(),
-            sync: main.sync,
-        };
-        if wish.interfaces != self.started_with.interfaces {
-            self.tftp.take().into_iter().for_each(tftp::Handle::stop);
-        }
-        if wish.sync != self.started_with.sync {
+        if self.sync != main.sync {
             // Clients reconnect by themselves, and their handles stay good.
             self.nfs.take().into_iter().for_each(nfs::Handle::stop);
+            self.sync = main.sync;
         }
-        self.started_with = wish;
+        if !self.wanted.ready {
+            // Not served is better than "no such file": a Pi would go on without it.
+            return;
+        }
         let anywhere = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
         if self.tftp_is_elsewhere(main)
             && let Some(tftp) = self.tftp.take()
@@ -180,6 +178,11 @@ impl Wire {
         }
     }
 
+    /// Takes the boot options back, for an agent that is not to serve any more.
+    pub(super) fn withdraw(&self) {
+        self.boot_options.withdraw();
+    }
+
     /// Ends what runs: transfers are cut, NFS requests under way are finished.
     pub(super) fn stop(&mut self) {
         self.observers.clear();
@@ -204,6 +207,12 @@ impl Servers for Wire {
             tftp.set_routes(Arc::new(routes(wanted)));
         }
         self.apply_exports();
+        if wanted.ready && (self.tftp.is_none() || self.nfs.is_none()) {
+            let mut problems = self.problems.clone();
+            problems.retain(|(place, _)| place != "tftp" && place != "nfs");
+            self.refresh_servers(&self.main.clone(), &mut problems);
+            self.note_problems(problems);
+        }
     }
 
     fn tftp(&self) -> TftpStatus {

@@ -2,11 +2,11 @@
 //! `{"error": {"code": …, "message": …}}` out. Root's alone (mode 0600).
 
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::fs::Mode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -65,8 +65,11 @@ pub fn listen(path: &Path) -> Result<mpsc::Receiver<Call>, SocketError> {
     }
     // What a killed agent left: nobody answered.
     remove(path);
-    let listener = UnixListener::bind(path).map_err(failed)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    // Nobody else may connect between bind and chmod. (The umask is the process's; no other thread makes files yet.)
+    let before = rustix::process::umask(Mode::from_raw_mode(0o177));
+    let listener = UnixListener::bind(path);
+    rustix::process::umask(before);
+    let listener = listener.map_err(failed)?;
     let (sender, receiver) = mpsc::channel(MAX_CALLERS);
     tokio::spawn(accept(listener, sender));
     Ok(receiver)
@@ -147,6 +150,7 @@ async fn call(line: &[u8], calls: &mpsc::Sender<Call>) -> Result<Value, ApiError
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     async fn exchange(path: &Path, request: &[u8]) -> String {
         let mut stream = UnixStream::connect(path).await.unwrap();

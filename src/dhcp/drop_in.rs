@@ -9,14 +9,19 @@
 use std::fmt::Write as _;
 use std::io;
 use std::net::Ipv4Addr;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use super::options::{boot_menu, hex};
+use crate::clock::Clock;
 use crate::pi::Mac;
 
 const TAG: &str = "piboot";
 const FILE: &str = "piboot.conf";
+/// Stands beside the drop-in while dnsmasq has not read it; dnsmasq skips names that start with a dot.
+const UNREAD: &str = ".piboot.conf.unread";
 
 /// Why the drop-in could not be brought about.
 #[derive(Debug, thiserror::Error)]
@@ -48,8 +53,42 @@ pub fn reconcile(confdir: &Path, server: Ipv4Addr, enrolled: &[Mac]) -> Result<b
         return Ok(false);
     }
     try_out(&path, &text)?;
+    let marker = confdir.join(UNREAD);
+    crate::storage::write_beside(&marker, b"", 0o600).map_err(|e| DropInError::Write(marker, e))?;
     crate::storage::write_beside(&path, text.as_bytes(), 0o644).map_err(|e| DropInError::Write(path, e))?;
     Ok(true)
+}
+
+/// Whether dnsmasq has not read the drop-in as it is now, as far as can be told: nobody said [`was_read`], and no
+/// dnsmasq was started since it was written.
+#[must_use]
+pub fn is_unread(confdir: &Path) -> bool {
+    let Ok(meta) = std::fs::metadata(confdir.join(UNREAD)) else { return false };
+    let age_ms = Clock::system().wall_ms().saturating_sub(meta.mtime().saturating_mul(1000));
+    if age_of_dnsmasq().is_some_and(|dnsmasq| dnsmasq.as_millis() < u128::try_from(age_ms).unwrap_or(0)) {
+        was_read(confdir);
+        return false;
+    }
+    true
+}
+
+/// dnsmasq was started after the drop-in was written.
+pub fn was_read(confdir: &Path) {
+    // It may be gone already.
+    let _ = std::fs::remove_file(confdir.join(UNREAD));
+}
+
+/// How long ago the dnsmasq that was started last was started (proc(5): starttime, in hundredths of a second since boot).
+fn age_of_dnsmasq() -> Option<Duration> {
+    let uptime: f64 = std::fs::read_to_string("/proc/uptime").ok()?.split(' ').next()?.parse().ok()?;
+    let stats = std::fs::read_dir("/proc").ok()?.flatten().map(|entry| entry.path().join("stat"));
+    let starts = stats.filter_map(|path| {
+        let stat = std::fs::read_to_string(path).ok()?;
+        let (_, rest) = stat.split_once("(dnsmasq) ")?;
+        rest.split(' ').nth(19)?.parse::<f64>().ok()
+    });
+    let ages = starts.filter_map(|hundredths| Duration::try_from_secs_f64((uptime - hundredths / 100.0).max(0.0)).ok());
+    ages.min()
 }
 
 /// Takes the drop-in away; true if there was one, and dnsmasq has to be restarted.
@@ -57,6 +96,7 @@ pub fn reconcile(confdir: &Path, server: Ipv4Addr, enrolled: &[Mac]) -> Result<b
 /// # Errors
 /// When it cannot be removed.
 pub fn remove(confdir: &Path) -> Result<bool, DropInError> {
+    was_read(confdir);
     let path = confdir.join(FILE);
     match std::fs::remove_file(&path) {
         Ok(()) => Ok(true),

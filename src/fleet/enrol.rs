@@ -175,6 +175,7 @@ impl Fleet {
         self.edit_config(|text| config::remove_device(text, id).map(Some))?;
         self.config.devices.retain(|d| d.id != id);
         self.failed.remove(id);
+        self.served.remove(id);
         log::info!("{id} unenrolled");
         let directory = self.layout.device(id);
         if !directory.exists() {

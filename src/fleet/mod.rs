@@ -17,9 +17,11 @@ pub use seen::{MAX_SEEN, Seen, SeenPi};
 pub use store::{Store, StoreError};
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
+use rustix::fs::{AtFlags, FlockOperation, StatxFlags, flock};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::boot::{Boot, Tracker, Update, Who};
@@ -56,6 +58,12 @@ pub struct Fleet {
     /// Devices as they were last served, for the time without the volume.
     served: BTreeMap<String, Served>,
     volume_changes: u32,
+    /// Whether the volume was there since the start.
+    volume_seen: bool,
+    /// Which file system, mounted when, `data_dir` is on: another one may come in its place without a problem to see.
+    volume_identity: Option<(u64, u64)>,
+    /// Keeps a second agent away from the volume.
+    lock: Option<File>,
     /// Devices whose trees could not be made, and why; tried again when something changes.
     failed: BTreeMap<String, String>,
 }
@@ -108,8 +116,13 @@ impl Fleet {
             states: BTreeMap::new(),
             served: BTreeMap::new(),
             volume_changes: 0,
+            volume_seen: false,
+            volume_identity: None,
+            lock: None,
             failed: BTreeMap::new(),
         };
+        fleet.volume_identity = volume_identity(&fleet.layout);
+        fleet.take_lock();
         fleet.log_volume_problems();
         fleet.use_volume();
         Ok(fleet)
@@ -134,23 +147,60 @@ impl Fleet {
         }
         (self.config, self.problems) = (config, problems);
         self.failed.clear();
+        // An admin's SIGHUP also means: try again what could not be opened.
+        self.volume_changes = self.volume_changes.wrapping_add(1);
         self.check_volume();
         Ok(())
     }
 
     /// Looks at the volume again; true if it came, went or changed its fitness.
     pub fn check_volume(&mut self) -> bool {
-        let volume = look_at(&self.layout);
-        let changed = volume.problems != self.volume.problems;
-        self.volume = volume;
+        let before = std::mem::replace(&mut self.volume, look_at(&self.layout));
+        let identity = volume_identity(&self.layout);
+        let is_another = identity != self.volume_identity;
+        if is_another {
+            self.volume_identity = identity;
+            self.lock = None;
+            self.store_on_volume = false;
+        }
+        self.take_lock();
+        let changed = is_another || self.volume.problems != before.problems;
         if changed {
             self.volume_changes = self.volume_changes.wrapping_add(1);
             self.log_volume_problems();
+        }
+        // A copy that filled the disk and was undone would fill it again.
+        let only_full = |volume: &Volume| volume.problems.iter().all(|p| matches!(p, VolumeProblem::Full(..)));
+        if changed && !(only_full(&self.volume) && only_full(&before)) {
             self.failed.clear();
         }
         let had_store = self.store_on_volume;
         self.use_volume();
         changed || self.store_on_volume != had_store
+    }
+
+    /// Makes sure that no other agent works on the volume.
+    fn take_lock(&mut self) {
+        if self.lock.is_some() || !self.volume.is_changeable() {
+            return;
+        }
+        let path = self.layout.data_dir().join(".lock");
+        let locked = File::create(&path).and_then(|file| {
+            flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+            Ok(file)
+        });
+        match locked {
+            Ok(file) => self.lock = Some(file),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                let why = format!("another piboot works on data_dir {}: stop it", self.layout.data_dir().display());
+                self.volume.problems.push(VolumeProblem::Unsuitable(why));
+            }
+            Err(error) => {
+                self.volume
+                    .problems
+                    .push(VolumeProblem::Unsuitable(format!("cannot write {}: {error}", path.display())));
+            }
+        }
     }
 
     fn log_volume_problems(&self) {
@@ -161,10 +211,14 @@ impl Fleet {
 
     /// Opens the store on the volume if the volume is there and the store is not open yet.
     fn use_volume(&mut self) {
-        if !self.volume.is_present() {
-            self.store_on_volume = false;
+        if !self.volume.is_present() || self.volume_identity.is_none() {
+            if self.store_on_volume || self.lock.is_some() {
+                // Nothing of ours keeps the volume from being unmounted.
+                self.leave_store();
+            }
+            return;
         }
-        if self.store_on_volume || !self.volume.is_present() {
+        if self.store_on_volume {
             return;
         }
         // History on a volume that cannot be written, or will not be used, would help nobody.
@@ -181,6 +235,15 @@ impl Fleet {
         self.note_store_problem(adopted.err().map(|e| format!("{e}; history is kept in memory until this is mended")));
         if self.store_on_volume {
             self.sweep();
+        }
+    }
+
+    /// Goes on in memory when the volume is gone.
+    fn leave_store(&mut self) {
+        (self.store_on_volume, self.lock) = (false, None);
+        match Store::in_memory() {
+            Ok(store) => self.store = store,
+            Err(error) => log::error!("{error}"),
         }
     }
 
@@ -214,16 +277,18 @@ impl Fleet {
 
     /// Removes what killed jobs left in the scratch directory. Trees take their time: a job does it.
     fn sweep(&self) {
-        for leftover in image::sweep(&self.layout.scratch()) {
-            log::warn!("{leftover}");
-        }
-        let leftovers = provision::leftovers(&self.layout);
-        if leftovers.is_empty() {
+        let scratch = self.layout.scratch();
+        if std::fs::read_dir(&scratch).is_ok_and(|mut entries| entries.next().is_none()) {
             return;
         }
-        let count = leftovers.len();
+        let leftovers = provision::leftovers(&self.layout);
         let task = Box::new(move |_: &crate::jobs::Running| {
+            let imports = image::sweep(&scratch);
+            for leftover in &imports {
+                log::warn!("{leftover}");
+            }
             leftovers.iter().try_for_each(|path| provision::discard(path))?;
+            let count = leftovers.len().saturating_add(imports.len());
             Ok(format!("{count} unfinished or deleted trees of an earlier run removed"))
         });
         match self.jobs.submit(crate::jobs::JobKind::Delete, "scratch", task) {
@@ -476,6 +541,13 @@ fn look_at(layout: &Layout) -> Volume {
         }
     }
     volume
+}
+
+/// Device number and mount id of the file system that holds `data_dir`.
+fn volume_identity(layout: &Layout) -> Option<(u64, u64)> {
+    let flags = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
+    let stat = rustix::fs::statx(rustix::fs::CWD, layout.data_dir(), AtFlags::empty(), flags).ok()?;
+    Some((rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor), stat.stx_mnt_id))
 }
 
 /// Answers the tracker's questions.

@@ -55,9 +55,11 @@ pub struct Wanted {
     pub served: Vec<Served>,
     /// Hardware address and host name of every enrolled Pi, with trees or not.
     pub enrolled: Vec<(Mac, String)>,
+    /// Whether the volume was there since the start: until then nobody is told that a file or an export does not exist.
+    pub ready: bool,
     /// How often the volume came or went: exports on it have to be opened anew.
     pub volume_changes: u32,
-    /// A `bootcode.bin` for Pi 3s that ask before their address is known.
+    /// Directory with a `bootcode.bin` for Pi 3s that ask before their address is known.
     pub bootcode: Option<PathBuf>,
 }
 
@@ -65,7 +67,8 @@ impl Fleet {
     /// Compares what is asked for with what exists, starts jobs for the difference, and says what to serve.
     /// Doing it twice does nothing the second time.
     pub fn reconcile(&mut self) -> Wanted {
-        let mut wanted = Wanted { volume_changes: self.volume_changes, ..Wanted::default() };
+        self.volume_seen |= self.volume.is_present();
+        let mut wanted = Wanted { volume_changes: self.volume_changes, ready: self.volume_seen, ..Wanted::default() };
         let devices = self.config.devices.clone();
         self.states.retain(|id, _| devices.iter().any(|d| d.id == *id));
         self.served.retain(|id, _| devices.iter().any(|d| d.id == *id));
@@ -73,9 +76,10 @@ impl Fleet {
             wanted.enrolled.extend(device.mac.map(|mac| (mac, device.hostname.clone())));
             let (served, state) = self.reconcile_device(device);
             if let Some(served) = served {
-                let bootcode = served.boot.join("bootcode.bin");
-                if wanted.bootcode.is_none() && bootcode.is_file() {
-                    wanted.bootcode = Some(bootcode);
+                // From the image, which no Pi can write: what strangers run must not be one Pi's choice.
+                let image_boot = self.layout.image(&device.image).join("boot");
+                if wanted.bootcode.is_none() && image_boot.join("bootcode.bin").is_file() {
+                    wanted.bootcode = Some(image_boot);
                 }
                 self.served.insert(served.id.clone(), served.clone());
                 wanted.served.push(served);
@@ -91,17 +95,17 @@ impl Fleet {
     }
 
     fn reconcile_device(&mut self, device: &Device) -> (Option<Served>, DeviceState) {
-        let blocked = |why: String| (None, DeviceState::Blocked { why });
         if !self.volume.is_present() {
             let why = self.volume.problems.first().map(ToString::to_string).unwrap_or_default();
-            // A Pi that runs waits for its root to come back; a removed export would end it.
-            let before = self.served.get(&device.id).cloned();
-            return (before.filter(|served| served.mac == device.mac), DeviceState::Blocked { why });
+            return (self.served_before(device), DeviceState::Blocked { why });
         }
         let record = match DeviceRecord::load(&self.layout.device(&device.id)) {
             Ok(Some(record)) => record,
-            Ok(None) => return (None, self.prepare(device)),
-            Err(error) => return blocked(error.to_string()),
+            Ok(None) => {
+                let state = self.prepare(device);
+                return (self.served_before(device), state);
+            }
+            Err(error) => return (self.served_before(device), DeviceState::Blocked { why: error.to_string() }),
         };
         let served = Served {
             id: device.id.clone(),
@@ -130,6 +134,12 @@ impl Fleet {
             None => DeviceState::Ready,
         };
         (Some(served), state)
+    }
+
+    /// The device as it was served while its volume could be read. A Pi that runs waits for its root to come back; a
+    /// removed export would end it.
+    fn served_before(&self, device: &Device) -> Option<Served> {
+        self.served.get(&device.id).filter(|served| served.mac == device.mac).cloned()
     }
 
     /// Starts the job that makes a device's trees, or says why not.
