@@ -56,6 +56,7 @@ fn files_are_kept_or_deleted_as_asked_and_kept_ones_are_used_again() {
 
     let said = router.piboot(&["unenroll", "lion"]).unwrap();
     assert!(said.contains("its files are kept in") && said.contains("devices/lion"), "{said}");
+    router.wait_for_dnsmasq();
     assert!(!emupi::boot(&pi, &link, &support::hurried(), None).unwrap().ok(), "nobody enrolled it");
     assert_eq!(fs::read_to_string(root.join("home/pi/work")).unwrap(), "of years");
 

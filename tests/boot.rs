@@ -35,6 +35,7 @@ fn every_model_is_seen_enrolled_and_boots_to_its_kernel() {
         let name = format!("pi-{n}");
         let said = router.piboot(&["enroll", "--mac", &mac(&pi), "--hostname", &name, "--image", "small"]).unwrap();
         assert!(said.contains("boots from a copy of small"), "{said}");
+        router.wait_for_dnsmasq();
         let booted = boot(&pi, &link, &options(), None).unwrap();
         let Some(ready) = booted.ready() else {
             booted.log.iter().for_each(|entry| eprintln!("{entry}"));

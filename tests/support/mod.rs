@@ -129,7 +129,7 @@ impl Router {
         fs::write(self.scratch("dnsmasq.conf"), conf).unwrap();
         // The lock: agent and test may want it at the same time.
         let script = format!(
-            "#!/bin/sh\ncd {}\nexec 9>dnsmasq.lock\nflock 9\nif [ -e dnsmasq.pid ]; then pid=$(cat dnsmasq.pid); kill $pid; while grep -qs '^State:.[^Z]' /proc/$pid/status; do sleep 0.02; done; fi\ndnsmasq --conf-file=dnsmasq.conf 9>&-\n",
+            "#!/bin/sh\ncd {}\nexec 9>dnsmasq.lock\nflock 9\nif [ -e dnsmasq.pid ]; then pid=$(cat dnsmasq.pid); kill $pid; while grep -qs '^State:.[^Z]' /proc/$pid/status; do sleep 0.02; done; fi\ncp dnsmasq.d/piboot.conf dnsmasq.next || : >dnsmasq.next\ndnsmasq --conf-file=dnsmasq.conf 9>&- && mv dnsmasq.next dnsmasq.read\n",
             self.net.scratch().display()
         );
         let path = self.scratch("restart-dnsmasq");
@@ -258,11 +258,19 @@ impl Router {
     /// Asserts that a Pi boots to its kernel.
     #[track_caller]
     pub fn assert_boots(&self, pi: &Pi, link: &Link) {
+        self.wait_for_dnsmasq();
         let booted = emupi::boot(pi, link, &hurried(), None).unwrap();
         if booted.ready().is_none() {
             booted.log.iter().for_each(|entry| eprintln!("{entry}"));
             panic!("{}: {}\n{}", pi.model, booted.outcome, self.logs());
         }
+    }
+
+    /// Waits until dnsmasq answers by what the agent wrote last: it restarts in its own time, and hurried Pis do not wait.
+    pub fn wait_for_dnsmasq(&self) {
+        let text = |path: PathBuf| fs::read(path).unwrap_or_default();
+        let (written, read) = (self.confdir().join("piboot.conf"), self.scratch("dnsmasq.read"));
+        self.wait_until("dnsmasq", || text(written.clone()) == text(read.clone()));
     }
 
     /// What agent and dnsmasq said, for a test that fails.
