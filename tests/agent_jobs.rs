@@ -28,6 +28,7 @@ fn killed_in_the_middle_of_an_import_it_leaves_no_half_image() {
     disk.fill(8);
     router.start_agent();
     assert_eq!(router.said(&format!("job {job} (Import of 'large') was interrupted")), 1, "{}", router.logs());
+    router.wait_until_settled();
     assert_eq!(router.said("the import of image 'large' was interrupted: removed"), 1, "{}", router.logs());
     assert_eq!(router.job(job)["state"], "interrupted");
     assert!(router.piboot(&["jobs"]).unwrap().contains("interrupted"));

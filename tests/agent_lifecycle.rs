@@ -153,12 +153,11 @@ fn a_reload_in_the_middle_of_a_transfer_does_it_no_harm_and_the_second_changes_n
 
     router.enroll(&pi, "lion");
     let everything = [router.data_dir(), router.confdir(), router.config()];
-    let settled = || router.json(&["status"])["jobs"] == 0;
-    router.wait_until("the jobs", settled);
+    router.wait_until_settled();
     let (before, restarts, jobs) = (fingerprint(&everything), router.said("dnsmasq restarted"), router.json(&["jobs"]));
     for _ in 0..2 {
         router.reload();
-        router.wait_until("the jobs", settled);
+        router.wait_until_settled();
     }
     assert_eq!(fingerprint(&everything), before);
     assert_eq!((router.said("dnsmasq restarted"), router.json(&["jobs"])), (restarts, jobs));
@@ -174,7 +173,7 @@ fn a_restart_keeps_everything_and_touches_nothing() {
     router.assert_boots(&pi, &link);
     assert!(!emupi::boot(&waiting, &link, &support::hurried(), None).unwrap().ok());
     router.wait_for(&["devices"], "the serial", |d| d["devices"][0]["serial"] == "38c128c0");
-    router.wait_until("the jobs", || router.json(&["status"])["jobs"] == 0);
+    router.wait_until_settled();
     let everything = [router.data_dir(), router.confdir(), router.config()];
     let files = fingerprint(&everything);
     let members = |list: &Value, names: &[&str]| -> Vec<Vec<Value>> {

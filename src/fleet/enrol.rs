@@ -11,7 +11,7 @@ use crate::config::{
 use crate::image;
 use crate::jobs::{JobKind, JobsError};
 use crate::pi::{Mac, Serial};
-use crate::storage::rewrite;
+use crate::storage::{RESERVE_BYTES, rewrite};
 
 /// What is asked for when a Pi is enrolled.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -93,6 +93,8 @@ impl Fleet {
     /// # Errors
     /// Names what cannot be used; nothing is changed then.
     pub fn enrol(&mut self, request: Enrolment) -> Result<Device, EnrolError> {
+        // What is known of free space may be seconds old.
+        self.check_volume();
         let device = self.plan(request)?;
         self.add_device(&device)?;
         self.failed.remove(&device.id);
@@ -144,7 +146,7 @@ impl Fleet {
             return Err(EnrolError::Volume(problem.to_string()));
         }
         let info = image::load_info(&self.layout.image(&image)).map_err(|_| EnrolError::UnknownImage(image.clone()))?;
-        let needed = info.root_bytes.saturating_add(info.boot_bytes);
+        let needed = info.root_bytes.saturating_add(info.boot_bytes).saturating_add(RESERVE_BYTES);
         if !self.layout.device(&id).exists() && needed > self.volume.free_bytes {
             return Err(EnrolError::Volume(format!(
                 "a copy of image '{image}' needs {} MB and only {} MB are free in {}: remove a device or an image",

@@ -17,7 +17,7 @@ pub use seen::{MAX_SEEN, Seen, SeenPi};
 pub use store::{Store, StoreError};
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
@@ -185,7 +185,8 @@ impl Fleet {
             return;
         }
         let path = self.layout.data_dir().join(".lock");
-        let locked = File::create(&path).and_then(|file| {
+        let open = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        let locked = open.and_then(|file| {
             flock(&file, FlockOperation::NonBlockingLockExclusive)?;
             Ok(file)
         });

@@ -176,6 +176,15 @@ impl Router {
         }
     }
 
+    /// Waits until no job is left and dnsmasq has read what it has to.
+    pub fn wait_until_settled(&self) {
+        self.wait_until("rest", || {
+            let status = self.json(&["status"]);
+            let restarting = |f: &Value| f["place"] == "piboot.main.dnsmasq_restart";
+            status["jobs"] == 0 && !status["findings"].as_array().unwrap().iter().any(restarting)
+        });
+    }
+
     /// The most memory the agent has used, in kB.
     pub fn peak_rss_kb(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.agent().pid())).unwrap();
