@@ -5,7 +5,7 @@
 mod nfs_support;
 
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +14,12 @@ use nfs_support::{
     Fixture, KEY, Raw, at, config, create, export, fh, getattr, is_root, lookup, read, scratch, start, start_with,
     status, write,
 };
-use nfs3_client::MountError;
-use nfs3_types::mount::mountstat3;
+use nfs3_client::tokio::TokioIo;
+use nfs3_client::{MountClient, MountError};
+use nfs3_types::mount::{dirpath, mountstat3};
 use nfs3_types::nfs3::{self, Nfs3Option, nfsstat3, stable_how};
-use nfs3_types::xdr_codec::Pack;
+use nfs3_types::rpc::opaque_auth;
+use nfs3_types::xdr_codec::{Opaque, Pack};
 use piboot::events::Nfs;
 use piboot::nfs::{Export, Limits, RootIs, ServerConfig, Who};
 use piboot::pi::Mac;
@@ -145,6 +147,59 @@ async fn the_address_that_the_mac_holds_now_is_served() {
     assert!(is_served(&f, c, &root).await);
     f.book.observe(LOOPBACK, Mac([2, 0, 0, 0, 0, 9]));
     assert!(!is_served(&f, c, &root).await);
+}
+
+/// A client on a port of the kind that kernels use.
+async fn from_reserved_port(f: &Fixture) -> TokioIo<tokio::net::TcpStream> {
+    for port in (700..1000).rev() {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        if socket.bind((Ipv4Addr::LOCALHOST, port).into()).is_ok()
+            && let Ok(stream) = socket.connect(f.address()).await
+        {
+            return TokioIo::new(stream);
+        }
+    }
+    panic!("no reserved port is free")
+}
+
+#[tokio::test]
+async fn a_process_of_a_client_is_not_its_root() {
+    if !is_root() {
+        return;
+    }
+    let dir = scratch();
+    let public = Export { root: RootIs::Nobody, ..export(3, "/public", dir.path()) };
+    let lions = of_lion(1, "/lion/root", dir.path());
+    let exports = vec![lions.clone(), export(2, "/any/root", dir.path()), public];
+    let mut f = start_with(ServerConfig { insecure_ports: false, ..config() }, exports);
+    f.book.observe(LOOPBACK, LION);
+    let mut kernel = MountClient::new(from_reserved_port(&f).await);
+    let mut handles = Vec::new();
+    for name in ["/lion/root", "/any/root", "/public"] {
+        let path = dirpath(Opaque::borrowed(name.as_bytes()));
+        handles.push(fh(&kernel.mnt(path).await.unwrap().fhandle.0));
+    }
+    f.seen();
+    for name in ["/lion/root", "/any/root"] {
+        assert_eq!(denied(f.mount(name).await), mountstat3::MNT3ERR_ACCES as u32, "{name}");
+    }
+    assert!(f.mount("/public").await.is_ok(), "nobody is root there");
+    let events = f.seen();
+    let Some(Nfs::Refused { why, .. }) = events.first() else { panic!("{events:?}") };
+    assert!(why.contains("port"), "{why}");
+    let process = &mut f.root().await;
+    for handle in &handles[..2] {
+        assert_eq!(getattr(process, handle).await.unwrap_err(), nfsstat3::NFS3ERR_ACCES, "a handle is not enough");
+    }
+    assert!(getattr(process, &handles[2]).await.is_ok());
+    let credential = nfs_support::auth(0, 0, &[]);
+    let io = from_reserved_port(&f).await;
+    let kernel = &mut nfs3_client::Nfs3Client::new_with_auth(io, credential, opaque_auth::default());
+    assert!(getattr(kernel, &handles[0]).await.is_ok());
+    // Squashed or not: what a device wrote is not for each of its processes.
+    f.server.set_exports(vec![Export { root: RootIs::Nobody, ..lions }]);
+    assert_eq!(getattr(process, &handles[0]).await.unwrap_err(), nfsstat3::NFS3ERR_ACCES);
+    assert!(getattr(kernel, &handles[0]).await.is_ok());
 }
 
 #[tokio::test]

@@ -1,15 +1,16 @@
 //! Who may use what: the exports that one address may use now, worked out once and kept until something changes.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::activity::{Activity, Milestones};
-use super::exports::{Entry, Table, Volume, Who};
+use super::exports::{Entry, RootIs, Table, Volume, Who};
 use super::proto::Status;
 use crate::clock::{Clock, Moment};
 use crate::net::AddressBook;
+use crate::pi::Mac;
 
 /// A view is worked out anew after this time even if nobody announced a change: the kernel's neighbour table does not.
 const VIEW_LIFE: Duration = Duration::from_secs(2);
@@ -21,19 +22,53 @@ pub(super) struct Grant {
     pub(super) milestones: Arc<Milestones>,
 }
 
+/// Ports below this one are given to root alone (ip(7), `ip_unprivileged_port_start`): what comes from there was sent by
+/// the client's kernel, and its word for who the caller is counts. Kernels and klibc mount from there by default.
+const FIRST_UNPRIVILEGED: u16 = 1024;
+
+/// Who is asking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Peer {
+    pub(super) ip: IpAddr,
+    /// The machine itself is asking, not just any process on it.
+    is_system: bool,
+}
+
+impl Peer {
+    /// The other end of a connection; `insecure_ports`: any port will do.
+    pub(super) fn new(address: SocketAddr, insecure_ports: bool) -> Self {
+        Self { ip: address.ip().to_canonical(), is_system: insecure_ports || address.port() < FIRST_UNPRIVILEGED }
+    }
+}
+
 /// What one address may use.
 #[derive(Debug)]
 pub(super) struct View {
     pub(super) peer: IpAddr,
+    is_system: bool,
+    mac: Option<Mac>,
     table: Arc<Table>,
     grants: Vec<Grant>,
-    holder: String,
 }
 
 impl View {
     /// Whether the address may use anything at all.
     pub(super) fn is_empty(&self) -> bool {
         self.grants.is_empty()
+    }
+
+    /// Whether the export is for this address.
+    fn is_holder(&self, entry: &Entry) -> bool {
+        match &entry.export.holder {
+            Who::Mac(holder) => self.mac == Some(*holder),
+            Who::Addresses(ranges) => ranges.iter().any(|range| range.contains(self.peer)),
+        }
+    }
+
+    /// Whether the export may be used: it is for this address, and where callers can be root, no mere process asks.
+    fn may_use(&self, entry: &Entry) -> bool {
+        let for_system = entry.export.root == RootIs::Root || matches!(entry.export.holder, Who::Mac(_));
+        self.is_holder(entry) && (self.is_system || !for_system)
     }
 
     /// All exports that may be used.
@@ -67,7 +102,13 @@ impl View {
     /// Why the address may not use an export, for people.
     pub(super) fn why_not(&self, entry: &Entry) -> String {
         match &entry.export.holder {
-            Who::Mac(mac) => format!("it belongs to {mac}, and {} is held by {}", self.peer, self.holder),
+            _ if self.is_holder(entry) => {
+                "the call came from a port that any process may use (mount option noresvport?)".to_owned()
+            }
+            Who::Mac(mac) => match self.mac {
+                Some(other) => format!("it belongs to {mac}, and {} is held by {other}", self.peer),
+                None => format!("it belongs to {mac}, and {} is held by no known device", self.peer),
+            },
             who @ Who::Addresses(_) => format!("it is for {who} only"),
         }
     }
@@ -128,7 +169,7 @@ impl Access {
     }
 
     /// What `peer` may use now.
-    pub(super) fn view(&self, peer: IpAddr, cached: &mut Option<CachedView>, activity: &Activity) -> Arc<View> {
+    pub(super) fn view(&self, peer: Peer, cached: &mut Option<CachedView>, activity: &Activity) -> Arc<View> {
         let now = self.clock.now();
         // Read before the table and the book: a change meanwhile makes the view old at once.
         let (table_generation, book_generation) = (self.generation.load(Ordering::Acquire), self.book.generation());
@@ -143,23 +184,16 @@ impl Access {
         view
     }
 
-    fn work_out(&self, peer: IpAddr, activity: &Activity) -> View {
-        let table = self.table();
-        let mac = self.book.mac_of(peer);
-        let may = |entry: &&Arc<Entry>| match &entry.export.holder {
-            Who::Mac(holder) => mac == Some(*holder),
-            Who::Addresses(ranges) => ranges.iter().any(|range| range.contains(peer)),
-        };
-        let grants = table
-            .entries()
-            .iter()
-            .filter(may)
+    fn work_out(&self, peer: Peer, activity: &Activity) -> View {
+        let Peer { ip: peer, is_system } = peer;
+        let mut view = View { peer, is_system, mac: self.book.mac_of(peer), table: self.table(), grants: Vec::new() };
+        let usable = view.table.entries().iter().filter(|entry| view.may_use(entry));
+        view.grants = usable
             .map(|entry| Grant {
                 entry: Arc::clone(entry),
                 milestones: activity.milestones(entry.export.id, &entry.export.name, peer),
             })
             .collect();
-        let holder = mac.map_or_else(|| "no known device".to_owned(), |mac| mac.to_string());
-        View { peer, table, grants, holder }
+        view
     }
 }

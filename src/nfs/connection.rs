@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::io::Errno;
 use socket2::SockRef;
 
-use super::access::CachedView;
+use super::access::{CachedView, Peer};
 use super::dispatch::{self, Lane, Verdict};
 use super::fs::sys;
 use super::pool::{Job, Message};
@@ -38,17 +38,18 @@ pub(super) enum Service {
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: TcpStream,
+    from: Peer,
     pub(super) peer: IpAddr,
     pub(super) service: Service,
     writing: Mutex<()>,
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, peer: IpAddr, service: Service, shared: &Shared) -> io::Result<Self> {
+    pub(super) fn new(stream: TcpStream, from: Peer, service: Service, shared: &Shared) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(shared.limits.send))?;
         stream.set_read_timeout(Some(shared.limits.partial.min(shared.limits.idle)))?;
-        Ok(Self { stream, peer, service, writing: Mutex::new(()) })
+        Ok(Self { stream, from, peer: from.ip, service, writing: Mutex::new(()) })
     }
 
     /// Takes no further requests.
@@ -242,11 +243,11 @@ pub(super) fn serve(connection: &Arc<Connection>, shared: &Arc<Shared>, worker: 
         let limit = || match connection.service {
             Service::Portmap => SHORT,
             // Who may use nothing has no reason to send much.
-            Service::Nfs if shared.access.view(connection.peer, &mut cached, &shared.activity).is_empty() => SHORT,
+            Service::Nfs if shared.access.view(connection.from, &mut cached, &shared.activity).is_empty() => SHORT,
             Service::Nfs => shared.limits.max_record(),
         };
         let Some(record) = inbox.next(limit) else { break };
-        let view = shared.access.view(connection.peer, &mut cached, &shared.activity);
+        let view = shared.access.view(connection.from, &mut cached, &shared.activity);
         let run =
             |worker: &mut Worker, bytes: &[u8], lane| dispatch::run(worker, shared, connection, &view, bytes, lane);
         let verdict = match record {

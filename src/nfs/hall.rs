@@ -12,6 +12,7 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
 
+use super::access::Peer;
 use super::connection::{self, Connection, Service};
 use super::server::STACK;
 use super::shared::{Counters, Limits, Shared, Worker};
@@ -118,9 +119,9 @@ impl Hall {
         loop {
             match listener.accept() {
                 Ok((stream, address)) => {
-                    let peer = address.ip().to_canonical();
+                    let peer = Peer::new(address, self.shared.insecure_ports);
                     if let Err(error) = self.admit(stream, peer, service) {
-                        log::warn!("NFS: cannot serve {peer}: {error}");
+                        log::warn!("NFS: cannot serve {}: {error}", peer.ip);
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -136,15 +137,16 @@ impl Hall {
         }
     }
 
-    fn admit(&self, stream: std::net::TcpStream, peer: IpAddr, service: Service) -> io::Result<()> {
+    fn admit(&self, stream: std::net::TcpStream, from: Peer, service: Service) -> io::Result<()> {
         let shared = &self.shared;
-        let stranger = shared.access.view(peer, &mut None, &shared.activity).is_empty();
+        let peer = from.ip;
+        let stranger = shared.access.view(from, &mut None, &shared.activity).is_empty();
         if !self.registry.has_room(peer, stranger, &shared.limits) {
             Counters::count(&shared.counters.turned_away);
             shared.activity.refused(peer, "*", || "too many connections".to_owned());
             return Ok(());
         }
-        let connection = Arc::new(Connection::new(stream, peer, service, shared)?);
+        let connection = Arc::new(Connection::new(stream, from, service, shared)?);
         let id = self.registry.next.fetch_add(1, Ordering::Relaxed);
         self.registry.open().insert(id, Guest { connection: Arc::clone(&connection), stranger });
         let (shared, registry) = (Arc::clone(shared), Arc::clone(&self.registry));

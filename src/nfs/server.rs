@@ -51,6 +51,9 @@ pub struct ServerConfig {
     /// Wait for the disk before answering CREATE, REMOVE, RENAME and their like. Without it a power cut may undo the
     /// last seconds of them, as on a local disk.
     pub sync: bool,
+    /// Serve clients on ports from 1024 on, too, exports on which they can be root or that belong to a device. Any process
+    /// on a client may use such a port and say that it is root: for trials behind address translation only.
+    pub insecure_ports: bool,
 }
 
 impl ServerConfig {
@@ -58,7 +61,14 @@ impl ServerConfig {
     #[must_use]
     pub fn new(handle_key: [u8; 16]) -> Self {
         let any = SocketAddr::new(IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED), NFS_PORT);
-        Self { listen: vec![any], portmap: Some(PORTMAP_PORT), limits: Limits::default(), handle_key, sync: false }
+        Self {
+            listen: vec![any],
+            portmap: Some(PORTMAP_PORT),
+            limits: Limits::default(),
+            handle_key,
+            sync: false,
+            insecure_ports: false,
+        }
     }
 }
 
@@ -157,6 +167,7 @@ impl Server {
             clock,
             counters: Counters::default(),
             files: OpenFiles::default(),
+            insecure_ports: config.insecure_ports,
             key: HandleKey::new(config.handle_key),
             pool: Pool::new(config.limits.workers),
             limits: config.limits,

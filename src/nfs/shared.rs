@@ -134,6 +134,8 @@ pub(super) struct Shared {
     pub(super) clock: Clock,
     pub(super) counters: Counters,
     pub(super) files: OpenFiles,
+    /// Clients may use ports that are not reserved for their kernels.
+    pub(super) insecure_ports: bool,
     pub(super) key: HandleKey,
     pub(super) limits: Limits,
     pub(super) pool: Pool,
