@@ -213,11 +213,13 @@ async fn exports_come_and_go_without_disturbing_others() {
     let root = f.mount("/one/root").await.unwrap();
     let c = &mut f.root().await;
     let file = create(c, &root, b"f", 0o600).await.unwrap();
-    write(c, &file, 0, b"x", stable_how::UNSTABLE).await.unwrap();
+    let promised = write(c, &file, 0, b"x", stable_how::UNSTABLE).await.unwrap().verf.0;
     f.server.set_exports(vec![first.clone(), export(2, "/two/root", two.path())]);
     let second = f.mount("/two/root").await.unwrap();
     assert!(getattr(c, &second).await.is_ok() && read(c, &file, 0, 1).await.is_ok());
     assert_eq!(f.server.stats().open_files, 2, "not closed by the change");
+    let commit = nfs3::COMMIT3args { file: file.clone(), offset: 0, count: 0 };
+    assert_eq!(c.commit(&commit).await.unwrap().unwrap().verf.0, promised, "nothing to send again");
     let fsid = |attr: nfs3::fattr3| attr.fsid;
     assert_ne!(fsid(getattr(c, &root).await.unwrap()), fsid(getattr(c, &second).await.unwrap()));
 
@@ -234,6 +236,10 @@ async fn exports_come_and_go_without_disturbing_others() {
     assert_eq!(getattr(c, &root).await.unwrap_err(), nfsstat3::NFS3ERR_JUKEBOX);
     assert_eq!(denied(f.mount("/one/root").await), mountstat3::MNT3ERR_SERVERFAULT as u32);
     assert!(f.server.set_exports(vec![first]).is_empty());
+    let verifier = c.commit(&commit).await.unwrap().unwrap().verf.0;
+    assert_ne!(verifier, promised, "what was not committed may have been lost with the volume");
+    let late = write(c, &file, 0, b"x", stable_how::UNSTABLE).await.unwrap();
+    assert_eq!(late.verf.0, verifier);
     assert_eq!(read(c, &file, 0, 1).await.unwrap().0, b"x");
     f.seen();
 }

@@ -129,6 +129,12 @@ impl Op<'_> {
         self.worker.creds.be(&self.identity).map_err(|_| Status::ServerFault)
     }
 
+    /// The write verifier: changes with the server, with the opening of the volume, and when a flush failed.
+    fn verifier(&self) -> [u8; 8] {
+        let (server, opening) = (self.shared.verifier.get(), self.volume.opening);
+        (u64::from_ne_bytes(server) ^ u64::from_ne_bytes(opening)).to_ne_bytes()
+    }
+
     fn is_root_of_export(&self, attr: &Attr) -> bool {
         (attr.ino, attr.place) == (self.volume.root_ino, self.volume.place)
     }
