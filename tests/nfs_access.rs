@@ -5,7 +5,7 @@
 mod nfs_support;
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,13 +15,15 @@ use nfs_support::{
     status, write,
 };
 use nfs3_client::tokio::TokioIo;
-use nfs3_client::{MountClient, MountError};
+use nfs3_client::{MountClient, MountError, Nfs3Client};
 use nfs3_types::mount::{dirpath, mountstat3};
 use nfs3_types::nfs3::{self, Nfs3Option, nfsstat3, stable_how};
 use nfs3_types::rpc::opaque_auth;
 use nfs3_types::xdr_codec::{Opaque, Pack};
-use piboot::events::Nfs;
-use piboot::nfs::{Export, Limits, RootIs, ServerConfig, Who};
+use piboot::clock::Clock;
+use piboot::events::{Nfs, Sink};
+use piboot::net::AddressBook;
+use piboot::nfs::{Export, Limits, RootIs, Server, ServerConfig, Who};
 use piboot::pi::Mac;
 
 const LION: Mac = Mac([0xdc, 0xa6, 0x32, 0, 0, 1]);
@@ -89,6 +91,25 @@ async fn handles_outlive_the_server_but_not_its_key() {
     let c = &mut f.root().await;
     assert_eq!(read(c, &file, 0, 9).await, Err(nfsstat3::NFS3ERR_BADHANDLE));
     assert_ne!(KEY, [7; 16]);
+}
+
+#[tokio::test]
+async fn a_server_that_starts_again_has_its_exports_at_the_first_request() {
+    if !is_root() {
+        return;
+    }
+    let dir = scratch();
+    let exports = vec![export(1, "/pi/root", dir.path())];
+    let f = start_with(config(), exports.clone());
+    let root = f.mount("/pi/root").await.unwrap();
+    f.server.stop();
+    let (sink, _events) = Sink::new(Clock::manual(0));
+    let config = ServerConfig { exports, ..config() };
+    let server = Server::start(config, AddressBook::observed_only(), sink).unwrap();
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, server.ports().nfs));
+    let io = TokioIo::new(tokio::net::TcpStream::connect(address).await.unwrap());
+    let c = &mut Nfs3Client::new_with_auth(io, nfs_support::auth(0, 0, &[]), opaque_auth::default());
+    assert!(getattr(c, &root).await.is_ok());
 }
 
 #[tokio::test]
@@ -194,7 +215,7 @@ async fn a_process_of_a_client_is_not_its_root() {
     assert!(getattr(process, &handles[2]).await.is_ok());
     let credential = nfs_support::auth(0, 0, &[]);
     let io = from_reserved_port(&f).await;
-    let kernel = &mut nfs3_client::Nfs3Client::new_with_auth(io, credential, opaque_auth::default());
+    let kernel = &mut Nfs3Client::new_with_auth(io, credential, opaque_auth::default());
     assert!(getattr(kernel, &handles[0]).await.is_ok());
     // Squashed or not: what a device wrote is not for each of its processes.
     f.server.set_exports(vec![Export { root: RootIs::Nobody, ..lions }]);

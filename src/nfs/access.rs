@@ -154,8 +154,8 @@ pub(super) struct Access {
 }
 
 impl Access {
-    pub(super) fn new(book: AddressBook, clock: Clock) -> Self {
-        Self { table: Mutex::default(), generation: AtomicU32::new(0), book, clock }
+    pub(super) fn new(table: Table, book: AddressBook, clock: Clock) -> Self {
+        Self { table: Mutex::new(Arc::new(table)), generation: AtomicU32::new(0), book, clock }
     }
 
     pub(super) fn table(&self) -> Arc<Table> {

@@ -15,7 +15,7 @@ use super::activity::Activity;
 use super::buffers::Buffers;
 use super::connection::{self, Connection, Service};
 use super::drc::ReplyCache;
-use super::exports::{Export, Unavailable};
+use super::exports::{Export, Table, Unavailable};
 use super::files::OpenFiles;
 use super::fs::ProcFds;
 use super::hall::{Hall, Registry};
@@ -51,6 +51,9 @@ pub struct ServerConfig {
     /// Wait for the disk before answering CREATE, REMOVE, RENAME and their like. Without it a power cut may undo the
     /// last seconds of them, as on a local disk.
     pub sync: bool,
+    /// What is served from the first request on. A client that goes on after a restart must not come before its export:
+    /// it would be told "stale", which ends a running system. As in [`Handle::set_exports`].
+    pub exports: Vec<Export>,
     /// Serve clients on ports from 1024 on, too, exports on which they can be root or that belong to a device. Any process
     /// on a client may use such a port and say that it is root: for trials behind address translation only.
     pub insecure_ports: bool,
@@ -68,6 +71,7 @@ impl ServerConfig {
             handle_key,
             sync: false,
             insecure_ports: false,
+            exports: Vec::new(),
         }
     }
 }
@@ -151,24 +155,26 @@ pub struct Stats {
 pub struct Server;
 
 impl Server {
-    /// Starts a server without exports. Needs root in the initial user namespace.
+    /// Starts a server. Needs root in the initial user namespace.
     ///
     /// # Errors
     /// [`Error`]; nothing is left running then.
     pub fn start(config: ServerConfig, book: AddressBook, sink: Sink) -> Result<Handle, Error> {
         let system = |action| move |source: io::Error| Error::System { action, source };
+        let key = HandleKey::new(config.handle_key);
+        let table = Table::default().replaced(config.exports.clone(), &key);
         let (listeners, nfs_port) = bind_nfs(&config.listen)?;
         let (portmap_tcp, portmap_udp, portmap_port, state) = bind_portmap(&config, nfs_port)?;
         let clock = sink.clock().clone();
         let shared = Arc::new(Shared {
-            access: Access::new(book, clock.clone()),
+            access: Access::new(table, book, clock.clone()),
             activity: Activity::new(sink),
             buffers: Arc::new(Buffers::new(config.limits.memory.max(2 * config.limits.max_record()))),
             clock,
             counters: Counters::default(),
             files: OpenFiles::default(),
             insecure_ports: config.insecure_ports,
-            key: HandleKey::new(config.handle_key),
+            key,
             pool: Pool::new(config.limits.workers),
             limits: config.limits,
             ports: Ports { nfs: nfs_port, portmap: portmap_port },
