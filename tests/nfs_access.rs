@@ -94,6 +94,31 @@ async fn handles_outlive_the_server_but_not_its_key() {
 }
 
 #[tokio::test]
+async fn while_nobody_knows_who_holds_the_address_the_client_waits() {
+    if !is_root() {
+        return;
+    }
+    let dir = scratch();
+    let mut f = start_with(config(), vec![of_lion(1, "/lion/root", dir.path())]);
+    f.book.observe(LOOPBACK, LION);
+    let root = f.mount("/lion/root").await.unwrap();
+    let c = &mut f.root().await;
+    let file = create(c, &root, b"f", 0o600).await.unwrap();
+    f.seen();
+    f.book.observe(IpAddr::from([192, 0, 2, 77]), LION);
+    assert_eq!(f.book.mac_of(LOOPBACK), None);
+    let large = vec![7; 100 << 10];
+    let refused = write(c, &file, 0, &large, stable_how::UNSTABLE).await;
+    assert_eq!(refused.unwrap_err(), nfsstat3::NFS3ERR_JUKEBOX, "asked to come again, on the same connection");
+    assert_eq!(f.seen(), [], "nothing was refused");
+    assert_eq!(denied(f.mount("/lion/root").await), mountstat3::MNT3ERR_ACCES as u32, "nobody new is let in");
+    f.book.observe(LOOPBACK, LION);
+    write(c, &file, 0, &large, stable_how::UNSTABLE).await.unwrap();
+    f.book.observe(LOOPBACK, Mac([2, 0, 0, 0, 0, 9]));
+    assert_eq!(getattr(c, &file).await.unwrap_err(), nfsstat3::NFS3ERR_ACCES);
+}
+
+#[tokio::test]
 async fn a_server_that_starts_again_has_its_exports_at_the_first_request() {
     if !is_root() {
         return;
@@ -129,6 +154,7 @@ async fn one_export_does_not_open_another() {
     let cross = c.rename(&nfs3::RENAME3args { from: at(&foreign, b"secret"), to: at(&root, b"stolen") }).await.unwrap();
     assert_eq!(status(&cross), nfsstat3::NFS3ERR_XDEV);
 
+    f.book.observe(LOOPBACK, Mac([2, 0, 0, 0, 0, 9]));
     // From now on it is the lion's: a handle that was got before is worth nothing.
     f.server.set_exports(vec![export(1, "/pi/root", mine.path()), of_lion(2, "/other/root", other.path())]);
     assert_eq!(read(c, &secret, 0, 9).await, Err(nfsstat3::NFS3ERR_ACCES));
@@ -145,6 +171,7 @@ async fn is_served(f: &Fixture, c: &mut nfs_support::Client, root: &nfs3::nfs_fh
     let served = match getattr(c, root).await {
         Ok(_) => true,
         Err(nfsstat3::NFS3ERR_ACCES) => false,
+        Err(nfsstat3::NFS3ERR_JUKEBOX) if f.book.mac_of(LOOPBACK).is_none() => false,
         Err(other) => panic!("{other:?}"),
     };
     assert_eq!(mounted, served, "MNT and NFS agree");

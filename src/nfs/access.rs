@@ -15,6 +15,9 @@ use crate::pi::Mac;
 /// A view is worked out anew after this time even if nobody announced a change: the kernel's neighbour table does not.
 const VIEW_LIFE: Duration = Duration::from_secs(2);
 
+/// The same while it is not known who holds the address: that is over as soon as the kernel has asked.
+const UNKNOWN_LIFE: Duration = Duration::from_millis(100);
+
 /// One export as one client sees it.
 #[derive(Debug)]
 pub(super) struct Grant {
@@ -65,6 +68,18 @@ impl View {
         }
     }
 
+    /// Whether nobody knows at the moment who holds the address. The kernel forgets its neighbours when the carrier is
+    /// lost, and a client that was let in before must not take that for a refusal.
+    fn may_turn_out_yours(&self, entry: &Entry) -> bool {
+        self.mac.is_none() && self.is_system && matches!(entry.export.holder, Who::Mac(_))
+    }
+
+    /// How long the view may be used if nothing is known to have changed.
+    fn life(&self) -> Duration {
+        let entries = self.table.entries();
+        if entries.iter().any(|entry| self.may_turn_out_yours(entry)) { UNKNOWN_LIFE } else { VIEW_LIFE }
+    }
+
     /// Whether the export may be used: it is for this address, and where callers can be root, no mere process asks.
     fn may_use(&self, entry: &Entry) -> bool {
         let for_system = entry.export.root == RootIs::Root || matches!(entry.export.holder, Who::Mac(_));
@@ -79,10 +94,12 @@ impl View {
     /// The export with this id.
     ///
     /// # Errors
-    /// STALE if there is none any more, ACCES if it is not for this address, JUKEBOX while its volume is away.
+    /// STALE if there is none any more, ACCES if it is not for this address, JUKEBOX while its volume is away or
+    /// the holder of the address is not known.
     pub(super) fn find(&self, id: u16) -> Result<(&Grant, &Volume), Refused<'_>> {
         let Some(grant) = self.grants.iter().find(|grant| grant.entry.export.id == id) else {
             return Err(match self.table.by_id(id) {
+                Some(entry) if self.may_turn_out_yours(entry) => Refused::Unknown(entry),
                 Some(entry) => Refused::NotYours(entry),
                 None => Refused::NoExport,
             });
@@ -121,6 +138,8 @@ pub(super) enum Refused<'a> {
     NoExport,
     /// It is for somebody else.
     NotYours(&'a Entry),
+    /// It is for a device, and which one has this address is not known at the moment.
+    Unknown(&'a Entry),
     /// Its volume is not there at the moment.
     Away,
 }
@@ -130,7 +149,7 @@ impl Refused<'_> {
         match self {
             Self::NoExport => Status::Stale,
             Self::NotYours(_) => Status::Acces,
-            Self::Away => Status::Jukebox,
+            Self::Unknown(_) | Self::Away => Status::Jukebox,
         }
     }
 }
@@ -142,6 +161,7 @@ pub(super) struct CachedView {
     table_generation: u32,
     book_generation: u32,
     at: Moment,
+    life: Duration,
 }
 
 /// The live export table and the address book.
@@ -175,12 +195,13 @@ impl Access {
         let (table_generation, book_generation) = (self.generation.load(Ordering::Acquire), self.book.generation());
         if let Some(c) = cached
             && (c.table_generation, c.book_generation) == (table_generation, book_generation)
-            && now.since(c.at) < VIEW_LIFE
+            && now.since(c.at) < c.life
         {
             return Arc::clone(&c.view);
         }
         let view = Arc::new(self.work_out(peer, activity));
-        *cached = Some(CachedView { view: Arc::clone(&view), table_generation, book_generation, at: now });
+        let life = view.life();
+        *cached = Some(CachedView { view: Arc::clone(&view), table_generation, book_generation, at: now, life });
         view
     }
 

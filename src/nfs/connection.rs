@@ -239,15 +239,19 @@ fn is_tick(error: &io::Error) -> bool {
 pub(super) fn serve(connection: &Arc<Connection>, shared: &Arc<Shared>, worker: &mut Worker) {
     let mut inbox = Inbox { connection, shared, bytes: Box::new([0; INBOX]), start: 0, end: 0 };
     let mut cached: Option<CachedView> = None;
+    let mut was_let_in = false;
     while !shared.is_stopping() {
         let limit = || match connection.service {
             Service::Portmap => SHORT,
             // Who may use nothing has no reason to send much.
-            Service::Nfs if shared.access.view(connection.from, &mut cached, &shared.activity).is_empty() => SHORT,
-            Service::Nfs => shared.limits.max_record(),
+            Service::Nfs => {
+                was_let_in |= !shared.access.view(connection.from, &mut cached, &shared.activity).is_empty();
+                if was_let_in { shared.limits.max_record() } else { SHORT }
+            }
         };
         let Some(record) = inbox.next(limit) else { break };
         let view = shared.access.view(connection.from, &mut cached, &shared.activity);
+        was_let_in |= !view.is_empty();
         let run =
             |worker: &mut Worker, bytes: &[u8], lane| dispatch::run(worker, shared, connection, &view, bytes, lane);
         let verdict = match record {
