@@ -75,6 +75,8 @@ pub(super) struct Hall {
     pub(super) wake: Arc<EventFd>,
     pub(super) tcp: Vec<(TcpListener, Service)>,
     pub(super) udp: Vec<UdpSocket>,
+    /// Where clients may come from; empty: anywhere.
+    pub(super) interfaces: Vec<String>,
 }
 
 impl Hall {
@@ -101,7 +103,7 @@ impl Hall {
     fn answer(&self, socket: &UdpSocket) {
         let shared = &self.shared;
         loop {
-            let result = listen::serve_datagram(socket, |peer, message, out| {
+            let result = listen::serve_datagram(socket, &self.interfaces, |peer, message, out| {
                 portmap::run_datagram(out, &shared.ports, &shared.activity, peer, message)
             });
             match result {
@@ -119,6 +121,10 @@ impl Hall {
         loop {
             match listener.accept() {
                 Ok((stream, address)) => {
+                    if !stream.local_addr().is_ok_and(|to| listen::is_for(&self.interfaces, address, to)) {
+                        log::debug!("NFS: {address} came by an interface that is not served");
+                        continue;
+                    }
                     let peer = Peer::new(address, self.shared.insecure_ports);
                     if let Err(error) = self.admit(stream, peer, service) {
                         log::warn!("NFS: cannot serve {}: {error}", peer.ip);

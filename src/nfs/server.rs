@@ -54,6 +54,9 @@ pub struct ServerConfig {
     /// What is served from the first request on. A client that goes on after a restart must not come before its export:
     /// it would be told "stale", which ends a running system. As in [`Handle::set_exports`].
     pub exports: Vec<Export>,
+    /// Names of the interfaces at which clients are served, besides this machine itself; empty: all. Connections to
+    /// addresses of others are closed at once. [`AddressBook::set_interfaces`] says whose neighbours count.
+    pub interfaces: Vec<String>,
     /// Serve clients on ports from 1024 on, too, exports on which they can be root or that belong to a device. Any process
     /// on a client may use such a port and say that it is root: for trials behind address translation only.
     pub insecure_ports: bool,
@@ -72,6 +75,7 @@ impl ServerConfig {
             sync: false,
             insecure_ports: false,
             exports: Vec::new(),
+            interfaces: Vec::new(),
         }
     }
 }
@@ -205,6 +209,7 @@ impl Server {
                 .chain(portmap_tcp.into_iter().map(|l| (l, Service::Portmap)))
                 .collect(),
             udp: portmap_udp,
+            interfaces: config.interfaces,
         };
         let thread = thread::Builder::new().name("nfs-accept".into()).stack_size(STACK).spawn(move || hall.run());
         handle.threads.push(thread.map_err(system("start a thread"))?);
