@@ -44,6 +44,13 @@ impl Peer {
     }
 }
 
+/// Whom limits count: the device as far as it is known, because IPv6 gives one many addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Client {
+    Device(Mac),
+    Address(IpAddr),
+}
+
 /// What one address may use.
 #[derive(Debug)]
 pub(super) struct View {
@@ -84,6 +91,16 @@ impl View {
     fn may_use(&self, entry: &Entry) -> bool {
         let for_system = entry.export.root == RootIs::Root || matches!(entry.export.holder, Who::Mac(_));
         self.is_holder(entry) && (self.is_system || !for_system)
+    }
+
+    /// Whom limits count.
+    pub(super) fn client(&self) -> Client {
+        self.mac.map_or(Client::Address(self.peer), Client::Device)
+    }
+
+    /// How many exports there are for all.
+    pub(super) fn export_count(&self) -> usize {
+        self.table.entries().len()
     }
 
     /// All exports that may be used.

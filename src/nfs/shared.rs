@@ -22,9 +22,10 @@ use crate::clock::Clock;
 /// Bounds on what clients can make the server hold.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Connections at a time.
+    /// Connections at a time; more where there are many exports: four for each.
     pub connections: usize,
-    /// Connections from one address.
+    /// Connections of one client: a device as far as it is known, or an address. One more takes the place of the one that
+    /// was used least lately.
     pub per_address: usize,
     /// Connections from all addresses together that may use no export.
     pub strangers: usize,

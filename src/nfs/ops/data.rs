@@ -37,7 +37,7 @@ pub(super) fn read(op: &mut Op<'_>, offset: u64, count: u32) -> Done {
         return Ok(Status::Ok);
     }
     if length >= LARGE {
-        let lease = op.shared.buffers.take(op.peer, length + 256).ok_or(Stop::Fail(Status::Jukebox))?;
+        let lease = op.shared.buffers.take(op.client, length + 256).ok_or(Stop::Fail(Status::Jukebox))?;
         let lease = op.worker.lease.insert(lease);
         lease.data.reserve_exact(length + 256);
         lease.data.extend_from_slice(&op.worker.reply);

@@ -11,13 +11,12 @@ mod lookup;
 mod namespace;
 mod volume;
 
-use std::net::IpAddr;
 use std::os::fd::AsFd;
 
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use super::access::Grant;
+use super::access::{Client, Grant};
 use super::args::Args;
 use super::attr::{self, Attr};
 use super::creds::Identity;
@@ -62,7 +61,7 @@ pub(super) struct Op<'a> {
     pub(super) identity: Identity,
     pub(super) handle: Opened,
     pub(super) lane: Lane,
-    pub(super) peer: IpAddr,
+    pub(super) client: Client,
 }
 
 /// Runs the procedure of `args`.
