@@ -5,7 +5,7 @@
 mod nfs_support;
 
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,12 +14,16 @@ use nfs_support::{
     Fixture, KEY, Raw, at, config, create, export, fh, getattr, is_root, lookup, read, scratch, start, start_with,
     status, write,
 };
-use nfs3_client::MountError;
-use nfs3_types::mount::mountstat3;
+use nfs3_client::tokio::TokioIo;
+use nfs3_client::{MountClient, MountError, Nfs3Client};
+use nfs3_types::mount::{dirpath, mountstat3};
 use nfs3_types::nfs3::{self, Nfs3Option, nfsstat3, stable_how};
-use nfs3_types::xdr_codec::Pack;
-use piboot::events::Nfs;
-use piboot::nfs::{Export, Limits, RootIs, ServerConfig, Who};
+use nfs3_types::rpc::opaque_auth;
+use nfs3_types::xdr_codec::{Opaque, Pack};
+use piboot::clock::Clock;
+use piboot::events::{Nfs, Sink};
+use piboot::net::AddressBook;
+use piboot::nfs::{Export, Limits, RootIs, Server, ServerConfig, Who};
 use piboot::pi::Mac;
 
 const LION: Mac = Mac([0xdc, 0xa6, 0x32, 0, 0, 1]);
@@ -90,6 +94,50 @@ async fn handles_outlive_the_server_but_not_its_key() {
 }
 
 #[tokio::test]
+async fn while_nobody_knows_who_holds_the_address_the_client_waits() {
+    if !is_root() {
+        return;
+    }
+    let dir = scratch();
+    let mut f = start_with(config(), vec![of_lion(1, "/lion/root", dir.path())]);
+    f.book.observe(LOOPBACK, LION);
+    let root = f.mount("/lion/root").await.unwrap();
+    let c = &mut f.root().await;
+    let file = create(c, &root, b"f", 0o600).await.unwrap();
+    f.seen();
+    f.book.observe(IpAddr::from([192, 0, 2, 77]), LION);
+    assert_eq!(f.book.mac_of(LOOPBACK), None);
+    let large = vec![7; 100 << 10];
+    let refused = write(c, &file, 0, &large, stable_how::UNSTABLE).await;
+    assert_eq!(refused.unwrap_err(), nfsstat3::NFS3ERR_JUKEBOX, "asked to come again, on the same connection");
+    assert_eq!(f.seen(), [], "nothing was refused");
+    assert_eq!(denied(f.mount("/lion/root").await), mountstat3::MNT3ERR_ACCES as u32, "nobody new is let in");
+    f.book.observe(LOOPBACK, LION);
+    write(c, &file, 0, &large, stable_how::UNSTABLE).await.unwrap();
+    f.book.observe(LOOPBACK, Mac([2, 0, 0, 0, 0, 9]));
+    assert_eq!(getattr(c, &file).await.unwrap_err(), nfsstat3::NFS3ERR_ACCES);
+}
+
+#[tokio::test]
+async fn a_server_that_starts_again_has_its_exports_at_the_first_request() {
+    if !is_root() {
+        return;
+    }
+    let dir = scratch();
+    let exports = vec![export(1, "/pi/root", dir.path())];
+    let f = start_with(config(), exports.clone());
+    let root = f.mount("/pi/root").await.unwrap();
+    f.server.stop();
+    let (sink, _events) = Sink::new(Clock::manual(0));
+    let config = ServerConfig { exports, ..config() };
+    let server = Server::start(config, AddressBook::observed_only(), sink).unwrap();
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, server.ports().nfs));
+    let io = TokioIo::new(tokio::net::TcpStream::connect(address).await.unwrap());
+    let c = &mut Nfs3Client::new_with_auth(io, nfs_support::auth(0, 0, &[]), opaque_auth::default());
+    assert!(getattr(c, &root).await.is_ok());
+}
+
+#[tokio::test]
 async fn one_export_does_not_open_another() {
     if !is_root() {
         return;
@@ -106,6 +154,7 @@ async fn one_export_does_not_open_another() {
     let cross = c.rename(&nfs3::RENAME3args { from: at(&foreign, b"secret"), to: at(&root, b"stolen") }).await.unwrap();
     assert_eq!(status(&cross), nfsstat3::NFS3ERR_XDEV);
 
+    f.book.observe(LOOPBACK, Mac([2, 0, 0, 0, 0, 9]));
     // From now on it is the lion's: a handle that was got before is worth nothing.
     f.server.set_exports(vec![export(1, "/pi/root", mine.path()), of_lion(2, "/other/root", other.path())]);
     assert_eq!(read(c, &secret, 0, 9).await, Err(nfsstat3::NFS3ERR_ACCES));
@@ -122,6 +171,7 @@ async fn is_served(f: &Fixture, c: &mut nfs_support::Client, root: &nfs3::nfs_fh
     let served = match getattr(c, root).await {
         Ok(_) => true,
         Err(nfsstat3::NFS3ERR_ACCES) => false,
+        Err(nfsstat3::NFS3ERR_JUKEBOX) if f.book.mac_of(LOOPBACK).is_none() => false,
         Err(other) => panic!("{other:?}"),
     };
     assert_eq!(mounted, served, "MNT and NFS agree");
@@ -147,6 +197,59 @@ async fn the_address_that_the_mac_holds_now_is_served() {
     assert!(!is_served(&f, c, &root).await);
 }
 
+/// A client on a port of the kind that kernels use.
+async fn from_reserved_port(f: &Fixture) -> TokioIo<tokio::net::TcpStream> {
+    for port in (700..1000).rev() {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        if socket.bind((Ipv4Addr::LOCALHOST, port).into()).is_ok()
+            && let Ok(stream) = socket.connect(f.address()).await
+        {
+            return TokioIo::new(stream);
+        }
+    }
+    panic!("no reserved port is free")
+}
+
+#[tokio::test]
+async fn a_process_of_a_client_is_not_its_root() {
+    if !is_root() {
+        return;
+    }
+    let dir = scratch();
+    let public = Export { root: RootIs::Nobody, ..export(3, "/public", dir.path()) };
+    let lions = of_lion(1, "/lion/root", dir.path());
+    let exports = vec![lions.clone(), export(2, "/any/root", dir.path()), public];
+    let mut f = start_with(ServerConfig { insecure_ports: false, ..config() }, exports);
+    f.book.observe(LOOPBACK, LION);
+    let mut kernel = MountClient::new(from_reserved_port(&f).await);
+    let mut handles = Vec::new();
+    for name in ["/lion/root", "/any/root", "/public"] {
+        let path = dirpath(Opaque::borrowed(name.as_bytes()));
+        handles.push(fh(&kernel.mnt(path).await.unwrap().fhandle.0));
+    }
+    f.seen();
+    for name in ["/lion/root", "/any/root"] {
+        assert_eq!(denied(f.mount(name).await), mountstat3::MNT3ERR_ACCES as u32, "{name}");
+    }
+    assert!(f.mount("/public").await.is_ok(), "nobody is root there");
+    let events = f.seen();
+    let Some(Nfs::Refused { why, .. }) = events.first() else { panic!("{events:?}") };
+    assert!(why.contains("port"), "{why}");
+    let process = &mut f.root().await;
+    for handle in &handles[..2] {
+        assert_eq!(getattr(process, handle).await.unwrap_err(), nfsstat3::NFS3ERR_ACCES, "a handle is not enough");
+    }
+    assert!(getattr(process, &handles[2]).await.is_ok());
+    let credential = nfs_support::auth(0, 0, &[]);
+    let io = from_reserved_port(&f).await;
+    let kernel = &mut Nfs3Client::new_with_auth(io, credential, opaque_auth::default());
+    assert!(getattr(kernel, &handles[0]).await.is_ok());
+    // Squashed or not: what a device wrote is not for each of its processes.
+    f.server.set_exports(vec![Export { root: RootIs::Nobody, ..lions }]);
+    assert_eq!(getattr(process, &handles[0]).await.unwrap_err(), nfsstat3::NFS3ERR_ACCES);
+    assert!(getattr(kernel, &handles[0]).await.is_ok());
+}
+
 #[tokio::test]
 async fn exports_come_and_go_without_disturbing_others() {
     if !is_root() {
@@ -158,11 +261,13 @@ async fn exports_come_and_go_without_disturbing_others() {
     let root = f.mount("/one/root").await.unwrap();
     let c = &mut f.root().await;
     let file = create(c, &root, b"f", 0o600).await.unwrap();
-    write(c, &file, 0, b"x", stable_how::UNSTABLE).await.unwrap();
+    let promised = write(c, &file, 0, b"x", stable_how::UNSTABLE).await.unwrap().verf.0;
     f.server.set_exports(vec![first.clone(), export(2, "/two/root", two.path())]);
     let second = f.mount("/two/root").await.unwrap();
     assert!(getattr(c, &second).await.is_ok() && read(c, &file, 0, 1).await.is_ok());
     assert_eq!(f.server.stats().open_files, 2, "not closed by the change");
+    let commit = nfs3::COMMIT3args { file: file.clone(), offset: 0, count: 0 };
+    assert_eq!(c.commit(&commit).await.unwrap().unwrap().verf.0, promised, "nothing to send again");
     let fsid = |attr: nfs3::fattr3| attr.fsid;
     assert_ne!(fsid(getattr(c, &root).await.unwrap()), fsid(getattr(c, &second).await.unwrap()));
 
@@ -179,6 +284,10 @@ async fn exports_come_and_go_without_disturbing_others() {
     assert_eq!(getattr(c, &root).await.unwrap_err(), nfsstat3::NFS3ERR_JUKEBOX);
     assert_eq!(denied(f.mount("/one/root").await), mountstat3::MNT3ERR_SERVERFAULT as u32);
     assert!(f.server.set_exports(vec![first]).is_empty());
+    let verifier = c.commit(&commit).await.unwrap().unwrap().verf.0;
+    assert_ne!(verifier, promised, "what was not committed may have been lost with the volume");
+    let late = write(c, &file, 0, b"x", stable_how::UNSTABLE).await.unwrap();
+    assert_eq!(late.verf.0, verifier);
     assert_eq!(read(c, &file, 0, 1).await.unwrap().0, b"x");
     f.seen();
 }

@@ -42,14 +42,17 @@ pub struct Neighbour {
     pub interface: u32,
 }
 
-/// The hardware address that the kernel would send to for `ip`, if it knows one.
+/// Who the kernel knows to hold `ip`, on each interface.
 #[must_use]
-pub fn lookup(ip: IpAddr) -> Option<Mac> {
+pub fn lookup(ip: IpAddr) -> Vec<Neighbour> {
     match dump(ip.is_ipv6()) {
-        Ok(table) => table.into_iter().find(|entry| entry.ip == ip).map(|entry| entry.mac),
+        Ok(mut table) => {
+            table.retain(|entry| entry.ip == ip);
+            table
+        }
         Err(error) => {
             log::warn!("cannot read the neighbour table: {error}");
-            None
+            Vec::new()
         }
     }
 }

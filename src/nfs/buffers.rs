@@ -1,16 +1,21 @@
 //! Memory for large requests and answers: bounded for all clients together and for each, reused while there is traffic.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
+use super::access::Client;
+
+/// How long a client waits for others, or for its own requests that wait for a disk. It is told to come again then, or
+/// loses its connection and comes back.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Buffers kept for reuse.
 const MAX_SPARE: usize = 4;
 
 #[derive(Debug, Default)]
 struct Pool {
     used: usize,
-    by_peer: HashMap<IpAddr, usize>,
+    by_client: HashMap<Client, usize>,
     spare: Vec<Vec<u8>>,
     closed: bool,
 }
@@ -19,6 +24,7 @@ struct Pool {
 #[derive(Debug)]
 pub(super) struct Buffers {
     limit: usize,
+    patience: Duration,
     pool: Mutex<Pool>,
     freed: Condvar,
 }
@@ -26,7 +32,7 @@ pub(super) struct Buffers {
 impl Buffers {
     /// At most `limit` bytes at a time, and half of that for one client.
     pub(super) fn new(limit: usize) -> Self {
-        Self { limit, pool: Mutex::default(), freed: Condvar::new() }
+        Self { limit, patience: PATIENCE, pool: Mutex::default(), freed: Condvar::new() }
     }
 
     fn pool(&self) -> MutexGuard<'_, Pool> {
@@ -34,24 +40,27 @@ impl Buffers {
     }
 
     /// Leave to hold `bytes`, and an empty vector for them: waits until there is room. A client that holds nothing may
-    /// always take one buffer of any size up to the limit. `None` once [`Buffers::close`] was called.
-    pub(super) fn take(self: &Arc<Self>, peer: IpAddr, bytes: usize) -> Option<Lease> {
+    /// always take one buffer of any size up to the limit. `None` if there is
+    /// none for some seconds, or once [`Buffers::close`] was called.
+    pub(super) fn take(self: &Arc<Self>, client: Client, bytes: usize) -> Option<Lease> {
         let bytes = bytes.min(self.limit);
+        let begun = Instant::now();
         let mut pool = self.pool();
         loop {
             if pool.closed {
                 return None;
             }
-            let mine = pool.by_peer.get(&peer).copied().unwrap_or(0);
+            let mine = pool.by_client.get(&client).copied().unwrap_or(0);
             if pool.used + bytes <= self.limit && (mine == 0 || mine + bytes <= self.limit / 2) {
                 break;
             }
-            pool = self.freed.wait(pool).unwrap_or_else(PoisonError::into_inner);
+            let left = self.patience.checked_sub(begun.elapsed()).filter(|left| !left.is_zero())?;
+            pool = self.freed.wait_timeout(pool, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         pool.used += bytes;
-        *pool.by_peer.entry(peer).or_default() += bytes;
+        *pool.by_client.entry(client).or_default() += bytes;
         let data = pool.spare.pop().unwrap_or_default();
-        Some(Lease { buffers: Arc::clone(self), peer, bytes, data })
+        Some(Lease { buffers: Arc::clone(self), client, bytes, data })
     }
 
     /// Frees the buffers that nobody uses.
@@ -71,7 +80,7 @@ impl Buffers {
 #[derive(Debug)]
 pub(super) struct Lease {
     buffers: Arc<Buffers>,
-    peer: IpAddr,
+    client: Client,
     bytes: usize,
     /// The buffer.
     pub(super) data: Vec<u8>,
@@ -83,10 +92,10 @@ impl Drop for Lease {
         data.clear();
         let mut pool = self.buffers.pool();
         pool.used = pool.used.saturating_sub(self.bytes);
-        if let Some(mine) = pool.by_peer.get_mut(&self.peer) {
+        if let Some(mine) = pool.by_client.get_mut(&self.client) {
             *mine = mine.saturating_sub(self.bytes);
             if *mine == 0 {
-                pool.by_peer.remove(&self.peer);
+                pool.by_client.remove(&self.client);
             }
         }
         if pool.spare.len() < MAX_SPARE && data.capacity() > 0 {
@@ -100,11 +109,21 @@ impl Drop for Lease {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pi::Mac;
+
+    #[test]
+    fn nobody_waits_for_ever() {
+        let buffers = Arc::new(Buffers { patience: Duration::from_millis(20), ..Buffers::new(1000) });
+        let client = Client::Device(Mac([2, 0, 0, 0, 0, 1]));
+        let _first = buffers.take(client, 500).unwrap();
+        assert!(buffers.take(client, 1).is_none());
+        assert_eq!(buffers.pool().used, 500);
+    }
 
     #[test]
     fn a_client_gets_half_and_waits_for_more_while_another_is_served() {
         let buffers = Arc::new(Buffers::new(1000));
-        let (greedy, other) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
+        let [greedy, other] = [1, 2].map(|n| Client::Address([192, 0, 2, n].into()));
         let first = buffers.take(greedy, 500).unwrap();
         std::thread::scope(|scope| {
             let (sender, receiver) = std::sync::mpsc::channel();
@@ -121,7 +140,7 @@ mod tests {
             receiver.recv().unwrap();
         });
         assert_eq!(buffers.pool().used, 0);
-        assert!(buffers.pool().by_peer.is_empty());
+        assert!(buffers.pool().by_client.is_empty());
         buffers.close();
         assert!(buffers.take(other, 1).is_none());
     }

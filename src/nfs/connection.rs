@@ -4,17 +4,19 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rustix::io::Errno;
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 
-use super::access::CachedView;
+use super::access::{CachedView, Client, Peer};
 use super::dispatch::{self, Lane, Verdict};
 use super::fs::sys;
 use super::pool::{Job, Message};
 use super::rpc::RecordMark;
 use super::shared::{Counters, Shared, Worker};
 use super::xdr;
+use crate::clock::Moment;
 
 /// Requests up to this size are read and run in a buffer that the connection keeps.
 const INBOX: usize = 8 << 10;
@@ -22,6 +24,12 @@ const INBOX: usize = 8 << 10;
 const SHORT: usize = INBOX - 4;
 /// Memory for a large request grows in such steps as it arrives.
 const STEP: usize = 64 << 10;
+/// A peer that is silent for this long is asked whether it is still there,
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
+/// this often,
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// so many times.
+const KEEPALIVE_PROBES: u32 = 3;
 /// Fragments of one record at most: real clients send one.
 const MAX_FRAGMENTS: usize = 64;
 
@@ -38,17 +46,45 @@ pub(super) enum Service {
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: TcpStream,
+    from: Peer,
     pub(super) peer: IpAddr,
+    pub(super) client: Client,
     pub(super) service: Service,
     writing: Mutex<()>,
+    used: Mutex<Moment>,
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, peer: IpAddr, service: Service, shared: &Shared) -> io::Result<Self> {
+    pub(super) fn new(
+        stream: TcpStream,
+        from: Peer,
+        client: Client,
+        service: Service,
+        shared: &Shared,
+    ) -> io::Result<Self> {
         stream.set_nodelay(true)?;
+        // A client that lost its power says no goodbye, and is soon back with further connections.
+        let keepalive = TcpKeepalive::new()
+            .with_time(KEEPALIVE_IDLE)
+            .with_interval(KEEPALIVE_INTERVAL)
+            .with_retries(KEEPALIVE_PROBES);
+        SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
         stream.set_write_timeout(Some(shared.limits.send))?;
         stream.set_read_timeout(Some(shared.limits.partial.min(shared.limits.idle)))?;
-        Ok(Self { stream, peer, service, writing: Mutex::new(()) })
+        Ok(Self {
+            stream,
+            from,
+            peer: from.ip,
+            client,
+            service,
+            writing: Mutex::new(()),
+            used: Mutex::new(shared.clock.now()),
+        })
+    }
+
+    /// When the last request came.
+    pub(super) fn used(&self) -> Moment {
+        *self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes no further requests.
@@ -148,7 +184,7 @@ impl Inbox<'_> {
     /// A record that does not fit the inbox, or comes in fragments.
     fn large(&mut self, mut mark: RecordMark, mut length: usize, limit: usize) -> Option<Message> {
         let whole = if mark.last { length } else { limit };
-        let mut lease = self.shared.buffers.take(self.connection.peer, whole)?;
+        let mut lease = self.shared.buffers.take(self.connection.client, whole)?;
         for _ in 0..MAX_FRAGMENTS {
             if lease.data.len().saturating_add(length) > limit {
                 return None;
@@ -238,22 +274,27 @@ fn is_tick(error: &io::Error) -> bool {
 pub(super) fn serve(connection: &Arc<Connection>, shared: &Arc<Shared>, worker: &mut Worker) {
     let mut inbox = Inbox { connection, shared, bytes: Box::new([0; INBOX]), start: 0, end: 0 };
     let mut cached: Option<CachedView> = None;
+    let mut was_let_in = false;
     while !shared.is_stopping() {
         let limit = || match connection.service {
             Service::Portmap => SHORT,
             // Who may use nothing has no reason to send much.
-            Service::Nfs if shared.access.view(connection.peer, &mut cached, &shared.activity).is_empty() => SHORT,
-            Service::Nfs => shared.limits.max_record(),
+            Service::Nfs => {
+                was_let_in |= !shared.access.view(connection.from, &mut cached, &shared.activity).is_empty();
+                if was_let_in { shared.limits.max_record() } else { SHORT }
+            }
         };
         let Some(record) = inbox.next(limit) else { break };
-        let view = shared.access.view(connection.peer, &mut cached, &shared.activity);
+        *connection.used.lock().unwrap_or_else(PoisonError::into_inner) = shared.clock.now();
+        let view = shared.access.view(connection.from, &mut cached, &shared.activity);
+        was_let_in |= !view.is_empty();
         let run =
             |worker: &mut Worker, bytes: &[u8], lane| dispatch::run(worker, shared, connection, &view, bytes, lane);
         let verdict = match record {
             Record::Here(range) => {
                 let bytes = &inbox.bytes[range];
                 match run(worker, bytes, Lane::Quick) {
-                    Verdict::Defer if shared.pool.has_room(connection.peer) => {
+                    Verdict::Defer if shared.pool.has_room(connection.client) => {
                         defer(connection, shared, &view, worker, Message::Small(bytes.to_vec()))
                     }
                     Verdict::Defer => run(worker, bytes, Lane::MaySleep),
@@ -292,13 +333,13 @@ fn defer(
 /// The life of a pool thread.
 pub(super) fn work(shared: &Shared, worker: &mut Worker) {
     while let Some(job) = shared.pool.next() {
-        let peer = job.connection.peer;
+        let client = job.connection.client;
         match dispatch::run(worker, shared, &job.connection, &job.view, job.message.bytes(), Lane::MaySleep) {
             Verdict::Reply => job.connection.send(worker),
             Verdict::Silent | Verdict::Defer => {}
             Verdict::HangUp => job.connection.abort(),
         }
         drop(job);
-        shared.pool.finished(peer);
+        shared.pool.finished(client);
     }
 }

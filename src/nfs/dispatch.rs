@@ -162,7 +162,7 @@ fn permitted<'a>(
         return Err(Status::RoFs);
     }
     let identity = Identity::new(auth, export.root == RootIs::Nobody);
-    Ok(Op { shared, worker, grant, volume, identity, handle, lane, peer: view.peer })
+    Ok(Op { shared, worker, grant, volume, identity, handle, lane, client: view.client() })
 }
 
 /// Runs a procedure and completes its reply; `None`: it has to wait for the disk and was not run.

@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use super::attr::Place;
 use super::fs::{handle_support, object, sys};
 use super::handle::{HandleKey, KernelHandle};
+use super::key::fill_random;
 use crate::pi::Mac;
 
 /// A directory tree that clients may mount.
@@ -150,6 +151,9 @@ pub(super) struct Volume {
     pub(super) tag: u32,
     /// `fattr3.fsid`: the export, not the device, whose number may change over a reboot.
     pub(super) fsid: u64,
+    /// Part of the write verifier: what was written to the tree as it was opened before, and not committed, may be lost
+    /// with it, so clients have to see another verifier.
+    pub(super) opening: [u8; 8],
     /// Reads may ask the page cache alone.
     pub(super) nowait: AtomicBool,
 }
@@ -181,6 +185,7 @@ impl Volume {
                 place: attr.place,
                 tag,
                 fsid,
+                opening: fresh_number()?,
                 nowait: AtomicBool::new(true),
             })
         };
@@ -194,6 +199,12 @@ impl Volume {
             other => other.to_string(),
         })
     }
+}
+
+fn fresh_number() -> Result<[u8; 8], Errno> {
+    let mut number = [0; 8];
+    fill_random(&mut number).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
+    Ok(number)
 }
 
 /// A number that tells one disk from another.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, TcpListener, UdpSocket};
+use std::net::{TcpListener, UdpSocket};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -12,6 +12,7 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
 
+use super::access::{Client, Peer};
 use super::connection::{self, Connection, Service};
 use super::server::STACK;
 use super::shared::{Counters, Limits, Shared, Worker};
@@ -19,6 +20,8 @@ use super::{listen, portmap};
 
 /// How long nobody is accepted after that failed.
 const PAUSE: Duration = Duration::from_millis(200);
+/// Connections in all that there may be for each export at least.
+const PER_EXPORT: usize = 4;
 /// How often idle files and buffers are let go.
 const HOUSEKEEPING_MS: u16 = 5000;
 
@@ -34,6 +37,9 @@ pub(super) struct Registry {
 pub(super) struct Guest {
     pub(super) connection: Arc<Connection>,
     stranger: bool,
+    number: usize,
+    /// It was broken off.
+    leaving: bool,
 }
 
 impl Registry {
@@ -41,12 +47,28 @@ impl Registry {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether one more from `peer` would be within the limits.
-    fn has_room(&self, peer: IpAddr, stranger: bool, limits: &Limits) -> bool {
-        let open = self.open();
-        let of_peer = open.values().filter(|guest| guest.connection.peer == peer).count();
+    /// Makes room for one more of `client`; false if there is none. A client that has all it may have loses the
+    /// connection that it used least lately: after a crash it comes back while the old ones still seem to be in use.
+    fn make_room(&self, client: Client, stranger: bool, exports: usize, limits: &Limits) -> bool {
+        let mut open = self.open();
         let strangers = open.values().filter(|guest| guest.stranger).count();
-        open.len() < limits.connections && of_peer < limits.per_address && !(stranger && strangers >= limits.strangers)
+        let of_client = || open.values().filter(|guest| guest.connection.client == client);
+        let all = limits.connections.max(exports.saturating_mul(PER_EXPORT));
+        // Those that were broken off are there until their request is done, which may wait for a disk.
+        if open.len() >= all
+            || of_client().count() >= limits.per_address.saturating_mul(2)
+            || (stranger && strangers >= limits.strangers)
+        {
+            return false;
+        }
+        if of_client().filter(|guest| !guest.leaving).count() < limits.per_address {
+            return true;
+        }
+        let ours = open.values_mut().filter(|guest| guest.connection.client == client && !guest.leaving);
+        let Some(victim) = ours.min_by_key(|guest| (guest.connection.used(), guest.number)) else { return false };
+        victim.leaving = true;
+        victim.connection.abort();
+        true
     }
 
     /// Waits until all are gone, at most this long.
@@ -74,6 +96,8 @@ pub(super) struct Hall {
     pub(super) wake: Arc<EventFd>,
     pub(super) tcp: Vec<(TcpListener, Service)>,
     pub(super) udp: Vec<UdpSocket>,
+    /// Where clients may come from; empty: anywhere.
+    pub(super) interfaces: Vec<String>,
 }
 
 impl Hall {
@@ -100,7 +124,7 @@ impl Hall {
     fn answer(&self, socket: &UdpSocket) {
         let shared = &self.shared;
         loop {
-            let result = listen::serve_datagram(socket, |peer, message, out| {
+            let result = listen::serve_datagram(socket, &self.interfaces, |peer, message, out| {
                 portmap::run_datagram(out, &shared.ports, &shared.activity, peer, message)
             });
             match result {
@@ -118,9 +142,13 @@ impl Hall {
         loop {
             match listener.accept() {
                 Ok((stream, address)) => {
-                    let peer = address.ip().to_canonical();
+                    if !stream.local_addr().is_ok_and(|to| listen::is_for(&self.interfaces, address, to)) {
+                        log::debug!("NFS: {address} came by an interface that is not served");
+                        continue;
+                    }
+                    let peer = Peer::new(address, self.shared.insecure_ports);
                     if let Err(error) = self.admit(stream, peer, service) {
-                        log::warn!("NFS: cannot serve {peer}: {error}");
+                        log::warn!("NFS: cannot serve {}: {error}", peer.ip);
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -136,17 +164,21 @@ impl Hall {
         }
     }
 
-    fn admit(&self, stream: std::net::TcpStream, peer: IpAddr, service: Service) -> io::Result<()> {
+    fn admit(&self, stream: std::net::TcpStream, from: Peer, service: Service) -> io::Result<()> {
         let shared = &self.shared;
-        let stranger = shared.access.view(peer, &mut None, &shared.activity).is_empty();
-        if !self.registry.has_room(peer, stranger, &shared.limits) {
+        let peer = from.ip;
+        let view = shared.access.view(from, &mut None, &shared.activity);
+        let (client, stranger) = (view.client(), view.is_empty());
+        if !self.registry.make_room(client, stranger, view.export_count(), &shared.limits) {
             Counters::count(&shared.counters.turned_away);
             shared.activity.refused(peer, "*", || "too many connections".to_owned());
             return Ok(());
         }
-        let connection = Arc::new(Connection::new(stream, peer, service, shared)?);
+        let connection = Arc::new(Connection::new(stream, from, client, service, shared)?);
         let id = self.registry.next.fetch_add(1, Ordering::Relaxed);
-        self.registry.open().insert(id, Guest { connection: Arc::clone(&connection), stranger });
+        self.registry
+            .open()
+            .insert(id, Guest { connection: Arc::clone(&connection), stranger, number: id, leaving: false });
         let (shared, registry) = (Arc::clone(shared), Arc::clone(&self.registry));
         let started = thread::Builder::new().name("nfs-conn".into()).stack_size(STACK).spawn(move || {
             let _leave = Leave(&registry, id);

@@ -4,6 +4,8 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::AsRawFd;
 
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, setsockopt, sockopt,
 };
@@ -13,6 +15,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 const BACKLOG: i32 = 128;
 /// Longest portmapper call over UDP that is read: a GETPORT with the largest credential is 480 bytes.
 const MAX_DATAGRAM: usize = 1024;
+
+/// Index of the loopback interface, in every network namespace (linux/net.h).
+const LOOPBACK: u32 = 1;
 
 /// A TCP listener. `only_v6`: an IPv6 socket leaves IPv4 to others.
 pub(super) fn tcp(address: SocketAddr, only_v6: bool) -> io::Result<TcpListener> {
@@ -45,10 +50,41 @@ fn prepare(socket: &Socket, address: SocketAddr, only_v6: bool) -> io::Result<()
     socket.bind(&address.into())
 }
 
+/// Whether what was sent from `from` to our address `to` concerns one of these interfaces: their addresses do, and all
+/// that stays on this machine. The names are looked up each time, because interfaces come and go.
+pub(super) fn is_for(interfaces: &[String], from: SocketAddr, to: SocketAddr) -> bool {
+    let (from, ip) = (from.ip().to_canonical(), to.ip().to_canonical());
+    if interfaces.is_empty() || ip.is_loopback() || from == ip {
+        return true;
+    }
+    // Every interface has link-local addresses, and two may have the same.
+    if let SocketAddr::V6(v6) = to
+        && v6.ip().is_unicast_link_local()
+    {
+        return is_index_of(interfaces, v6.scope_id());
+    }
+    let all = match getifaddrs() {
+        Ok(all) => all,
+        Err(errno) => {
+            log::error!("NFS: cannot list the addresses of interfaces: {errno}");
+            return false;
+        }
+    };
+    all.filter(|entry| interfaces.contains(&entry.interface_name)).filter_map(|entry| entry.address).any(|address| {
+        let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip()))) == Some(ip)
+    })
+}
+
+fn is_index_of(interfaces: &[String], index: u32) -> bool {
+    interfaces.iter().any(|name| if_nametoindex(name.as_str()) == Ok(index))
+}
+
 /// Takes one datagram and sends what `answer` makes of it (`false`: nothing), from the address that was asked.
-/// Returns `false` when no datagram is waiting.
+/// Those that arrive at none of `interfaces` (empty: any) are dropped. Returns `false` when no datagram is waiting.
 pub(super) fn serve_datagram(
     socket: &UdpSocket,
+    interfaces: &[String],
     answer: impl FnOnce(IpAddr, &[u8], &mut Vec<u8>) -> bool,
 ) -> io::Result<bool> {
     let mut message = [0; MAX_DATAGRAM];
@@ -66,6 +102,16 @@ pub(super) fn serve_datagram(
         ControlMessageOwned::Ipv6PacketInfo(info) => Some(Asked::V6(info)),
         _ => None,
     });
+    if !interfaces.is_empty() {
+        let index = match &asked {
+            Some(Asked::V4(info)) => u32::try_from(info.ipi_ifindex).ok(),
+            Some(Asked::V6(info)) => u32::try_from(info.ipi6_ifindex).ok(),
+            None => None,
+        };
+        if !index.is_some_and(|index| index == LOOPBACK || is_index_of(interfaces, index)) {
+            return Ok(true);
+        }
+    }
     let (length, whole) = (received.bytes, !received.flags.contains(MsgFlags::MSG_TRUNC));
     let ip = from
         .as_sockaddr_in()

@@ -109,7 +109,7 @@ fn mnt(out: &mut Vec<u8>, shared: &Shared, view: &View, path: &[u8]) {
             return;
         }
         Err(Refused::NoExport) => refused(MountStatus::NoEnt, "there is no export of this name".to_owned()),
-        Err(Refused::NotYours(entry)) => refused(MountStatus::Acces, view.why_not(entry)),
+        Err(Refused::NotYours(entry) | Refused::Unknown(entry)) => refused(MountStatus::Acces, view.why_not(entry)),
         Err(Refused::Away) => refused(
             MountStatus::ServerFault,
             "its directory is not there at the moment (volume not mounted?)".to_owned(),

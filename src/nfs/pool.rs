@@ -7,10 +7,9 @@
 //! So there is no queue to wait in, and no client can hold up another.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::IpAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::access::View;
+use super::access::{Client, View};
 use super::buffers::Lease;
 use super::connection::Connection;
 
@@ -42,7 +41,7 @@ pub(super) struct Job {
 struct State {
     handed: VecDeque<Job>,
     idle: usize,
-    by_peer: HashMap<IpAddr, usize>,
+    by_client: HashMap<Client, usize>,
     stopping: bool,
 }
 
@@ -64,23 +63,23 @@ impl Pool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether an offer for `peer` would be taken now: asked before a message is copied for it.
-    pub(super) fn has_room(&self, peer: IpAddr) -> bool {
+    /// Whether an offer for `client` would be taken now: asked before a message is copied for it.
+    pub(super) fn has_room(&self, client: Client) -> bool {
         let state = self.state();
         !state.stopping
             && state.idle > state.handed.len()
-            && state.by_peer.get(&peer).is_none_or(|busy| *busy < self.share)
+            && state.by_client.get(&client).is_none_or(|busy| *busy < self.share)
     }
 
     /// Hands a job to an idle thread, or back.
     pub(super) fn offer(&self, job: Job) -> Result<(), Job> {
-        let peer = job.connection.peer;
+        let client = job.connection.client;
         let mut state = self.state();
-        let busy = state.by_peer.get(&peer).copied().unwrap_or(0);
+        let busy = state.by_client.get(&client).copied().unwrap_or(0);
         if state.stopping || state.idle <= state.handed.len() || busy >= self.share {
             return Err(job);
         }
-        state.by_peer.insert(peer, busy + 1);
+        state.by_client.insert(client, busy + 1);
         state.handed.push_back(job);
         drop(state);
         self.wake.notify_one();
@@ -103,13 +102,13 @@ impl Pool {
         }
     }
 
-    /// A worker is done with a job of `peer`.
-    pub(super) fn finished(&self, peer: IpAddr) {
+    /// A worker is done with a job of `client`.
+    pub(super) fn finished(&self, client: Client) {
         let mut state = self.state();
-        if let Some(busy) = state.by_peer.get_mut(&peer) {
+        if let Some(busy) = state.by_client.get_mut(&client) {
             *busy -= 1;
             if *busy == 0 {
-                state.by_peer.remove(&peer);
+                state.by_client.remove(&client);
             }
         }
     }

@@ -15,7 +15,7 @@ use super::activity::Activity;
 use super::buffers::Buffers;
 use super::connection::{self, Connection, Service};
 use super::drc::ReplyCache;
-use super::exports::{Export, Unavailable};
+use super::exports::{Export, Table, Unavailable};
 use super::files::OpenFiles;
 use super::fs::ProcFds;
 use super::hall::{Hall, Registry};
@@ -51,6 +51,15 @@ pub struct ServerConfig {
     /// Wait for the disk before answering CREATE, REMOVE, RENAME and their like. Without it a power cut may undo the
     /// last seconds of them, as on a local disk.
     pub sync: bool,
+    /// What is served from the first request on. A client that goes on after a restart must not come before its export:
+    /// it would be told "stale", which ends a running system. As in [`Handle::set_exports`].
+    pub exports: Vec<Export>,
+    /// Names of the interfaces at which clients are served, besides this machine itself; empty: all. Connections to
+    /// addresses of others are closed at once. [`AddressBook::set_interfaces`] says whose neighbours count.
+    pub interfaces: Vec<String>,
+    /// Serve clients on ports from 1024 on, too, exports on which they can be root or that belong to a device. Any process
+    /// on a client may use such a port and say that it is root: for trials behind address translation only.
+    pub insecure_ports: bool,
 }
 
 impl ServerConfig {
@@ -58,7 +67,16 @@ impl ServerConfig {
     #[must_use]
     pub fn new(handle_key: [u8; 16]) -> Self {
         let any = SocketAddr::new(IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED), NFS_PORT);
-        Self { listen: vec![any], portmap: Some(PORTMAP_PORT), limits: Limits::default(), handle_key, sync: false }
+        Self {
+            listen: vec![any],
+            portmap: Some(PORTMAP_PORT),
+            limits: Limits::default(),
+            handle_key,
+            sync: false,
+            insecure_ports: false,
+            exports: Vec::new(),
+            interfaces: Vec::new(),
+        }
     }
 }
 
@@ -141,23 +159,26 @@ pub struct Stats {
 pub struct Server;
 
 impl Server {
-    /// Starts a server without exports. Needs root in the initial user namespace.
+    /// Starts a server. Needs root in the initial user namespace.
     ///
     /// # Errors
     /// [`Error`]; nothing is left running then.
     pub fn start(config: ServerConfig, book: AddressBook, sink: Sink) -> Result<Handle, Error> {
         let system = |action| move |source: io::Error| Error::System { action, source };
+        let key = HandleKey::new(config.handle_key);
+        let table = Table::default().replaced(config.exports.clone(), &key);
         let (listeners, nfs_port) = bind_nfs(&config.listen)?;
         let (portmap_tcp, portmap_udp, portmap_port, state) = bind_portmap(&config, nfs_port)?;
         let clock = sink.clock().clone();
         let shared = Arc::new(Shared {
-            access: Access::new(book, clock.clone()),
+            access: Access::new(table, book, clock.clone()),
             activity: Activity::new(sink),
             buffers: Arc::new(Buffers::new(config.limits.memory.max(2 * config.limits.max_record()))),
             clock,
             counters: Counters::default(),
             files: OpenFiles::default(),
-            key: HandleKey::new(config.handle_key),
+            insecure_ports: config.insecure_ports,
+            key,
             pool: Pool::new(config.limits.workers),
             limits: config.limits,
             ports: Ports { nfs: nfs_port, portmap: portmap_port },
@@ -188,6 +209,7 @@ impl Server {
                 .chain(portmap_tcp.into_iter().map(|l| (l, Service::Portmap)))
                 .collect(),
             udp: portmap_udp,
+            interfaces: config.interfaces,
         };
         let thread = thread::Builder::new().name("nfs-accept".into()).stack_size(STACK).spawn(move || hall.run());
         handle.threads.push(thread.map_err(system("start a thread"))?);

@@ -22,9 +22,10 @@ use crate::clock::Clock;
 /// Bounds on what clients can make the server hold.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Connections at a time.
+    /// Connections at a time; more where there are many exports: four for each.
     pub connections: usize,
-    /// Connections from one address.
+    /// Connections of one client: a device as far as it is known, or an address. One more takes the place of the one that
+    /// was used least lately.
     pub per_address: usize,
     /// Connections from all addresses together that may use no export.
     pub strangers: usize,
@@ -134,6 +135,8 @@ pub(super) struct Shared {
     pub(super) clock: Clock,
     pub(super) counters: Counters,
     pub(super) files: OpenFiles,
+    /// Clients may use ports that are not reserved for their kernels.
+    pub(super) insecure_ports: bool,
     pub(super) key: HandleKey,
     pub(super) limits: Limits,
     pub(super) pool: Pool,

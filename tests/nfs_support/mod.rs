@@ -58,6 +58,7 @@ pub(crate) fn config() -> ServerConfig {
         listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))],
         portmap: Some(0),
         limits: limits(),
+        insecure_ports: true,
         ..ServerConfig::new(KEY)
     }
 }

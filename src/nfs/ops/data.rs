@@ -37,7 +37,7 @@ pub(super) fn read(op: &mut Op<'_>, offset: u64, count: u32) -> Done {
         return Ok(Status::Ok);
     }
     if length >= LARGE {
-        let lease = op.shared.buffers.take(op.peer, length + 256).ok_or(Stop::Fail(Status::Jukebox))?;
+        let lease = op.shared.buffers.take(op.client, length + 256).ok_or(Stop::Fail(Status::Jukebox))?;
         let lease = op.worker.lease.insert(lease);
         lease.data.reserve_exact(length + 256);
         lease.data.extend_from_slice(&op.worker.reply);
@@ -119,7 +119,7 @@ pub(super) fn write(op: &mut Op<'_>, offset: u64, count: u32, stable: Stability,
         let _alone = file.order.lock().unwrap_or_else(PoisonError::into_inner);
         let before = object::stat_at(file.fd.as_fd(), c"")?;
         // The verifier from before the data: if a flush fails in between, the client sends the data again.
-        let verifier = op.shared.verifier.get();
+        let verifier = op.verifier();
         let written = write_data(&file, data, offset);
         (before, verifier, written, object::stat_at(file.fd.as_fd(), c"").ok())
     };
@@ -175,7 +175,7 @@ pub(super) fn commit(op: &mut Op<'_>) -> Done {
     op.put_wcc(Some(&before), object.attr().ok().as_ref());
     if status == Status::Ok {
         // From after the flush: it speaks for everything written before.
-        let verifier = op.shared.verifier.get();
+        let verifier = op.verifier();
         op.worker.reply.extend_from_slice(&verifier);
     }
     Ok(status)

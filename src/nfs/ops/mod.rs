@@ -11,13 +11,12 @@ mod lookup;
 mod namespace;
 mod volume;
 
-use std::net::IpAddr;
 use std::os::fd::AsFd;
 
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use super::access::Grant;
+use super::access::{Client, Grant};
 use super::args::Args;
 use super::attr::{self, Attr};
 use super::creds::Identity;
@@ -62,7 +61,7 @@ pub(super) struct Op<'a> {
     pub(super) identity: Identity,
     pub(super) handle: Opened,
     pub(super) lane: Lane,
-    pub(super) peer: IpAddr,
+    pub(super) client: Client,
 }
 
 /// Runs the procedure of `args`.
@@ -127,6 +126,12 @@ impl Op<'_> {
     /// From here on the kernel checks the caller's permissions.
     fn be_caller(&mut self) -> Result<(), Status> {
         self.worker.creds.be(&self.identity).map_err(|_| Status::ServerFault)
+    }
+
+    /// The write verifier: changes with the server, with the opening of the volume, and when a flush failed.
+    fn verifier(&self) -> [u8; 8] {
+        let (server, opening) = (self.shared.verifier.get(), self.volume.opening);
+        (u64::from_ne_bytes(server) ^ u64::from_ne_bytes(opening)).to_ne_bytes()
     }
 
     fn is_root_of_export(&self, attr: &Attr) -> bool {
