@@ -1,18 +1,18 @@
 //! Opens a file for reading below a directory that a device itself may write to: nothing outside can be reached.
 
 use std::collections::HashMap;
-use std::ffi::{CString, OsStr};
+use std::ffi::CString;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::{FileType, Mode, OFlags, RawDir, ResolveFlags, fstat, open};
+use rustix::fs::{Mode, OFlags, RawDir, ResolveFlags, fstat, open};
 use rustix::io::Errno;
 
 use super::tree::RelativePath;
 use crate::openat2::openat2;
+use crate::storage::reopen_regular;
 
 /// Directory entries looked at for a name in another case; a boot partition has some 60 files and 300 overlays.
 const MAX_SCANNED: usize = 4096;
@@ -107,28 +107,9 @@ fn resolve(base: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
     }
 }
 
-/// From a descriptor that only names a file to one that reads it, if it is a regular file. A device writes its boot
-/// tree over NFS, so a name can be a device node, and merely opening one may do something: a watchdog starts counting.
 fn reopen(found: &OwnedFd) -> Result<File, OpenError> {
-    let stat = fstat(found)?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(OpenError::NotFound);
-    }
-    let mut magic_link = [0; 32];
-    let link = proc_link(found.as_raw_fd(), &mut magic_link);
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let fd = open(OsStr::from_bytes(link), flags, Mode::empty())?;
+    let (fd, stat) = reopen_regular(found)?.ok_or(OpenError::NotFound)?;
     Ok(File { fd, size: u64::try_from(stat.st_size).unwrap_or(0), identity: (stat.st_dev, stat.st_ino) })
-}
-
-/// `/proc/self/fd/<fd>` without an allocation.
-fn proc_link(fd: i32, buffer: &mut [u8; 32]) -> &[u8] {
-    use std::io::Write;
-    let mut rest = &mut buffer[..];
-    // Prefix and the longest number take 25 bytes, so this cannot fail; if it did, the open of a cut name would.
-    let _ = write!(rest, "/proc/self/fd/{fd}");
-    let unused = rest.len();
-    &buffer[..buffer.len() - unused]
 }
 
 /// The name under which `path` exists when case does not count.
