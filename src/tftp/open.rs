@@ -68,6 +68,23 @@ impl From<Errno> for OpenError {
 /// # Errors
 /// [`OpenError`].
 pub fn open_beneath(directory: &Path, path: &RelativePath<'_>, names: &mut Names) -> Result<File, OpenError> {
+    open_with(directory, path, names, INSIDE)
+}
+
+/// The same, but no symbolic link below `directory` is followed at all: a file of the agent's own choice, for anybody.
+///
+/// # Errors
+/// [`OpenError`].
+pub fn open_without_links(directory: &Path, path: &RelativePath<'_>, names: &mut Names) -> Result<File, OpenError> {
+    open_with(directory, path, names, INSIDE.union(ResolveFlags::NO_SYMLINKS))
+}
+
+fn open_with(
+    directory: &Path,
+    path: &RelativePath<'_>,
+    names: &mut Names,
+    how: ResolveFlags,
+) -> Result<File, OpenError> {
     // Held only for the request: a descriptor kept would keep the volume from being unmounted.
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let base = open(directory, flags, Mode::empty()).map_err(|errno| match errno {
@@ -78,28 +95,21 @@ pub fn open_beneath(directory: &Path, path: &RelativePath<'_>, names: &mut Names
     if name.is_empty() {
         return Err(OpenError::NotFound);
     }
-    match resolve(&base, &name) {
+    match resolve(&base, &name, how) {
         Err(Errno::NOENT) => {
-            let name = other_case(&base, path, names).ok_or(OpenError::NotFound)?;
-            reopen(&resolve(&base, &name)?)
+            let name = other_case(&base, path, names, how).ok_or(OpenError::NotFound)?;
+            reopen(&resolve(&base, &name, how)?)
         }
         found => reopen(&found?),
     }
 }
 
-/// Opens a file that the configuration names: no rules about where it may be.
-///
-/// # Errors
-/// [`OpenError`].
-pub fn open_trusted(path: &Path) -> Result<File, OpenError> {
-    reopen(&open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?)
-}
+const INSIDE: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_MAGICLINKS);
 
-fn resolve(base: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
-    let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+fn resolve(base: &OwnedFd, name: &[u8], how: ResolveFlags) -> Result<OwnedFd, Errno> {
     let mut attempts = 0;
     loop {
-        match openat2(base, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), beneath) {
+        match openat2(base, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), how) {
             // A rename raced with the look-up of `..` in a link (openat2(2)).
             Err(Errno::AGAIN) if attempts < 8 => attempts += 1,
             result => return result,
@@ -113,7 +123,7 @@ fn reopen(found: &OwnedFd) -> Result<File, OpenError> {
 }
 
 /// The name under which `path` exists when case does not count.
-fn other_case(base: &OwnedFd, path: &RelativePath<'_>, names: &mut Names) -> Option<Vec<u8>> {
+fn other_case(base: &OwnedFd, path: &RelativePath<'_>, names: &mut Names, how: ResolveFlags) -> Option<Vec<u8>> {
     let mut name = Vec::new();
     for (index, component) in path.components().iter().enumerate() {
         let parent = name.len();
@@ -123,13 +133,13 @@ fn other_case(base: &OwnedFd, path: &RelativePath<'_>, names: &mut Names) -> Opt
         let at = name.len();
         name.extend_from_slice(component);
         let is_last = index + 1 == path.components().len();
-        if !is_last && resolve(base, &name).is_ok() {
+        if !is_last && resolve(base, &name, how).is_ok() {
             continue;
         }
         let actual = if parent == 0 {
             names.find(base, component)?
         } else {
-            names.find(&resolve(base, &name[..parent]).ok()?, component)?
+            names.find(&resolve(base, &name[..parent], how).ok()?, component)?
         };
         name.truncate(at);
         name.extend_from_slice(actual.as_bytes());
@@ -293,6 +303,23 @@ mod tests {
     }
 
     #[test]
+    fn a_file_for_anybody_is_no_link() {
+        let scratch = tree();
+        let boot = scratch.path().join("boot");
+        symlink("config.txt", boot.join("inside")).unwrap();
+        symlink("overlays", boot.join("linked")).unwrap();
+        let open = |path: &str| {
+            let path = RelativePath::new(path.as_bytes()).expect("plain path");
+            open_without_links(&boot, &path, &mut Names::default()).map(|file| file.size)
+        };
+        assert_eq!(open("config.txt").unwrap(), 6);
+        assert_eq!(open("start4.elf").unwrap(), 8, "in another case");
+        for link in ["inside", "INSIDE", "linked/Disable-BT.dtbo"] {
+            assert!(matches!(open(link), Err(OpenError::Denied)), "{link}");
+        }
+    }
+
+    #[test]
     fn only_regular_files_are_opened() {
         let scratch = tree();
         let boot = scratch.path().join("boot");
@@ -303,7 +330,6 @@ mod tests {
         assert!(matches!(read(&boot, "fifo"), Err(OpenError::NotFound)));
         assert!(matches!(read(&boot, "device"), Err(OpenError::NotFound)));
         assert!(matches!(read(&boot, ""), Err(OpenError::NotFound)));
-        assert!(matches!(open_trusted(Path::new("/dev/null")), Err(OpenError::NotFound)));
         let missing = read(&scratch.path().join("absent"), "config.txt").unwrap_err();
         assert!(missing.to_string().contains("absent"), "{missing}");
     }
