@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::CString;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
@@ -150,13 +151,21 @@ fn other_case(base: &OwnedFd, path: &RelativePath<'_>, names: &mut Names, how: R
 /// What directories do not contain, whatever the case: half of a Pi's requests are for files that are not there, and
 /// most of the directories have hundreds of entries.
 #[derive(Debug, Default)]
-pub struct Names(HashMap<(u64, u64), Listing>);
+pub struct Names {
+    listings: HashMap<(u64, u64), Listing>,
+    /// The key of the hashes: who can choose names must not be able to choose ones that collide.
+    key: RandomState,
+    /// Directories read so far.
+    #[cfg(test)]
+    scans: usize,
+}
 
 #[derive(Debug)]
 struct Listing {
     changed: (i64, u32),
-    /// Hashes of the names in lower case, sorted.
-    hashes: Vec<u32>,
+    /// Hashes of the names in lower case, sorted; `None` for a directory that has more entries than any boot
+    /// directory. Nothing in it is found until it changes.
+    hashes: Option<Vec<u64>>,
 }
 
 impl Names {
@@ -167,19 +176,25 @@ impl Names {
         // Every change of its entries changes a directory's ctime. A file that appears within one tick of the clock
         // after a listing was made may be missed, but only under a name in another case.
         let changed = (stat.st_ctime, nanoseconds(stat.st_ctime_nsec));
-        let hash = hash_of(wanted);
-        if let Some(listing) = self.0.get(&identity)
+        let hash = hash_of(&self.key, wanted);
+        if let Some(listing) = self.listings.get(&identity)
             && listing.changed == changed
-            && listing.hashes.binary_search(&hash).is_err()
+            && listing.hashes.as_ref().is_none_or(|hashes| hashes.binary_search(&hash).is_err())
         {
             return None;
         }
-        let (found, mut hashes) = scan(directory, wanted)?;
-        hashes.sort_unstable();
-        if self.0.len() >= MAX_LISTINGS {
-            self.0.clear();
+        #[cfg(test)]
+        {
+            self.scans += 1;
         }
-        self.0.insert(identity, Listing { changed, hashes });
+        let (found, mut hashes) = scan(directory, wanted, &self.key)?;
+        if let Some(hashes) = &mut hashes {
+            hashes.sort_unstable();
+        }
+        if self.listings.len() >= MAX_LISTINGS {
+            self.listings.clear();
+        }
+        self.listings.insert(identity, Listing { changed, hashes });
         found
     }
 }
@@ -189,14 +204,18 @@ fn nanoseconds(field: impl TryInto<u32>) -> u32 {
     field.try_into().unwrap_or(0)
 }
 
-/// FNV-1a of the name in lower case. A collision costs a scan, nothing else.
-fn hash_of(name: &[u8]) -> u32 {
-    name.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte.to_ascii_lowercase())).wrapping_mul(0x0100_0193))
+/// Hash of the name in lower case. A collision costs a scan, nothing else.
+fn hash_of(key: &RandomState, name: &[u8]) -> u64 {
+    let mut hasher = key.build_hasher();
+    for byte in name {
+        hasher.write_u8(byte.to_ascii_lowercase());
+    }
+    hasher.finish()
 }
 
-/// The entry that equals `wanted` but for case, and the hashes of all names; `None` if the directory cannot be read or
-/// has more entries than any boot directory.
-fn scan(directory: &OwnedFd, wanted: &[u8]) -> Option<(Option<CString>, Vec<u32>)> {
+/// The entry that equals `wanted` but for case, and the hashes of all names, or neither if there are more than in any
+/// boot directory; `None` if the directory cannot be read.
+fn scan(directory: &OwnedFd, wanted: &[u8], key: &RandomState) -> Option<(Option<CString>, Option<Vec<u64>>)> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = openat2(directory, ".", flags, Mode::empty(), ResolveFlags::BENEATH).ok()?;
     let mut buffer = [MaybeUninit::uninit(); 8192];
@@ -208,12 +227,12 @@ fn scan(directory: &OwnedFd, wanted: &[u8]) -> Option<(Option<CString>, Vec<u32>
         if found.is_none() && name.to_bytes().eq_ignore_ascii_case(wanted) {
             found = Some(name.to_owned());
         }
-        hashes.push(hash_of(name.to_bytes()));
+        hashes.push(hash_of(key, name.to_bytes()));
         if hashes.len() > MAX_SCANNED {
-            return None;
+            return Some((None, None));
         }
     }
-    Some((found, hashes))
+    Some((found, Some(hashes)))
 }
 
 #[cfg(test)]
@@ -282,6 +301,22 @@ mod tests {
         }
         fs::write(boot.join("overlays/NEW.dtbo"), "new").unwrap();
         assert_eq!(read_with(&boot, "overlays/new.dtbo", &mut names).unwrap(), "new");
+    }
+
+    #[test]
+    fn a_directory_without_bounds_is_read_once() {
+        let place = tempfile::tempdir_in("/dev/shm").unwrap();
+        let first = place.path().join("x");
+        fs::write(&first, "").unwrap();
+        for n in 0..=MAX_SCANNED {
+            fs::hard_link(&first, place.path().join(format!("{n}"))).unwrap();
+        }
+        let mut names = Names::default();
+        for missing in ["a", "b", "c"] {
+            assert!(matches!(read_with(place.path(), missing, &mut names), Err(OpenError::NotFound)));
+        }
+        assert_eq!(names.scans, 1);
+        assert!(read_with(place.path(), "x", &mut names).is_ok(), "exact names are always looked for");
     }
 
     #[test]
