@@ -67,3 +67,62 @@ fn a_cancel_is_seen_within_a_mebibyte() {
     let written = std::fs::metadata(to.path().join("large")).unwrap().len();
     assert!((2 << 20..=3 << 20).contains(&written), "{written} bytes written");
 }
+
+/// Files and directories in turn, more than are taken at once, on whatever file system temporary files are.
+#[test]
+fn a_large_directory_is_copied_whole() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for n in 0..2500 {
+        std::fs::write(from.path().join(format!("file-{n}")), "").unwrap();
+        if n % 50 == 0 {
+            std::fs::create_dir(from.path().join(format!("dir-{n}"))).unwrap();
+            std::fs::write(from.path().join(format!("dir-{n}/inside")), "").unwrap();
+        }
+    }
+    let done = copy_tree(open(from.path()), open(to.path()), &NoProgress).unwrap();
+    assert_eq!(done.entries, 2600);
+    let names = |path: &Path| {
+        let names = std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name());
+        names.collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(names(to.path()), names(from.path()));
+}
+
+/// What a child process of [`a_huge_directory_needs_little_memory`] does.
+#[test]
+fn child_that_is_measured() {
+    let Some(place) = std::env::var_os("PIBOOT_TEST_HUGE_DIRECTORY").map(std::path::PathBuf::from) else { return };
+    let high_water = || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+        line.split_ascii_whitespace().nth(1).unwrap().parse::<u32>().unwrap()
+    };
+    let before = high_water();
+    let done = copy_tree(open(&place.join("from")), open(&place.join("to")), &NoProgress).unwrap();
+    println!("\nmeasured {} {}", done.entries, high_water() - before);
+}
+
+#[test]
+fn a_huge_directory_needs_little_memory() {
+    const NAMES: usize = 60_000;
+    let place = tempfile::tempdir_in("/dev/shm").unwrap();
+    std::fs::create_dir(place.path().join("to")).unwrap();
+    std::fs::create_dir(place.path().join("from")).unwrap();
+    let first = place.path().join("from/first");
+    std::fs::write(&first, "").unwrap();
+    for n in 1..NAMES {
+        std::fs::hard_link(&first, place.path().join(format!("from/{}{n}", "x".repeat(240)))).unwrap();
+    }
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child_that_is_measured", "--nocapture"])
+        .env("PIBOOT_TEST_HUGE_DIRECTORY", place.path())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line = text.lines().find_map(|line| line.strip_prefix("measured ")).unwrap_or_else(|| panic!("{output:?}"));
+    let (entries, kilobytes) = line.split_once(' ').unwrap();
+    assert_eq!(entries, NAMES.to_string());
+    // All names at once would be 16 MB.
+    let kilobytes: u32 = kilobytes.parse().unwrap();
+    assert!(kilobytes < 4 * 1024, "{kilobytes} kB");
+}

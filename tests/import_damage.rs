@@ -5,14 +5,15 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use piboot::image::blocks::FileBlocks;
 use piboot::image::ext4::Ext4;
 use piboot::image::extract::{ExtractError, extract_ext4, extract_fat};
 use piboot::image::fat::Fat;
-use piboot::progress::Progress;
+use piboot::progress::{NoProgress, Progress};
 use piboot::storage::tree_remove::remove_tree;
 use piboot::storage::tree_writer::TreeWriter;
 use rustix::fs::{Mode, OFlags};
@@ -199,4 +200,58 @@ fn block_sizes_up_to_64_kib() {
         let same = Command::new("diff").args(["-r", "--no-dereference"]).arg(&tree).arg(&out).output().unwrap();
         assert!(same.status.success(), "{size}: {}", String::from_utf8_lossy(&same.stdout));
     }
+}
+
+/// Directories inside each other, each with many long names of one file, the way down first in each.
+fn deep_and_wide(at: &Path, levels: usize, names: usize) {
+    let mut directory = at.to_owned();
+    for _ in 0..levels {
+        directory.push("0");
+        fs::create_dir_all(&directory).unwrap();
+        let first = directory.join("x".repeat(240));
+        fs::write(&first, "").unwrap();
+        for n in 1..names {
+            fs::hard_link(&first, directory.join(format!("{}{n:06}", "x".repeat(240)))).unwrap();
+        }
+    }
+}
+
+/// What a child process of [`a_crafted_tree_needs_little_memory`] does.
+#[test]
+fn child_that_is_measured() {
+    let Some(place) = std::env::var_os("PIBOOT_TEST_WIDE_TREE").map(PathBuf::from) else { return };
+    let source = FileBlocks::new(fs::File::open(place.join("fs")).unwrap()).unwrap();
+    let high_water = || {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+        line.split_ascii_whitespace().nth(1).unwrap().parse::<u32>().unwrap()
+    };
+    let before = high_water();
+    let done = extract_ext4(&Ext4::open(&source).unwrap(), &mut writer(&place.join("out")), &NoProgress).unwrap();
+    println!("\nmeasured {} {}", done.entries, high_water() - before);
+}
+
+#[test]
+fn a_crafted_tree_needs_little_memory() {
+    const LEVELS: usize = 80;
+    const NAMES: usize = 600;
+    let place = place();
+    deep_and_wide(&place.path().join("tree"), LEVELS, NAMES);
+    fs::create_dir(place.path().join("out")).unwrap();
+    let mut mke2fs = Command::new("mke2fs");
+    mke2fs.args(["-q", "-F", "-t", "ext4", "-b", "4096", "-O", "^has_journal", "-N", "4096", "-d"]);
+    succeed(mke2fs.arg(place.path().join("tree")).arg(place.path().join("fs")).arg("40M"));
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child_that_is_measured", "--nocapture"])
+        .env("PIBOOT_TEST_WIDE_TREE", place.path())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line = text.lines().find_map(|line| line.strip_prefix("measured ")).unwrap_or_else(|| panic!("{output:?}"));
+    let (entries, kilobytes) = line.split_once(' ').unwrap();
+    // lost+found and the directories besides the names.
+    assert_eq!(entries, (LEVELS * (NAMES + 1) + 1).to_string());
+    // All names at once would be 15 MB.
+    let kilobytes: u32 = kilobytes.parse().unwrap();
+    assert!(kilobytes < 11 * 1024, "{kilobytes} kB");
 }

@@ -29,8 +29,9 @@ fn two_devices() -> TestServer {
         fs::write(boot.join("whoami"), id).unwrap();
         boot
     });
-    let fallback = server.outside().join("bootcode.bin");
-    fs::write(&fallback, "second stage").unwrap();
+    let fallback = server.outside().join("image");
+    fs::create_dir(&fallback).unwrap();
+    fs::write(fallback.join("bootcode.bin"), "second stage").unwrap();
     let devices =
         vec![device("lion", Some(SERIAL), Some(LION), &boots[0]), device("panda", None, Some(PANDA), &boots[1])];
     server.handle.set_routes(Arc::new(Routes::new(devices, Some(fallback))));
@@ -64,6 +65,17 @@ fn a_device_gets_its_own_files_and_nobody_elses() {
     ] {
         assert_eq!(ask(&server, ip, path).as_deref(), answer.as_ref().copied(), "{path} asked by {ip}");
     }
+}
+
+#[test]
+fn the_fallback_follows_no_link() {
+    let server = two_devices();
+    let fallback = server.outside().join("image/bootcode.bin");
+    fs::rename(&fallback, server.outside().join("image/other")).unwrap();
+    std::os::unix::fs::symlink("other", &fallback).unwrap();
+    assert_eq!(ask(&server, STRANGER_IP, "bootcode.bin"), Err(2));
+    fs::remove_file(&fallback).unwrap();
+    assert_eq!(ask(&server, STRANGER_IP, "bootcode.bin"), Err(1));
 }
 
 #[test]

@@ -28,7 +28,7 @@ pub(super) struct Wire {
     observers: Vec<(u32, Observer)>,
     tftp: Option<tftp::Handle>,
     /// The interfaces on which it answers.
-    tftp_interfaces: Vec<String>,
+    serving_on: Vec<String>,
     nfs: Option<nfs::Handle>,
     /// What NFS was started with and cannot change while it runs.
     sync: bool,
@@ -51,7 +51,7 @@ impl Wire {
             interfaces: Vec::new(),
             observers: Vec::new(),
             tftp: None,
-            tftp_interfaces: Vec::new(),
+            serving_on: Vec::new(),
             nfs: None,
             sync: false,
             main: Main::default(),
@@ -78,6 +78,12 @@ impl Wire {
             }
         }
         self.main = main.clone();
+        let mut indexes: Vec<u32> = self.interfaces.iter().map(|i| i.index).collect();
+        if indexes.is_empty() {
+            // An empty list would mean all; no interface has this number.
+            indexes.push(0);
+        }
+        self.addresses.set_interfaces(indexes);
         self.boot_options.configure(main);
         self.refresh_observers(&mut problems);
         self.refresh_servers(main, &mut problems);
@@ -130,17 +136,21 @@ impl Wire {
             return;
         }
         let anywhere = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
-        if self.tftp_is_elsewhere(main)
-            && let Some(tftp) = self.tftp.take()
-        {
-            tftp.stop();
+        if self.is_elsewhere(main) {
+            self.tftp.take().into_iter().for_each(tftp::Handle::stop);
+            self.nfs.take().into_iter().for_each(nfs::Handle::stop);
         }
         // An empty list would mean all interfaces, the way to the Internet among them.
-        if self.tftp.is_none() && !self.interfaces.is_empty() {
-            self.tftp_interfaces = self.interfaces.iter().map(|i| i.name.clone()).collect();
+        if self.interfaces.is_empty() {
+            return;
+        }
+        if self.tftp.is_none() && self.nfs.is_none() {
+            self.serving_on = self.interfaces.iter().map(|i| i.name.clone()).collect();
+        }
+        if self.tftp.is_none() {
             let config = tftp::ServerConfig {
                 listen: anywhere.map(|ip| SocketAddr::new(ip, tftp::PORT)).to_vec(),
-                interfaces: self.tftp_interfaces.clone(),
+                interfaces: self.serving_on.clone(),
                 limits: tftp::Limits::default(),
             };
             let routes = Arc::new(routes(&self.wanted));
@@ -150,24 +160,26 @@ impl Wire {
             }
         }
         if self.nfs.is_none() {
-            let config = nfs::ServerConfig { sync: main.sync, ..nfs::ServerConfig::new(self.handle_key) };
+            let config = nfs::ServerConfig {
+                sync: main.sync,
+                exports: exports(&self.wanted),
+                interfaces: self.serving_on.clone(),
+                ..nfs::ServerConfig::new(self.handle_key)
+            };
             match nfs::Server::start(config, self.addresses.clone(), self.sink.clone()) {
-                Ok(handle) => {
-                    self.nfs = Some(handle);
-                    self.apply_exports();
-                }
+                Ok(handle) => self.nfs = Some(handle),
                 Err(error) => problems.push(("nfs".to_owned(), error.to_string())),
             }
         }
     }
 
-    /// Whether TFTP has to start anew: an interface came, or one is no longer configured. One that merely went away may
+    /// Whether the servers have to start anew: an interface came, or one is no longer configured. One that merely went away may
     /// come back, and transfers on the others go on.
-    fn tftp_is_elsewhere(&self, main: &Main) -> bool {
-        let is_new = |found: &Interface| !self.tftp_interfaces.contains(&found.name);
+    fn is_elsewhere(&self, main: &Main) -> bool {
+        let is_new = |found: &Interface| !self.serving_on.contains(&found.name);
         let is_configured =
             |served: &String| main.interfaces.iter().any(|name| served == name || *served == format!("br-{name}"));
-        self.interfaces.iter().any(is_new) || !self.tftp_interfaces.iter().all(is_configured)
+        self.interfaces.iter().any(is_new) || !self.serving_on.iter().all(is_configured)
     }
 
     fn apply_exports(&mut self) {

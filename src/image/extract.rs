@@ -11,7 +11,13 @@ use crate::storage::tree_writer::{FileWriter, Meta, Special, Time, TreeWriter, W
 const MAX_DEPTH: usize = 2000;
 /// Names of a directory taken at once: sorting them by inode reads inode tables in order, and a huge directory must
 /// not need memory for all.
-const CHUNK: usize = 8192;
+const CHUNK: usize = 2048;
+/// Memory for all directories on the way down to the current one: names still to be written, and where the rest of them
+/// is. What real trees need is a small part of it.
+const MAX_HELD: usize = 8 << 20;
+/// What a directory and a name take besides their bytes.
+const HELD_PER_FRAME: usize = 512;
+const HELD_PER_NAME: usize = 48;
 /// Copy buffer: as large as pays, well under the MiB after which a cancel must be seen.
 const BUFFER: usize = 256 * 1024;
 
@@ -30,6 +36,9 @@ pub enum ExtractError {
     /// Nesting.
     #[error("directories are nested more than {MAX_DEPTH} deep at {0}")]
     TooDeep(String),
+    /// Many huge directories inside each other.
+    #[error("too many huge directories inside each other at {0}, more than memory allows")]
+    TooWide(String),
     /// A directory with two parents.
     #[error("the file system is damaged: directory {0} exists in two places; try e2fsck on the source")]
     Loop(String),
@@ -51,6 +60,33 @@ struct Frame<'a> {
     directory: Inode,
     entries: Entries<'a>,
     chunk: std::vec::IntoIter<Entry>,
+    /// Bytes that all this takes.
+    held: usize,
+}
+
+impl<'a> Frame<'a> {
+    fn new(fs: &'a Ext4<'a>, directory: Inode) -> Result<Self, Ext4Error> {
+        let entries = fs.entries(&directory)?;
+        let mut frame = Self { directory, entries, chunk: Vec::new().into_iter(), held: 0 };
+        frame.count();
+        Ok(frame)
+    }
+
+    /// Takes the next names, fewer the less memory is left; answers whether there are any.
+    fn refill(&mut self, left: usize) -> Result<bool, Ext4Error> {
+        // A small part of what is left, even if all names are as long as can be.
+        let wanted = (left / 4096).clamp(1, CHUNK);
+        let mut chunk = self.entries.next_chunk(wanted)?;
+        chunk.sort_unstable_by_key(|entry| entry.inode);
+        self.chunk = chunk.into_iter();
+        self.count();
+        Ok(self.chunk.len() > 0)
+    }
+
+    fn count(&mut self) {
+        let names: usize = self.chunk.as_slice().iter().map(|entry| HELD_PER_NAME + entry.name.len()).sum();
+        self.held = HELD_PER_FRAME + self.directory.held() + self.entries.held() + names;
+    }
 }
 
 /// Writes the whole file system into `writer`, which stands at an empty root.
@@ -65,21 +101,21 @@ pub fn extract_ext4(
     let mut done = Extracted::default();
     let mut buffer = vec![0; BUFFER];
     let mut seen = HashSet::from([ROOT]);
-    let frame = |directory: Inode| {
-        let entries = fs.entries(&directory)?;
-        Ok::<_, Ext4Error>(Frame { directory, entries, chunk: Vec::new().into_iter() })
-    };
-    let mut frames = vec![frame(fs.inode(ROOT)?)?];
+    let mut frames = vec![Frame::new(fs, fs.inode(ROOT)?)?];
+    let mut held: usize = frames.iter().map(|frame| frame.held).sum();
     while let Some(top) = frames.last_mut() {
         let Some(entry) = top.chunk.next() else {
-            let mut chunk = top.entries.next_chunk(CHUNK)?;
-            if chunk.is_empty() {
+            let others = held - top.held;
+            if top.refill(MAX_HELD.saturating_sub(others))? {
+                held = others + top.held;
+                if held > MAX_HELD {
+                    return Err(ExtractError::TooWide(writer.display(b"")));
+                }
+            } else {
                 let xattrs = fs.xattrs(&top.directory)?;
                 writer.leave(&top.directory.meta, &xattrs)?;
+                held = others;
                 frames.pop();
-            } else {
-                chunk.sort_unstable_by_key(|entry| entry.inode);
-                top.chunk = chunk.into_iter();
             }
             continue;
         };
@@ -98,7 +134,12 @@ pub fn extract_ext4(
                 return Err(ExtractError::TooDeep(writer.display(name)));
             }
             writer.enter(name)?;
-            frames.push(frame(inode)?);
+            let frame = Frame::new(fs, inode)?;
+            held += frame.held;
+            if held > MAX_HELD {
+                return Err(ExtractError::TooWide(writer.display(b"")));
+            }
+            frames.push(frame);
             continue;
         }
         let several = inode.links > 1;

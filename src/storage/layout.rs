@@ -1,7 +1,12 @@
 //! What lives where below `data_dir`.
 
+use std::fs::{DirBuilder, Permissions};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+/// Root's alone.
+const PRIVATE: u32 = 0o700;
 
 /// The directory tree of a volume that piboot uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,13 +21,18 @@ impl Layout {
         Self { data_dir }
     }
 
-    /// Makes the directories that are missing below an existing `data_dir`.
+    /// Makes the directories that are missing below an existing `data_dir` and closes all to everybody but root: in
+    /// them are programs that run as root for whoever starts them, and device nodes, which a Pi may have put there.
     ///
     /// # Errors
     /// As the system reports.
     pub fn create(&self) -> io::Result<()> {
         for directory in [self.images(), self.devices(), self.scratch()] {
-            std::fs::create_dir_all(directory)?;
+            DirBuilder::new().recursive(true).mode(PRIVATE).create(&directory)?;
+            // Only where it differs: a volume that is read-only can still be served.
+            if std::fs::metadata(&directory)?.permissions().mode() & 0o7777 != PRIVATE {
+                std::fs::set_permissions(&directory, Permissions::from_mode(PRIVATE))?;
+            }
         }
         Ok(())
     }
@@ -79,5 +89,24 @@ impl Layout {
     #[must_use]
     pub fn database(&self) -> PathBuf {
         self.data_dir.join("piboot.db")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trees_are_out_of_reach_for_other_users() {
+        let data = tempfile::tempdir().unwrap();
+        let layout = Layout::new(data.path().to_owned());
+        // As an earlier version, or a user, may have left one.
+        std::fs::create_dir(layout.devices()).unwrap();
+        std::fs::set_permissions(layout.devices(), Permissions::from_mode(0o755)).unwrap();
+        layout.create().unwrap();
+        for directory in [layout.images(), layout.devices(), layout.scratch()] {
+            let mode = std::fs::metadata(&directory).unwrap().permissions().mode() & 0o7777;
+            assert_eq!(mode, 0o700, "{}", directory.display());
+        }
     }
 }

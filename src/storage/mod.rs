@@ -2,6 +2,7 @@
 
 mod atomic;
 mod layout;
+mod reopen;
 pub mod tree_copy;
 pub mod tree_remove;
 pub mod tree_writer;
@@ -9,4 +10,5 @@ mod volume;
 
 pub use atomic::{rewrite, sync_directory, write_beside};
 pub use layout::Layout;
+pub(crate) use reopen::reopen_regular;
 pub use volume::{RESERVE_BYTES, Volume, VolumeProblem, check};

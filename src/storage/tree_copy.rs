@@ -1,12 +1,12 @@
 //! Full copies of a tree, with every bit of metadata a file system keeps: a device's root made from an image's.
 
-use std::collections::VecDeque;
 use std::ffi::{CStr, CString};
 use std::fs::File;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, SeekFrom, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, SeekFrom, Stat};
 use rustix::io::Errno;
 
 use crate::progress::Progress;
@@ -16,6 +16,13 @@ use crate::storage::tree_writer::{FileWriter, Meta, Special, Time, TreeWriter, W
 const BUFFER: usize = 256 * 1024;
 /// Deepest nesting of directories, as for images.
 const MAX_DEPTH: usize = 2000;
+/// Names of a directory taken at once: sorting them by inode reads inode tables in order, and a huge directory must
+/// not need memory for all.
+const CHUNK: usize = 2048;
+/// Memory for the names taken of all directories on the way down.
+const MAX_HELD: usize = 8 << 20;
+/// What a name takes besides its bytes.
+const PER_NAME: usize = 32;
 
 /// Why a tree could not be copied. What was written until then stays: the caller builds beside and renames.
 #[derive(Debug, thiserror::Error)]
@@ -59,9 +66,12 @@ pub struct Copied {
 /// Directories on the way down: what is still to be copied of them and how to know them again.
 struct Frame {
     meta: Meta,
-    xattrs: Vec<Xattr>,
     identity: (u64, u64),
-    pending: VecDeque<CString>,
+    pending: std::vec::IntoIter<CString>,
+    /// Bytes that `pending` took when it was new.
+    held: usize,
+    /// Where the names after those begin; `None` at the end.
+    next: Option<u64>,
 }
 
 struct Copier<'a> {
@@ -71,6 +81,8 @@ struct Copier<'a> {
     buffer: Vec<u8>,
     progress: &'a dyn Progress,
     done: Copied,
+    /// What the names of all frames take.
+    held: usize,
 }
 
 /// Copies everything in directory `from` into the empty directory `to`: content with its holes, hard links, owners,
@@ -81,21 +93,39 @@ struct Copier<'a> {
 /// [`CopyError`].
 pub fn copy_tree(from: OwnedFd, to: OwnedFd, progress: &dyn Progress) -> Result<Copied, CopyError> {
     let writer = TreeWriter::new(to)?;
-    let mut copier =
-        Copier { current: from, device: 0, writer, buffer: vec![0; BUFFER], progress, done: Copied::default() };
+    let mut copier = Copier {
+        current: from,
+        device: 0,
+        writer,
+        buffer: vec![0; BUFFER],
+        progress,
+        done: Copied::default(),
+        held: 0,
+    };
     copier.run()?;
     Ok(copier.done)
+}
+
+impl Frame {
+    fn new(stat: &Stat) -> Self {
+        let pending = Vec::new().into_iter();
+        Self { meta: meta(stat), identity: identity(stat), pending, held: 0, next: Some(0) }
+    }
 }
 
 impl Copier<'_> {
     fn run(&mut self) -> Result<(), CopyError> {
         let stat = self.check("look at", b"", rustix::fs::fstat(&self.current))?;
         self.device = device(&stat);
-        let mut frames = vec![self.frame(&stat)?];
+        let mut frames = vec![Frame::new(&stat)];
         while let Some(top) = frames.last_mut() {
-            let Some(name) = top.pending.pop_front() else {
+            let Some(name) = top.pending.next() else {
+                if self.refill(top)? {
+                    continue;
+                }
                 let Some(top) = frames.pop() else { break };
-                self.writer.leave(&top.meta, &top.xattrs)?;
+                let xattrs = self.xattrs(c".")?;
+                self.writer.leave(&top.meta, &xattrs)?;
                 if let Some(parent) = frames.last() {
                     self.current = self.go_back(parent)?;
                 }
@@ -117,7 +147,7 @@ impl Copier<'_> {
                 }
                 self.current = self.open(&name, OFlags::DIRECTORY)?;
                 self.writer.enter(name.to_bytes())?;
-                frames.push(self.frame(&stat)?);
+                frames.push(Frame::new(&stat));
             } else {
                 self.entry(&name, &stat)?;
             }
@@ -125,27 +155,17 @@ impl Copier<'_> {
         Ok(())
     }
 
-    /// Reads the current directory's names and attributes.
-    fn frame(&self, stat: &Stat) -> Result<Frame, CopyError> {
-        let read = || {
-            let mut names = Vec::new();
-            let mut entries = Dir::read_from(&self.current)?;
-            while let Some(entry) = entries.read() {
-                let entry = entry?;
-                if entry.file_name() != c"." && entry.file_name() != c".." {
-                    names.push((entry.ino(), entry.file_name().to_owned()));
-                }
-            }
-            // In the order of inodes, which is that of the tables on the disk.
-            names.sort_unstable_by_key(|(inode, _)| *inode);
-            Ok(names.into_iter().map(|(_, name)| name).collect())
-        };
-        Ok(Frame {
-            meta: meta(stat),
-            xattrs: self.xattrs(c".")?,
-            identity: identity(stat),
-            pending: self.check("list", b"", read())?,
-        })
+    /// Takes the next names of the current directory, fewer the less memory is left; answers whether there are any.
+    fn refill(&mut self, frame: &mut Frame) -> Result<bool, CopyError> {
+        self.held -= std::mem::take(&mut frame.held);
+        let Some(from) = frame.next else { return Ok(false) };
+        let wanted = (MAX_HELD.saturating_sub(self.held) / 4096).clamp(1, CHUNK);
+        let (names, next) = self.check("list", b"", read_names(&self.current, from, wanted))?;
+        frame.held = names.iter().map(|name| PER_NAME + name.as_bytes().len()).sum();
+        self.held += frame.held;
+        frame.next = next;
+        frame.pending = names.into_iter();
+        Ok(frame.pending.len() > 0)
     }
 
     /// From a finished directory to its parent.
@@ -223,6 +243,32 @@ impl Copier<'_> {
     fn check<T>(&self, what: &'static str, name: &[u8], result: rustix::io::Result<T>) -> Result<T, CopyError> {
         result.map_err(|errno| CopyError::Read { what, path: self.writer.display(name), errno })
     }
+}
+
+/// Some `wanted` names of a directory from position `from` on (0: its beginning), in the order of inodes, which is
+/// that of the tables on the disk; and the position after them, `None` at the end. No names only at the end.
+fn read_names(directory: &OwnedFd, from: u64, wanted: usize) -> rustix::io::Result<(Vec<CString>, Option<u64>)> {
+    rustix::fs::seek(directory, SeekFrom::Start(from))?;
+    let mut buffer = [MaybeUninit::uninit(); 32 * 1024];
+    let mut entries = RawDir::new(directory, &mut buffer);
+    let mut names = Vec::new();
+    let (mut position, mut next) = (from, None);
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        if entry.file_name() != c"." && entry.file_name() != c".." {
+            names.push((entry.ino(), entry.file_name().to_owned()));
+        }
+        // ext4's positions are hashes of names. Of names with the same one, none may be left behind: to go on there
+        // would give all of them again.
+        let after = entry.next_entry_cookie();
+        if names.len() >= wanted && after != position {
+            next = Some(after);
+            break;
+        }
+        position = after;
+    }
+    names.sort_unstable_by_key(|(inode, _)| *inode);
+    Ok((names.into_iter().map(|(_, name)| name).collect(), next))
 }
 
 fn read_xattrs(path: &[u8]) -> rustix::io::Result<Vec<Xattr>> {

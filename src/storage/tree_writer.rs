@@ -10,9 +10,16 @@ use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
+
+/// Memory for names of files whose other names are still to come. Raspberry Pi OS has a handful of such files; this is
+/// enough for some 80 000.
+const MAX_PENDING: usize = 16 << 20;
+/// What one of them takes besides its name.
+const PENDING: usize = 128;
 
 /// A point in time as file systems keep it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -89,6 +96,8 @@ fn describe(errno: Errno) -> String {
         Errno::PERM => {
             "not permitted (this needs root, and a file system that knows owners and device nodes)".to_owned()
         }
+        // No file system says this: it is ours, see `TreeWriter::remember`.
+        Errno::NOBUFS => "too many files with several names wait for the others, more than memory allows".to_owned(),
         other => other.to_string(),
     }
 }
@@ -96,7 +105,8 @@ fn describe(errno: Errno) -> String {
 /// Files with several names: the first name of each, while more are to come.
 #[derive(Debug)]
 struct Link {
-    directory: Box<[u8]>,
+    /// Shared by the links of one directory.
+    directory: Arc<[u8]>,
     name: CString,
     left: u64,
 }
@@ -110,6 +120,10 @@ pub struct TreeWriter {
     path: Vec<u8>,
     lengths: Vec<usize>,
     links: HashMap<u64, Link>,
+    /// Bytes that `links` takes.
+    pending: usize,
+    /// `path`, if a link shares it.
+    shared_path: Option<Arc<[u8]>>,
 }
 
 type Result<T> = std::result::Result<T, WriteError>;
@@ -125,7 +139,15 @@ impl TreeWriter {
             path: "/".to_owned(),
             errno: Errno::from_io_error(&e).unwrap_or(Errno::IO),
         })?;
-        Ok(Self { root, current, path: Vec::new(), lengths: Vec::new(), links: HashMap::new() })
+        Ok(Self {
+            root,
+            current,
+            path: Vec::new(),
+            lengths: Vec::new(),
+            links: HashMap::new(),
+            pending: 0,
+            shared_path: None,
+        })
     }
 
     /// How many directories deep the writer is.
@@ -143,6 +165,7 @@ impl TreeWriter {
         let step = rustix::fs::mkdirat(&self.current, &c_name, Mode::RWXU)
             .and_then(|()| rustix::fs::openat(&self.current, &c_name, DIRECTORY, Mode::empty()));
         self.current = self.check("make directory", name, step)?;
+        self.forget_shared_path();
         self.lengths.push(self.path.len());
         self.path.push(b'/');
         self.path.extend_from_slice(name);
@@ -160,6 +183,7 @@ impl TreeWriter {
             // descriptors.
             let parent = rustix::fs::openat(&self.current, c"..", DIRECTORY, Mode::empty());
             self.current = self.check("go back from", b"", parent)?;
+            self.forget_shared_path();
             self.path.truncate(length);
         }
         Ok(())
@@ -221,6 +245,9 @@ impl TreeWriter {
         link.left = link.left.saturating_sub(1);
         if link.left > 0 {
             self.links.insert(id, link);
+        } else {
+            self.pending = self.pending.saturating_sub(PENDING + link.name.as_bytes().len());
+            self.release(link.directory);
         }
         Ok(true)
     }
@@ -228,11 +255,35 @@ impl TreeWriter {
     /// Remembers that file `id` has the name `name` in the current directory and `others` more to come.
     ///
     /// # Errors
-    /// A name that cannot be one.
+    /// A name that cannot be one, or more such files than memory allows.
     pub fn remember(&mut self, id: u64, name: &[u8], others: u64) -> Result<()> {
-        let link = Link { directory: self.path.clone().into(), name: self.name(name)?, left: others };
-        self.links.insert(id, link);
+        let c_name = self.name(name)?;
+        let directory = match &self.shared_path {
+            Some(shared) => Arc::clone(shared),
+            None => {
+                self.pending += self.path.len();
+                Arc::clone(self.shared_path.insert(self.path.as_slice().into()))
+            }
+        };
+        self.pending += PENDING + name.len();
+        if self.pending > MAX_PENDING {
+            return self.check("remember", name, Err(Errno::NOBUFS));
+        }
+        self.links.insert(id, Link { directory, name: c_name, left: others });
         Ok(())
+    }
+
+    fn forget_shared_path(&mut self) {
+        if let Some(path) = self.shared_path.take() {
+            self.release(path);
+        }
+    }
+
+    /// Drops a directory's path, and counts it off when it was the last of its kind.
+    fn release(&mut self, path: Arc<[u8]>) {
+        if Arc::strong_count(&path) == 1 {
+            self.pending = self.pending.saturating_sub(path.len());
+        }
     }
 
     /// Path of an entry of the current directory, for messages.
@@ -334,5 +385,44 @@ impl FileWriter<'_> {
             self.writer.check("set the size of", &self.name, rustix::fs::ftruncate(&self.file, size))?;
         }
         self.writer.finish(self.file.as_fd(), &self.name, meta, xattrs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn writer(place: &tempfile::TempDir) -> TreeWriter {
+        TreeWriter::new(rustix::fs::open(place.path(), DIRECTORY, Mode::empty()).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn what_links_wait_for_is_counted_and_given_back() {
+        let place = tempfile::tempdir().unwrap();
+        let mut writer = writer(&place);
+        let meta = Meta { mode: 0o755, uid: 0, gid: 0, atime: Time::default(), mtime: Time::default() };
+        writer.enter(b"dir").unwrap();
+        for id in 0..3 {
+            let name = format!("first-{id}");
+            writer.file(name.as_bytes()).unwrap().finish(0, &meta, &[]).unwrap();
+            writer.remember(id, name.as_bytes(), 1).unwrap();
+        }
+        assert_eq!(writer.pending, 3 * (PENDING + 7) + "/dir".len(), "the path counts once");
+        writer.leave(&meta, &[]).unwrap();
+        for id in 0..3 {
+            assert!(writer.link(id, format!("second-{id}").as_bytes()).unwrap());
+        }
+        assert_eq!(writer.pending, 0);
+        assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 4);
+    }
+
+    #[test]
+    fn links_that_never_find_their_others_run_into_a_limit() {
+        let place = tempfile::tempdir().unwrap();
+        let mut writer = writer(&place);
+        let name = [b'x'; 200];
+        let error = (0..1_000_000).find_map(|id| writer.remember(id, &name, 1).err()).expect("bounded");
+        assert!(error.to_string().contains("several names"), "{error}");
+        assert!(writer.links.len() * (PENDING + name.len()) <= MAX_PENDING);
     }
 }

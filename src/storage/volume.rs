@@ -3,11 +3,13 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::StatVfsMountFlags;
+use rustix::fs::{StatVfs, StatVfsMountFlags};
 use serde::Serialize;
 
 /// Below this much free space the volume counts as full: SQLite and small edits keep working.
 pub const RESERVE_BYTES: u64 = 64 << 20;
+/// The same for files, whatever their size: an image has tens of thousands.
+const RESERVE_FILES: u64 = 1000;
 
 /// The volume as it is now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -16,6 +18,9 @@ pub struct Volume {
     pub data_dir: PathBuf,
     /// Where the file system that holds it is mounted.
     pub mount_point: Option<PathBuf>,
+    /// Number of that file system (`st_dev`): another one means that another disk is in its place. 0 if unknown.
+    #[serde(skip)]
+    pub device: u64,
     /// Its type as the kernel names it: `ext4`, `btrfs` …
     pub file_system: Option<String>,
     /// Size in bytes.
@@ -26,8 +31,9 @@ pub struct Volume {
     pub problems: Vec<VolumeProblem>,
 }
 
-/// What can be wrong with a volume. The sentence says what to do.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+/// What can be wrong with a volume. The sentence says what to do. Two are equal if they are the same problem, whatever
+/// the figures.
+#[derive(Debug, Clone, Eq, thiserror::Error)]
 pub enum VolumeProblem {
     /// The directory is not there and would land on the router's own flash.
     #[error(
@@ -48,9 +54,34 @@ pub enum VolumeProblem {
     /// Next to no space left.
     #[error("the file system at {0} is full ({1} MB free): remove an image or a device")]
     Full(PathBuf, u64),
+    /// Next to no inodes left.
+    #[error("the file system at {0} has room for only {1} more files (inodes): remove an image or a device")]
+    FewInodes(PathBuf, u64),
+    /// Mounted with `noexec`, which permission checks of the router's kernel honour.
+    #[error("the file system at {0} is mounted noexec, a Pi could not start its programs: remount it with exec")]
+    NoExec(PathBuf),
     /// Its file handles do not survive, or it cannot hold owners and links.
     #[error("{0}")]
     Unsuitable(String),
+}
+
+impl PartialEq for VolumeProblem {
+    fn eq(&self, other: &Self) -> bool {
+        // What tells two problems of a kind apart: never a figure, which changes with each write.
+        let parts = |problem: &Self| -> (PathBuf, Option<String>) {
+            match problem {
+                Self::Missing(path)
+                | Self::NotADirectory(path)
+                | Self::ReadOnly(path)
+                | Self::NoExec(path)
+                | Self::Full(path, _)
+                | Self::FewInodes(path, _) => (path.clone(), None),
+                Self::Unreadable(path, why) => (path.clone(), Some(why.clone())),
+                Self::Unsuitable(why) => (PathBuf::new(), Some(why.clone())),
+            }
+        };
+        std::mem::discriminant(self) == std::mem::discriminant(other) && parts(self) == parts(other)
+    }
 }
 
 impl Serialize for VolumeProblem {
@@ -69,7 +100,8 @@ impl Volume {
     /// Whether what belongs to us on it can be changed and removed, though perhaps nothing large be added.
     #[must_use]
     pub fn is_changeable(&self) -> bool {
-        self.problems.iter().all(|p| matches!(p, VolumeProblem::Full(..)))
+        use VolumeProblem::{FewInodes, Full, NoExec};
+        self.problems.iter().all(|p| matches!(p, Full(..) | FewInodes(..) | NoExec(_)))
     }
 
     /// Whether what is on it can be served.
@@ -88,6 +120,7 @@ pub fn check(data_dir: &Path) -> Volume {
     let mut volume = Volume {
         data_dir: data_dir.to_owned(),
         mount_point: None,
+        device: 0,
         file_system: None,
         total_bytes: 0,
         free_bytes: 0,
@@ -97,17 +130,14 @@ pub fn check(data_dir: &Path) -> Volume {
         volume.problems.push(problem);
         return volume;
     }
+    volume.device = std::fs::metadata(data_dir).map_or(0, |meta| meta.dev());
     let own = data_dir.to_owned();
     match rustix::fs::statvfs(data_dir) {
         Err(error) => volume.problems.push(VolumeProblem::Unreadable(own, error.to_string())),
         Ok(stat) => {
             volume.total_bytes = stat.f_blocks.saturating_mul(stat.f_frsize);
             volume.free_bytes = stat.f_bavail.saturating_mul(stat.f_frsize);
-            if stat.f_flag.contains(StatVfsMountFlags::RDONLY) {
-                volume.problems.push(VolumeProblem::ReadOnly(own));
-            } else if volume.free_bytes < RESERVE_BYTES {
-                volume.problems.push(VolumeProblem::Full(own, volume.free_bytes >> 20));
-            }
+            volume.problems.extend(problems_of(&stat, &own));
         }
     }
     if let Ok(mounts) = std::fs::read_to_string("/proc/self/mountinfo")
@@ -115,13 +145,31 @@ pub fn check(data_dir: &Path) -> Volume {
         && let Some(mount) = mount_of(&mounts, &canonical)
     {
         // Linux 6.15 stops writing to a damaged ext4 without telling statvfs(2).
-        if mount.stopped && volume.problems.is_empty() {
-            volume.problems.push(VolumeProblem::ReadOnly(data_dir.to_owned()));
+        if mount.stopped && !volume.problems.iter().any(|p| matches!(p, VolumeProblem::ReadOnly(_))) {
+            volume.problems.insert(0, VolumeProblem::ReadOnly(data_dir.to_owned()));
         }
         volume.mount_point = Some(mount.point);
         volume.file_system = Some(mount.file_system);
     }
     volume
+}
+
+/// What statvfs(2) tells of a file system that is there.
+fn problems_of(stat: &StatVfs, own: &Path) -> Vec<VolumeProblem> {
+    let mut problems = Vec::new();
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    if stat.f_flag.contains(StatVfsMountFlags::RDONLY) {
+        problems.push(VolumeProblem::ReadOnly(own.to_owned()));
+    } else if free < RESERVE_BYTES {
+        problems.push(VolumeProblem::Full(own.to_owned(), free >> 20));
+    } else if stat.f_files > 0 && stat.f_favail < RESERVE_FILES {
+        // File systems that make inodes as needed (btrfs) count none.
+        problems.push(VolumeProblem::FewInodes(own.to_owned(), stat.f_favail));
+    }
+    if stat.f_flag.contains(StatVfsMountFlags::NOEXEC) {
+        problems.push(VolumeProblem::NoExec(own.to_owned()));
+    }
+    problems
 }
 
 fn ensure_directory(data_dir: &Path) -> Result<(), VolumeProblem> {
@@ -175,6 +223,7 @@ fn unescape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::mount::{MountFlags, UnmountFlags};
 
     #[test]
     fn a_missing_directory_on_the_root_file_system_is_not_created() {
@@ -193,6 +242,35 @@ mod tests {
         assert!(data.is_dir(), "{volume:?}");
         assert_eq!(volume.file_system.as_deref(), Some("tmpfs"));
         assert!(volume.free_bytes > 0);
+    }
+
+    #[test]
+    fn a_mount_without_exec_and_one_without_inodes_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = || dir.path().to_owned();
+        for (flags, options, expected) in [
+            (MountFlags::NOEXEC, c"size=200m,nr_inodes=5000", VolumeProblem::NoExec(own())),
+            (MountFlags::empty(), c"size=200m,nr_inodes=500", VolumeProblem::FewInodes(own(), 0)),
+            (MountFlags::empty(), c"size=20m,nr_inodes=5000", VolumeProblem::Full(own(), 0)),
+        ] {
+            rustix::mount::mount("tmpfs", dir.path(), "tmpfs", flags, Some(options)).expect("run as root");
+            let volume = check(dir.path());
+            rustix::mount::unmount(dir.path(), UnmountFlags::DETACH).unwrap();
+            assert_eq!(volume.problems, [expected]);
+            assert!(!volume.is_writable() && volume.is_changeable() && volume.is_present());
+            assert_ne!(volume.device, 0);
+            assert_ne!(volume.device, check(dir.path()).device, "another file system in the same place");
+        }
+    }
+
+    #[test]
+    fn a_problem_stays_the_same_whatever_its_figure() {
+        let full = |mb| VolumeProblem::Full("/a".into(), mb);
+        assert_eq!(full(3), full(4));
+        assert_ne!(full(3), VolumeProblem::Full("/b".into(), 3));
+        assert_ne!(full(3), VolumeProblem::FewInodes("/a".into(), 3));
+        let unsuitable = |why: &str| VolumeProblem::Unsuitable(why.to_owned());
+        assert_ne!(unsuitable("a"), unsuitable("b"));
     }
 
     #[test]

@@ -1,18 +1,19 @@
 //! Opens a file for reading below a directory that a device itself may write to: nothing outside can be reached.
 
 use std::collections::HashMap;
-use std::ffi::{CString, OsStr};
+use std::ffi::CString;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::{FileType, Mode, OFlags, RawDir, ResolveFlags, fstat, open};
+use rustix::fs::{Mode, OFlags, RawDir, ResolveFlags, fstat, open};
 use rustix::io::Errno;
 
 use super::tree::RelativePath;
 use crate::openat2::openat2;
+use crate::storage::reopen_regular;
 
 /// Directory entries looked at for a name in another case; a boot partition has some 60 files and 300 overlays.
 const MAX_SCANNED: usize = 4096;
@@ -68,6 +69,23 @@ impl From<Errno> for OpenError {
 /// # Errors
 /// [`OpenError`].
 pub fn open_beneath(directory: &Path, path: &RelativePath<'_>, names: &mut Names) -> Result<File, OpenError> {
+    open_with(directory, path, names, INSIDE)
+}
+
+/// The same, but no symbolic link below `directory` is followed at all: a file of the agent's own choice, for anybody.
+///
+/// # Errors
+/// [`OpenError`].
+pub fn open_without_links(directory: &Path, path: &RelativePath<'_>, names: &mut Names) -> Result<File, OpenError> {
+    open_with(directory, path, names, INSIDE.union(ResolveFlags::NO_SYMLINKS))
+}
+
+fn open_with(
+    directory: &Path,
+    path: &RelativePath<'_>,
+    names: &mut Names,
+    how: ResolveFlags,
+) -> Result<File, OpenError> {
     // Held only for the request: a descriptor kept would keep the volume from being unmounted.
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let base = open(directory, flags, Mode::empty()).map_err(|errno| match errno {
@@ -78,28 +96,21 @@ pub fn open_beneath(directory: &Path, path: &RelativePath<'_>, names: &mut Names
     if name.is_empty() {
         return Err(OpenError::NotFound);
     }
-    match resolve(&base, &name) {
+    match resolve(&base, &name, how) {
         Err(Errno::NOENT) => {
-            let name = other_case(&base, path, names).ok_or(OpenError::NotFound)?;
-            reopen(&resolve(&base, &name)?)
+            let name = other_case(&base, path, names, how).ok_or(OpenError::NotFound)?;
+            reopen(&resolve(&base, &name, how)?)
         }
         found => reopen(&found?),
     }
 }
 
-/// Opens a file that the configuration names: no rules about where it may be.
-///
-/// # Errors
-/// [`OpenError`].
-pub fn open_trusted(path: &Path) -> Result<File, OpenError> {
-    reopen(&open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?)
-}
+const INSIDE: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_MAGICLINKS);
 
-fn resolve(base: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
-    let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+fn resolve(base: &OwnedFd, name: &[u8], how: ResolveFlags) -> Result<OwnedFd, Errno> {
     let mut attempts = 0;
     loop {
-        match openat2(base, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), beneath) {
+        match openat2(base, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), how) {
             // A rename raced with the look-up of `..` in a link (openat2(2)).
             Err(Errno::AGAIN) if attempts < 8 => attempts += 1,
             result => return result,
@@ -107,32 +118,13 @@ fn resolve(base: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
     }
 }
 
-/// From a descriptor that only names a file to one that reads it, if it is a regular file. A device writes its boot
-/// tree over NFS, so a name can be a device node, and merely opening one may do something: a watchdog starts counting.
 fn reopen(found: &OwnedFd) -> Result<File, OpenError> {
-    let stat = fstat(found)?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(OpenError::NotFound);
-    }
-    let mut magic_link = [0; 32];
-    let link = proc_link(found.as_raw_fd(), &mut magic_link);
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let fd = open(OsStr::from_bytes(link), flags, Mode::empty())?;
+    let (fd, stat) = reopen_regular(found)?.ok_or(OpenError::NotFound)?;
     Ok(File { fd, size: u64::try_from(stat.st_size).unwrap_or(0), identity: (stat.st_dev, stat.st_ino) })
 }
 
-/// `/proc/self/fd/<fd>` without an allocation.
-fn proc_link(fd: i32, buffer: &mut [u8; 32]) -> &[u8] {
-    use std::io::Write;
-    let mut rest = &mut buffer[..];
-    // Prefix and the longest number take 25 bytes, so this cannot fail; if it did, the open of a cut name would.
-    let _ = write!(rest, "/proc/self/fd/{fd}");
-    let unused = rest.len();
-    &buffer[..buffer.len() - unused]
-}
-
 /// The name under which `path` exists when case does not count.
-fn other_case(base: &OwnedFd, path: &RelativePath<'_>, names: &mut Names) -> Option<Vec<u8>> {
+fn other_case(base: &OwnedFd, path: &RelativePath<'_>, names: &mut Names, how: ResolveFlags) -> Option<Vec<u8>> {
     let mut name = Vec::new();
     for (index, component) in path.components().iter().enumerate() {
         let parent = name.len();
@@ -142,13 +134,13 @@ fn other_case(base: &OwnedFd, path: &RelativePath<'_>, names: &mut Names) -> Opt
         let at = name.len();
         name.extend_from_slice(component);
         let is_last = index + 1 == path.components().len();
-        if !is_last && resolve(base, &name).is_ok() {
+        if !is_last && resolve(base, &name, how).is_ok() {
             continue;
         }
         let actual = if parent == 0 {
             names.find(base, component)?
         } else {
-            names.find(&resolve(base, &name[..parent]).ok()?, component)?
+            names.find(&resolve(base, &name[..parent], how).ok()?, component)?
         };
         name.truncate(at);
         name.extend_from_slice(actual.as_bytes());
@@ -159,13 +151,21 @@ fn other_case(base: &OwnedFd, path: &RelativePath<'_>, names: &mut Names) -> Opt
 /// What directories do not contain, whatever the case: half of a Pi's requests are for files that are not there, and
 /// most of the directories have hundreds of entries.
 #[derive(Debug, Default)]
-pub struct Names(HashMap<(u64, u64), Listing>);
+pub struct Names {
+    listings: HashMap<(u64, u64), Listing>,
+    /// The key of the hashes: who can choose names must not be able to choose ones that collide.
+    key: RandomState,
+    /// Directories read so far.
+    #[cfg(test)]
+    scans: usize,
+}
 
 #[derive(Debug)]
 struct Listing {
     changed: (i64, u32),
-    /// Hashes of the names in lower case, sorted.
-    hashes: Vec<u32>,
+    /// Hashes of the names in lower case, sorted; `None` for a directory that has more entries than any boot
+    /// directory. Nothing in it is found until it changes.
+    hashes: Option<Vec<u64>>,
 }
 
 impl Names {
@@ -176,19 +176,25 @@ impl Names {
         // Every change of its entries changes a directory's ctime. A file that appears within one tick of the clock
         // after a listing was made may be missed, but only under a name in another case.
         let changed = (stat.st_ctime, nanoseconds(stat.st_ctime_nsec));
-        let hash = hash_of(wanted);
-        if let Some(listing) = self.0.get(&identity)
+        let hash = hash_of(&self.key, wanted);
+        if let Some(listing) = self.listings.get(&identity)
             && listing.changed == changed
-            && listing.hashes.binary_search(&hash).is_err()
+            && listing.hashes.as_ref().is_none_or(|hashes| hashes.binary_search(&hash).is_err())
         {
             return None;
         }
-        let (found, mut hashes) = scan(directory, wanted)?;
-        hashes.sort_unstable();
-        if self.0.len() >= MAX_LISTINGS {
-            self.0.clear();
+        #[cfg(test)]
+        {
+            self.scans += 1;
         }
-        self.0.insert(identity, Listing { changed, hashes });
+        let (found, mut hashes) = scan(directory, wanted, &self.key)?;
+        if let Some(hashes) = &mut hashes {
+            hashes.sort_unstable();
+        }
+        if self.listings.len() >= MAX_LISTINGS {
+            self.listings.clear();
+        }
+        self.listings.insert(identity, Listing { changed, hashes });
         found
     }
 }
@@ -198,14 +204,18 @@ fn nanoseconds(field: impl TryInto<u32>) -> u32 {
     field.try_into().unwrap_or(0)
 }
 
-/// FNV-1a of the name in lower case. A collision costs a scan, nothing else.
-fn hash_of(name: &[u8]) -> u32 {
-    name.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte.to_ascii_lowercase())).wrapping_mul(0x0100_0193))
+/// Hash of the name in lower case. A collision costs a scan, nothing else.
+fn hash_of(key: &RandomState, name: &[u8]) -> u64 {
+    let mut hasher = key.build_hasher();
+    for byte in name {
+        hasher.write_u8(byte.to_ascii_lowercase());
+    }
+    hasher.finish()
 }
 
-/// The entry that equals `wanted` but for case, and the hashes of all names; `None` if the directory cannot be read or
-/// has more entries than any boot directory.
-fn scan(directory: &OwnedFd, wanted: &[u8]) -> Option<(Option<CString>, Vec<u32>)> {
+/// The entry that equals `wanted` but for case, and the hashes of all names, or neither if there are more than in any
+/// boot directory; `None` if the directory cannot be read.
+fn scan(directory: &OwnedFd, wanted: &[u8], key: &RandomState) -> Option<(Option<CString>, Option<Vec<u64>>)> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = openat2(directory, ".", flags, Mode::empty(), ResolveFlags::BENEATH).ok()?;
     let mut buffer = [MaybeUninit::uninit(); 8192];
@@ -217,12 +227,12 @@ fn scan(directory: &OwnedFd, wanted: &[u8]) -> Option<(Option<CString>, Vec<u32>
         if found.is_none() && name.to_bytes().eq_ignore_ascii_case(wanted) {
             found = Some(name.to_owned());
         }
-        hashes.push(hash_of(name.to_bytes()));
+        hashes.push(hash_of(key, name.to_bytes()));
         if hashes.len() > MAX_SCANNED {
-            return None;
+            return Some((None, None));
         }
     }
-    Some((found, hashes))
+    Some((found, Some(hashes)))
 }
 
 #[cfg(test)]
@@ -294,6 +304,22 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_without_bounds_is_read_once() {
+        let place = tempfile::tempdir_in("/dev/shm").unwrap();
+        let first = place.path().join("x");
+        fs::write(&first, "").unwrap();
+        for n in 0..=MAX_SCANNED {
+            fs::hard_link(&first, place.path().join(format!("{n}"))).unwrap();
+        }
+        let mut names = Names::default();
+        for missing in ["a", "b", "c"] {
+            assert!(matches!(read_with(place.path(), missing, &mut names), Err(OpenError::NotFound)));
+        }
+        assert_eq!(names.scans, 1);
+        assert!(read_with(place.path(), "x", &mut names).is_ok(), "exact names are always looked for");
+    }
+
+    #[test]
     fn links_stay_inside_the_tree() {
         let scratch = tree();
         let boot = scratch.path().join("boot");
@@ -312,6 +338,23 @@ mod tests {
     }
 
     #[test]
+    fn a_file_for_anybody_is_no_link() {
+        let scratch = tree();
+        let boot = scratch.path().join("boot");
+        symlink("config.txt", boot.join("inside")).unwrap();
+        symlink("overlays", boot.join("linked")).unwrap();
+        let open = |path: &str| {
+            let path = RelativePath::new(path.as_bytes()).expect("plain path");
+            open_without_links(&boot, &path, &mut Names::default()).map(|file| file.size)
+        };
+        assert_eq!(open("config.txt").unwrap(), 6);
+        assert_eq!(open("start4.elf").unwrap(), 8, "in another case");
+        for link in ["inside", "INSIDE", "linked/Disable-BT.dtbo"] {
+            assert!(matches!(open(link), Err(OpenError::Denied)), "{link}");
+        }
+    }
+
+    #[test]
     fn only_regular_files_are_opened() {
         let scratch = tree();
         let boot = scratch.path().join("boot");
@@ -322,7 +365,6 @@ mod tests {
         assert!(matches!(read(&boot, "fifo"), Err(OpenError::NotFound)));
         assert!(matches!(read(&boot, "device"), Err(OpenError::NotFound)));
         assert!(matches!(read(&boot, ""), Err(OpenError::NotFound)));
-        assert!(matches!(open_trusted(Path::new("/dev/null")), Err(OpenError::NotFound)));
         let missing = read(&scratch.path().join("absent"), "config.txt").unwrap_err();
         assert!(missing.to_string().contains("absent"), "{missing}");
     }

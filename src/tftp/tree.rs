@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::pi::{Mac, Serial};
 
 /// The one name that a Pi's boot ROM asks for, always at the root.
-const ROM_FILE: &[u8] = b"bootcode.bin";
+pub const ROM_FILE: &[u8] = b"bootcode.bin";
 /// Components of a path at most; the deepest a Pi asks for is three (`<serial>/overlays/x.dtbo`).
 const MAX_COMPONENTS: usize = 16;
 
@@ -32,7 +32,7 @@ pub struct Routes {
     devices: Vec<Device>,
     by_serial: HashMap<Serial, usize>,
     by_mac: HashMap<Mac, usize>,
-    fallback_bootcode: Option<PathBuf>,
+    fallback: Option<PathBuf>,
 }
 
 /// Where to look for a file.
@@ -40,7 +40,7 @@ pub struct Routes {
 pub struct Target<'a> {
     /// The device whose file it is, and its path below the device's boot directory.
     pub device: Option<(&'a Device, RelativePath<'a>)>,
-    /// What to serve if the device, or that file of it, does not exist.
+    /// Where to look for [`ROM_FILE`] if the device, or that file of it, does not exist.
     pub fallback: Option<&'a Path>,
 }
 
@@ -93,11 +93,12 @@ impl<'a> RelativePath<'a> {
 }
 
 impl Routes {
-    /// Routes to `devices`, and `fallback_bootcode` for Pis whose address is not known (yet). Of two devices with the
-    /// same serial or MAC the first wins.
+    /// Routes to `devices`. `fallback` is a directory of boot files that no Pi can write to, an image's: its
+    /// [`ROM_FILE`] goes to anybody who asks for one, also to Pis whose address is not known (yet). Of two devices with
+    /// the same serial or MAC the first wins.
     #[must_use]
-    pub fn new(devices: Vec<Device>, fallback_bootcode: Option<PathBuf>) -> Self {
-        let mut routes = Self { fallback_bootcode, ..Self::default() };
+    pub fn new(devices: Vec<Device>, fallback: Option<PathBuf>) -> Self {
+        let mut routes = Self { fallback, ..Self::default() };
         for (index, device) in devices.iter().enumerate() {
             if let Some(serial) = device.serial {
                 routes.by_serial.entry(serial).or_insert(index);
@@ -130,7 +131,7 @@ impl Routes {
             return Ok(Target { device: Some((device, path.without_first())), fallback: None });
         }
         let is_rom_file = path.components() == [ROM_FILE];
-        let fallback = self.fallback_bootcode.as_deref().filter(|_| is_rom_file);
+        let fallback = self.fallback.as_deref().filter(|_| is_rom_file);
         let by_address = holder().and_then(|mac| self.by_mac.get(&mac)).and_then(|&index| self.devices.get(index));
         let device = by_address.map(|device| {
             // A Pi enrolled by MAC that shows its serial for the first time: serve it, whoever listens learns the serial.
@@ -165,7 +166,7 @@ mod tests {
                 device("panda", None, Some(PANDA)),
                 device("open", Some(0x0000_00aa), None),
             ],
-            Some(PathBuf::from("/data/bootcode.bin")),
+            Some(PathBuf::from("/data/image/boot")),
         )
     }
 

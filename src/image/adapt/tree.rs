@@ -9,6 +9,8 @@ use std::path::Path;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid};
 use rustix::io::Errno;
 
+use crate::storage::reopen_regular;
+
 /// Files that are edited are configuration; what is larger is something else.
 const MAX_FILE: u64 = 1 << 20;
 /// Name of a file while it is written; one adapt at a time works on a tree.
@@ -41,12 +43,7 @@ impl Tree {
 
     /// A regular file's content, `None` if there is none or it is something else.
     pub(super) fn read(&self, path: &str) -> Result<Option<Vec<u8>>> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let Some(fd) = absent(self.resolve(path, flags))? else { return Ok(None) };
-        let stat = rustix::fs::fstat(&fd)?;
-        if !FileType::from_raw_mode(stat.st_mode).is_file() {
-            return Ok(None);
-        }
+        let Some((fd, stat)) = self.regular(path)? else { return Ok(None) };
         if u64::try_from(stat.st_size).unwrap_or(u64::MAX) > MAX_FILE {
             return Err(Errno::FBIG);
         }
@@ -164,7 +161,7 @@ impl Tree {
 
     /// Sets the permission bits of a regular file.
     pub(super) fn set_mode(&self, path: &str, mode: u32) -> Result<()> {
-        let fd = self.resolve(path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC)?;
+        let (fd, _) = self.regular(path)?.ok_or(Errno::NOENT)?;
         rustix::fs::fchmod(fd, Mode::from_raw_mode(mode))
     }
 
@@ -176,6 +173,14 @@ impl Tree {
             Ok(_) => Ok(true),
             Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOENT) => Ok(false),
             Err(other) => Err(other),
+        }
+    }
+
+    /// Opens a regular file; nothing else is ever opened.
+    fn regular(&self, path: &str) -> Result<Option<(OwnedFd, Stat)>> {
+        match absent(self.resolve(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC))? {
+            Some(found) => reopen_regular(found),
+            None => Ok(None),
         }
     }
 
@@ -259,6 +264,21 @@ mod tests {
         let names: Vec<_> = fs::read_dir(outside.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(names, ["secret"]);
         assert_eq!(fs::read_to_string(outside.path().join("secret")).unwrap(), "secret");
+    }
+
+    #[test]
+    fn device_nodes_are_not_opened() {
+        let place = tempfile::tempdir().unwrap();
+        // No driver has this number: whoever opens it gets ENXIO.
+        let (kind, mode) = (nix::sys::stat::SFlag::S_IFCHR, nix::sys::stat::Mode::from_bits_truncate(0o644));
+        let number = nix::sys::stat::makedev(240, 77);
+        nix::sys::stat::mknod(&place.path().join("fstab"), kind, mode, number).expect("run as root");
+        assert_eq!(fs::File::open(place.path().join("fstab")).unwrap_err().raw_os_error(), Some(6), "ENXIO");
+        let tree = Tree::open(place.path()).unwrap();
+        assert_eq!(tree.read("fstab").unwrap(), None);
+        assert_eq!(tree.set_mode("fstab", 0o600).unwrap_err(), Errno::NOENT);
+        assert!(tree.write("fstab", b"text", PUBLIC).unwrap());
+        assert_eq!(fs::read(place.path().join("fstab")).unwrap(), b"text");
     }
 
     #[test]

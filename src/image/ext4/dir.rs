@@ -54,6 +54,15 @@ impl<'a> Entries<'a> {
         Ok(chunk)
     }
 
+    /// Bytes of the file system kept in memory.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        match &self.parts {
+            Parts::Inline(parts) => parts.iter().map(Vec::len).sum(),
+            Parts::Blocks { runs, .. } => runs.held(),
+        }
+    }
+
     fn next_part(&mut self) -> Result<Option<Vec<u8>>, Ext4Error> {
         match &mut self.parts {
             Parts::Inline(parts) => Ok(parts.pop()),

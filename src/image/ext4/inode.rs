@@ -65,6 +65,12 @@ pub struct Inode {
 }
 
 impl Inode {
+    /// Bytes of the file system kept in memory.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.raw.len()
+    }
+
     /// Decodes a raw inode of `inode_size` bytes.
     pub(super) fn parse(number: u32, raw: Vec<u8>, sb: &Superblock) -> Result<Self, Ext4Error> {
         let bad = |what| Ext4Error::inode(number, what);

@@ -69,6 +69,14 @@ impl<'a> Runs<'a> {
         Ok(Self { fs, inode: inode.number, limit, map })
     }
 
+    /// Bytes of the file system kept in memory.
+    pub(super) fn held(&self) -> usize {
+        match &self.map {
+            Map::Extents { levels, .. } => levels.iter().map(|level| level.data.len()).sum(),
+            Map::Indirect { levels, .. } => levels.iter().map(|level| level.words.len()).sum(),
+        }
+    }
+
     /// The next run, `None` at the end.
     ///
     /// # Errors

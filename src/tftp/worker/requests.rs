@@ -14,7 +14,7 @@ use crate::tftp::open::{self, OpenError};
 use crate::tftp::slots::Key;
 use crate::tftp::socket::{Asked, Connected, Received};
 use crate::tftp::transfer::{Action, Terms, Transfer};
-use crate::tftp::tree::{Refusal, Routes};
+use crate::tftp::tree::{ROM_FILE, Refusal, RelativePath, Routes};
 use crate::tftp::wire::{self, ErrorCode, Mode, Packet, ParseError, Request};
 
 /// Largest block over IPv6 that fits an Ethernet frame: 1500 - 40 - 8 - 4.
@@ -190,7 +190,9 @@ impl Worker {
         })?;
         let of_device = target.device.map(|(device, path)| open::open_beneath(&device.boot, &path, &mut self.names));
         let found = match (of_device, target.fallback) {
-            (Some(Err(OpenError::NotFound)) | None, Some(fallback)) => open::open_trusted(fallback),
+            (Some(Err(OpenError::NotFound)) | None, Some(fallback)) => RelativePath::new(ROM_FILE)
+                .map_err(|_| OpenError::NotFound)
+                .and_then(|name| open::open_without_links(fallback, &name, &mut self.names)),
             (Some(found), _) => found,
             (None, None) => Err(OpenError::NotFound),
         };
