@@ -186,7 +186,7 @@ if [ "${1:-}" = router ]; then
     rust=$(missing $ROUTER_RUST)
     rust_ok /usr/bin/cargo || rust=$ROUTER_RUST
 else
-    have_rust || rust="cargo-web rustc-web"
+    rust=; have_rust || rust="cargo-web rustc-web"
 fi
 
 # The image builders fetch packages as well: without package lists they would find nothing.
