@@ -4,17 +4,22 @@
 
 mod nfs_support;
 
+use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use nfs_support::{Client, Fixture, auth, config, create, export, is_root, limits, read, scratch, start_with, write};
+use nfs_support::{
+    Client, Fixture, Raw, auth, config, create, export, is_root, limits, lookup, read, scratch, start_with, status,
+    write,
+};
 use nfs3_client::Nfs3Client;
 use nfs3_client::tokio::TokioIo;
 use nfs3_types::nfs3::{self, stable_how};
 use nfs3_types::rpc::opaque_auth;
+use nfs3_types::xdr_codec::Pack;
 use piboot::nfs::{Limits, ServerConfig};
 
 /// An ext4 image, mounted; thawed and unmounted at the end whatever happens.
@@ -124,4 +129,35 @@ async fn a_disk_that_hangs_holds_up_only_its_own_client() {
         tokio::time::timeout(Duration::from_secs(20), task).await.expect("goes on after the thaw").unwrap().unwrap();
     }
     f.server.stop();
+}
+
+#[tokio::test]
+async fn a_sector_that_cannot_be_read_is_answered() {
+    if !is_root() {
+        return;
+    }
+    let dir = scratch();
+    let Some(volume) = Volume::mount(dir.path()) else { return };
+    std::fs::write(volume.0.join("f"), vec![7; 16 << 20]).unwrap();
+    let written = std::fs::File::open(volume.0.join("f")).unwrap();
+    written.sync_all().unwrap();
+    rustix::fs::fadvise(&written, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    drop(written);
+    let f = start_with(config(), vec![export(1, "/pi/root", &volume.0)]);
+    let root = f.mount("/pi/root").await.unwrap();
+    let file = lookup(&mut f.root().await, &root, b"f").await.unwrap();
+    // The disk ends early from now on: reads behind its end fail.
+    let image = std::fs::OpenOptions::new().write(true).open(dir.path().join("image")).unwrap();
+    image.set_len(2 << 20).unwrap();
+    let args = nfs3::READ3args { file, offset: 8 << 20, count: 1 << 20 };
+    let mut body = Vec::new();
+    args.pack(&mut body).unwrap();
+    let mut raw = Raw::connect(f.address());
+    raw.send(&Raw::message(1, 100_003, 3, 6, &body));
+    let mut answer = Vec::new();
+    // The connection breaks in the middle of the first answer.
+    let _ = raw.0.read_to_end(&mut answer);
+    assert!((1..1 << 20).contains(&answer.len()), "{} bytes", answer.len());
+    let again = f.root().await.read(&args).await.unwrap();
+    assert_eq!(status(&again), nfs3::nfsstat3::NFS3ERR_IO);
 }

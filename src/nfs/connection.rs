@@ -127,10 +127,22 @@ impl Connection {
         let Some(tail) = &worker.tail else { return Ok(()) };
         let (mut offset, mut left) = (tail.offset, tail.length);
         while left > 0 {
-            match rustix::fs::sendfile(&self.stream, &tail.file.fd, Some(&mut offset), left)? {
+            match rustix::fs::sendfile(&self.stream, &tail.file.fd, Some(&mut offset), left) {
                 // The file got shorter since its length was promised: zeros, as a read of a hole would give.
-                0 => break,
-                sent => left = left.saturating_sub(sent),
+                Ok(0) => break,
+                Ok(sent) => left = left.saturating_sub(sent),
+                Err(Errno::INTR) => {}
+                Err(errno) => {
+                    // What is not about the connection is about the file: the client asks again, and is told then.
+                    if !matches!(
+                        errno,
+                        Errno::AGAIN | Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN | Errno::TIMEDOUT
+                    ) {
+                        log::error!("NFS: a file that {} reads: {errno}", self.peer);
+                        tail.file.not_sendable();
+                    }
+                    return Err(errno.into());
+                }
             }
         }
         let zeros = [0; 4096];

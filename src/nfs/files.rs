@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -41,11 +42,30 @@ pub(super) struct OpenFile {
     export: u16,
     /// Held from "attributes before" to "attributes after" of a WRITE, so that they belong to it alone.
     pub(super) order: Mutex<()>,
+    /// Sending it without a copy failed in the middle of an answer. Read by copying it can be said which error it was.
+    unsendable: AtomicBool,
 }
 
 impl OpenFile {
     pub(super) fn new(fd: OwnedFd, export: u16, attr: &Attr) -> Self {
-        Self { fd, decided_by: (attr.mode, attr.uid, attr.gid), ino: attr.ino, export, order: Mutex::new(()) }
+        Self {
+            fd,
+            decided_by: (attr.mode, attr.uid, attr.gid),
+            ino: attr.ino,
+            export,
+            order: Mutex::new(()),
+            unsendable: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether the kernel may send its data by itself.
+    pub(super) fn is_sendable(&self) -> bool {
+        !self.unsendable.load(Ordering::Relaxed)
+    }
+
+    /// The kernel could not send its data by itself.
+    pub(super) fn not_sendable(&self) {
+        self.unsendable.store(true, Ordering::Relaxed);
     }
 
     /// Whether the decision to open still holds: same owner and mode, and not deleted.

@@ -1,7 +1,7 @@
 //! Sockets that clients come to: TCP listeners, and UDP for the portmapper.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::AsRawFd;
 
 use nix::ifaddrs::getifaddrs;
@@ -18,6 +18,29 @@ const MAX_DATAGRAM: usize = 1024;
 
 /// Index of the loopback interface, in every network namespace (linux/net.h).
 const LOOPBACK: u32 = 1;
+
+/// Whether the kernel has IPv6 at all: OpenWrt can be built without.
+pub(super) fn has_ipv6() -> bool {
+    !Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP))
+        .is_err_and(|error| error.raw_os_error() == Some(libc::EAFNOSUPPORT))
+}
+
+/// The addresses to listen at: without IPv6, "all of IPv6", which includes IPv4 elsewhere, means all of IPv4.
+pub(super) fn usable(addresses: &[SocketAddr], has_ipv6: bool) -> Vec<SocketAddr> {
+    let mut usable = Vec::with_capacity(addresses.len());
+    for address in addresses {
+        let all_of_v6 = address.is_ipv6() && address.ip().is_unspecified();
+        let address = if all_of_v6 && !has_ipv6 {
+            SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port())
+        } else {
+            *address
+        };
+        if !usable.contains(&address) {
+            usable.push(address);
+        }
+    }
+    usable
+}
 
 /// A TCP listener. `only_v6`: an IPv6 socket leaves IPv4 to others.
 pub(super) fn tcp(address: SocketAddr, only_v6: bool) -> io::Result<TcpListener> {
@@ -144,4 +167,26 @@ pub(super) fn serve_datagram(
 enum Asked {
     V4(libc::in_pktinfo),
     V6(libc::in6_pktinfo),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(text: &str) -> Vec<SocketAddr> {
+        text.split(' ').map(|address| address.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn without_ipv6_all_addresses_are_those_of_ipv4() {
+        for (wanted, with, without) in [
+            ("[::]:2049", "[::]:2049", "0.0.0.0:2049"),
+            ("0.0.0.0:2049 [::]:2049", "0.0.0.0:2049 [::]:2049", "0.0.0.0:2049"),
+            ("127.0.0.1:0 [::1]:0", "127.0.0.1:0 [::1]:0", "127.0.0.1:0 [::1]:0"),
+        ] {
+            let wanted = addresses(wanted);
+            assert_eq!(usable(&wanted, true), addresses(with));
+            assert_eq!(usable(&wanted, false), addresses(without));
+        }
+    }
 }

@@ -40,7 +40,7 @@ const GRACE: Duration = Duration::from_secs(3);
 /// What a server is made of.
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
-    /// Where NFS and MOUNT listen; the portmapper uses the same addresses. Port 0: any, the same for all.
+    /// Where NFS and MOUNT listen; where the kernel has no IPv6, `[::]` means `0.0.0.0`; the portmapper uses the same addresses. Port 0: any, the same for all.
     pub listen: Vec<SocketAddr>,
     /// Port of the portmapper, [`PORTMAP_PORT`]; `None`: none. If another portmapper has it, the server registers there.
     pub portmap: Option<u16>,
@@ -167,8 +167,9 @@ impl Server {
         let system = |action| move |source: io::Error| Error::System { action, source };
         let key = HandleKey::new(config.handle_key);
         let table = Table::default().replaced(config.exports.clone(), &key);
-        let (listeners, nfs_port) = bind_nfs(&config.listen)?;
-        let (portmap_tcp, portmap_udp, portmap_port, state) = bind_portmap(&config, nfs_port)?;
+        let listen = listen::usable(&config.listen, listen::has_ipv6());
+        let (listeners, nfs_port) = bind_nfs(&listen)?;
+        let (portmap_tcp, portmap_udp, portmap_port, state) = bind_portmap(&listen, config.portmap, nfs_port)?;
         let clock = sink.clock().clone();
         let shared = Arc::new(Shared {
             access: Access::new(table, book, clock.clone()),
@@ -235,11 +236,11 @@ fn bind_nfs(addresses: &[SocketAddr]) -> Result<(Vec<TcpListener>, u16), Error> 
 type BoundPortmap = (Vec<TcpListener>, Vec<UdpSocket>, Option<u16>, PortmapState);
 
 /// Binds the portmapper's port, or registers with who has it.
-fn bind_portmap(config: &ServerConfig, nfs_port: u16) -> Result<BoundPortmap, Error> {
-    let Some(wanted) = config.portmap else { return Ok((Vec::new(), Vec::new(), None, PortmapState::Off)) };
-    let only_v6 = config.listen.iter().any(SocketAddr::is_ipv4);
+fn bind_portmap(listen: &[SocketAddr], wanted: Option<u16>, nfs_port: u16) -> Result<BoundPortmap, Error> {
+    let Some(wanted) = wanted else { return Ok((Vec::new(), Vec::new(), None, PortmapState::Off)) };
+    let only_v6 = listen.iter().any(SocketAddr::is_ipv4);
     let (mut tcp, mut udp, mut port) = (Vec::new(), Vec::new(), wanted);
-    for address in &config.listen {
+    for address in listen {
         let mut bind = || -> io::Result<()> {
             let listener = listen::tcp(SocketAddr::new(address.ip(), port), only_v6)?;
             port = listener.local_addr()?.port();

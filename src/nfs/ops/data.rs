@@ -28,7 +28,7 @@ pub(super) fn read(op: &mut Op<'_>, offset: u64, count: u32) -> Done {
     let (file, attr) = open(op, Mode::Read)?;
     let left = attr.size.saturating_sub(offset);
     let length = usize::try_from(left).unwrap_or(usize::MAX).min(count);
-    if length >= SENDFILE {
+    if length >= SENDFILE && file.is_sendable() {
         if op.lane == Lane::Quick {
             return Err(Stop::Defer);
         }
