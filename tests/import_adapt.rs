@@ -373,6 +373,39 @@ fn name_servers_come_from_the_lease() {
 }
 
 #[test]
+fn text_in_another_encoding_is_edited_and_the_rest_of_it_kept() {
+    let trees = bookworm();
+    let latin1 = |path: &str, text: &[u8]| {
+        trees.put(path, "");
+        fs::write(trees.path(path), text).unwrap();
+    };
+    latin1("root/etc/passwd", b"root:x:0:0:root:/root:/bin/bash\npi:x:1000:1000:M\xfcller:/home/pi:/bin/bash\n");
+    latin1("root/etc/fstab", b"# Sch\xf6n\nPARTUUID=4e639091-02 / ext4 defaults 0 1\n");
+    latin1("root/etc/network/interfaces.d/eth\x1b[2J", b"# f\xfcr\niface eth0 inet dhcp\n");
+    let report = trees.adapt(Pass::Fresh);
+    assert!(trees.exists("root/home/pi/.ssh/authorized_keys"));
+    let bytes = |path: &str| fs::read(trees.path(path)).unwrap();
+    assert!(bytes("root/etc/fstab").starts_with(b"# Sch\xf6n\n192.168.1.1:"));
+    assert_eq!(bytes("root/etc/network/interfaces.d/eth\x1b[2J"), b"# f\xfcr\niface eth0 inet manual\n");
+    let change = report.changes.iter().find(|change| change.rule == "ifupdown").unwrap();
+    assert_eq!(change.path, "root/etc/network/interfaces.d/eth\\u{1b}[2J");
+}
+
+#[test]
+fn settings_of_the_imager_are_named_as_not_applied() {
+    for name in ["firstrun.sh", "custom.toml"] {
+        let trees = bookworm();
+        trees.put(&format!("boot/{name}"), "x");
+        let report = trees.adapt(Pass::Fresh);
+        let note = report.notes.iter().find(|note| note.rule == "imager").unwrap();
+        assert_eq!(note.path, format!("boot/{name}"));
+        assert!(note.what.contains("not applied"), "{}", note.what);
+        assert!(!trees.adapt(Pass::Again).notes.iter().any(|note| note.rule == "imager"), "once is enough");
+    }
+    assert!(!bookworm().adapt(Pass::Fresh).notes.iter().any(|note| note.rule == "imager"));
+}
+
+#[test]
 fn links_in_the_image_cannot_lead_an_edit_outside() {
     let outside = tempfile::tempdir().unwrap();
     fs::write(outside.path().join("hostname"), "the router's").unwrap();

@@ -2,6 +2,7 @@
 
 mod atomic;
 mod layout;
+mod printable;
 mod reopen;
 pub mod tree_copy;
 pub mod tree_remove;
@@ -10,5 +11,6 @@ mod volume;
 
 pub use atomic::{rewrite, sync_directory, write_beside};
 pub use layout::Layout;
+pub(crate) use printable::printable;
 pub(crate) use reopen::reopen_regular;
 pub use volume::{RESERVE_BYTES, Volume, VolumeProblem, check};

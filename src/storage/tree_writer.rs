@@ -15,6 +15,8 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
+use super::printable;
+
 /// Memory for names of files whose other names are still to come. Raspberry Pi OS has a handful of such files; this is
 /// enough for some 80 000.
 const MAX_PENDING: usize = 16 << 20;
@@ -289,7 +291,7 @@ impl TreeWriter {
     /// Path of an entry of the current directory, for messages.
     #[must_use]
     pub fn display(&self, name: &[u8]) -> String {
-        format!("{}/{}", String::from_utf8_lossy(&self.path), String::from_utf8_lossy(name))
+        format!("{}/{}", printable(&self.path), printable(name))
     }
 
     fn open_directory(&self, path: &[u8]) -> rustix::io::Result<OwnedFd> {

@@ -5,7 +5,7 @@
 use rustix::fs::FileType;
 
 use super::AdaptError;
-use super::editor::Editor;
+use super::editor::{Editor, Side};
 use super::tree::Tree;
 
 const XATTR: &str = "security.capability";
@@ -30,7 +30,11 @@ pub(super) fn apply(editor: &mut Editor<'_>) -> Result<(), AdaptError> {
                 let what = "setuid root: its file capability does not exist over NFS";
                 editor.set_mode(&path, stat.st_mode & 0o7777 | SETUID, what)?;
             } else {
-                editor.note(&path, "its file capability does not exist over NFS: it may need root to work".to_owned());
+                editor.note(
+                    Side::Root,
+                    &path,
+                    "its file capability does not exist over NFS: it may need root to work".to_owned(),
+                );
             }
         }
     }

@@ -6,7 +6,8 @@ use std::path::Path;
 use rustix::io::Errno;
 
 use super::tree::{Owner, PUBLIC, Tree};
-use super::{AdaptError, Change, Report, Target};
+use super::{AdaptError, Change, Report, Target, text};
+use crate::storage::printable;
 
 /// Which tree a path belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,11 +53,10 @@ impl<'a> Editor<'a> {
         self.look(path, Tree::exists)
     }
 
+    /// A file's lines, whatever their encoding.
     pub(super) fn text(&self, side: Side, path: &str) -> Result<Option<String>> {
         let data = self.check(side, "read", path, self.tree(side).read(path))?;
-        data.map(String::from_utf8)
-            .transpose()
-            .map_err(|_| AdaptError::NotText { rule: self.rule, path: shown(side, path) })
+        Ok(data.map(|data| text::decode(&data)))
     }
 
     pub(super) fn write(&mut self, side: Side, path: &str, content: &str, what: &str) -> Result<()> {
@@ -64,7 +64,7 @@ impl<'a> Editor<'a> {
     }
 
     pub(super) fn write_as(&mut self, side: Side, path: &str, content: &str, new: Owner, what: &str) -> Result<()> {
-        let changed = self.check(side, "write", path, self.tree(side).write(path, content.as_bytes(), new))?;
+        let changed = self.check(side, "write", path, self.tree(side).write(path, &text::encode(content), new))?;
         self.changed(changed, side, path, what);
         Ok(())
     }
@@ -93,13 +93,14 @@ impl<'a> Editor<'a> {
         Ok(())
     }
 
-    pub(super) fn note(&mut self, path: &str, what: String) {
-        self.report.notes.push(Change { rule: self.rule.to_owned(), path: shown(Side::Root, path), what });
+    pub(super) fn note(&mut self, side: Side, path: &str, what: String) {
+        let what = printable(what.as_bytes());
+        self.report.notes.push(Change { rule: self.rule.to_owned(), path: shown(side, path), what });
     }
 
     fn changed(&mut self, changed: bool, side: Side, path: &str, what: &str) {
         if changed {
-            let what = what.to_owned();
+            let what = printable(what.as_bytes());
             self.report.changes.push(Change { rule: self.rule.to_owned(), path: shown(side, path), what });
         }
     }
@@ -110,8 +111,9 @@ impl<'a> Editor<'a> {
 }
 
 fn shown(side: Side, path: &str) -> String {
-    match side {
-        Side::Boot => format!("boot/{path}"),
-        Side::Root => format!("root/{path}"),
-    }
+    let tree = match side {
+        Side::Boot => "boot",
+        Side::Root => "root",
+    };
+    format!("{tree}/{}", printable(path.as_bytes()))
 }

@@ -15,7 +15,7 @@ pub(super) fn apply(editor: &mut Editor<'_>) -> Result<(), AdaptError> {
     if !editor.exists(mount[0])? && !editor.exists(mount[1])? {
         let why = "no mount.nfs: the boot files are not mounted and kernel upgrades do not reach the next boot; \
                    install nfs-common on the device";
-        editor.note(mount[0], why.to_owned());
+        editor.note(Side::Root, mount[0], why.to_owned());
     }
     Ok(())
 }

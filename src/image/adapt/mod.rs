@@ -10,10 +10,12 @@ pub mod cmdline;
 mod editor;
 pub mod fstab;
 mod identity;
+mod imager;
 mod network;
 mod power;
 mod ssh;
 mod storage;
+mod text;
 mod tree;
 mod units;
 
@@ -89,14 +91,6 @@ pub enum AdaptError {
         /// Why it failed.
         errno: Errno,
     },
-    /// A file that should be text.
-    #[error("rule '{rule}': {path} is no UTF-8 text: repair it by hand")]
-    NotText {
-        /// The rule.
-        rule: &'static str,
-        /// Which file.
-        path: String,
-    },
     /// A tree that is not there.
     #[error("cannot open the tree {path}: {errno}")]
     Tree {
@@ -138,6 +132,7 @@ const fn fresh(name: &'static str, apply: fn(&mut Editor<'_>) -> Result<(), Adap
 /// In the order they are applied.
 const RULES: &[Rule] = &[
     always("cmdline", cmdline::apply),
+    fresh("imager", imager::apply),
     always("fstab", fstab::apply),
     always("initramfs", storage::initramfs),
     always("resize", storage::resize),

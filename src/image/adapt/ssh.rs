@@ -83,11 +83,15 @@ pub(super) fn authorized_keys(editor: &mut Editor<'_>) -> Result<(), AdaptError>
     }
     let passwd = editor.text(Side::Root, "etc/passwd")?.unwrap_or_default();
     let Some(user) = first_user(&passwd) else {
-        editor.note("etc/passwd", "neither a user 1000 nor root: the ssh keys were not installed".to_owned());
+        editor.note(
+            Side::Root,
+            "etc/passwd",
+            "neither a user 1000 nor root: the ssh keys were not installed".to_owned(),
+        );
         return Ok(());
     };
     if user.home.is_empty() || !editor.exists(user.home)? {
-        editor.note(user.home, format!("no home of {}: the ssh keys were not installed", user.name));
+        editor.note(Side::Root, user.home, format!("no home of {}: the ssh keys were not installed", user.name));
         return Ok(());
     }
     let owner = |mode| Owner { uid: user.uid, gid: user.gid, mode };

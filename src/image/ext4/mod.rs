@@ -20,6 +20,7 @@ pub use superblock::{OFFSET as SUPERBLOCK_OFFSET, SIZE as SUPERBLOCK_SIZE, Super
 
 use super::blocks::BlockSource;
 use super::fields::u32_at;
+use crate::storage::printable;
 
 /// Longest symlink target (PATH_MAX without its NUL).
 const MAX_TARGET: usize = 4095;
@@ -195,7 +196,7 @@ impl<'a> Ext4<'a> {
     /// # Errors
     /// [`Ext4Error::NotFound`], damage, or what reading met.
     pub fn resolve(&'a self, path: &str) -> Result<Inode, Ext4Error> {
-        let missing = || Ext4Error::NotFound(path.to_owned());
+        let missing = || Ext4Error::NotFound(printable(path.as_bytes()));
         let mut pending: Vec<Vec<u8>> = path.split('/').rev().map(|part| part.as_bytes().to_vec()).collect();
         let mut trail = vec![self.inode(ROOT)?];
         let mut links = 0;

@@ -13,6 +13,7 @@ pub use names::FatEntry;
 
 use super::blocks::BlockSource;
 use super::fields::{u16_at, u32_at};
+use crate::storage::printable;
 use boot_sector::Width;
 
 /// A directory is at most 65536 entries of 32 bytes.
@@ -48,7 +49,7 @@ pub enum FatError {
 
 impl FatError {
     fn damaged(name: &str, what: &'static str) -> Self {
-        Self::Damaged { name: name.to_owned(), what }
+        Self::Damaged { name: printable(name.as_bytes()), what }
     }
 }
 
