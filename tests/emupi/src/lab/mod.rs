@@ -240,7 +240,10 @@ impl Net {
         );
         fs::write(&path, fixed + conf).map_err(system(format!("write {}", path.display())))?;
         let mut command = self.command("dnsmasq");
-        command.arg("--keep-in-foreground").arg("--log-facility=-").arg(format!("--conf-file={}", path.display()));
+        // Without one the pid file is the machine's, which several labs at once would fight for.
+        command
+            .args(["--keep-in-foreground", "--log-facility=-", "--pid-file="])
+            .arg(format!("--conf-file={}", path.display()));
         let process = self.spawn("dnsmasq", command)?;
         // It says so after its sockets are bound.
         process.wait_line("started", START)?;
