@@ -24,7 +24,7 @@ impl Log for Stderr {
 }
 
 /// Names from the network must not forge log lines or move a terminal's cursor.
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
 }
 

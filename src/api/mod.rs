@@ -157,7 +157,8 @@ impl<S: Servers> Api<S> {
 
     fn device_info(&self, device: &Device) -> DeviceInfo {
         let seen = device.mac.and_then(|mac| self.fleet.seen().get(mac));
-        let boot = device.mac.and_then(|mac| self.fleet.current_boot(mac));
+        let boot = device.mac.and_then(|mac| self.fleet.last_boot(mac));
+        let boot = boot.as_ref();
         let (mut state, mut job, mut why) = ("unknown", None, None);
         match self.fleet.state(&device.id) {
             Some(DeviceState::Ready) => {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::CliError;
+use super::{CliError, say_line};
 
 /// Where the agent is, and how its answers are shown.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ impl Client {
             return self.call(method, params).map(Some);
         }
         let value = self.call_raw(method, params)?;
-        println!("{value:#}");
+        say_line(&format!("{value:#}"));
         Ok(None)
     }
 

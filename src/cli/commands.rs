@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::client::Client;
-use super::{CliError, Command, DhcpCommand, ImageCommand, JobCommand, show, wait};
+use super::{CliError, Command, DhcpCommand, ImageCommand, JobCommand, say, say_line, show, wait};
 use crate::api::types::{
     BootRequest, Boots, BootsRequest, Check, DeviceDetail, Devices, EnrollRequest, Enrolled, IdRequest, Images,
     ImportRequest, JobList, JobRequest, NameRequest, Nothing, Removed, Started, Status, UnenrollRequest, Unenrolled,
@@ -29,7 +29,7 @@ pub(super) fn run(command: Command, client: &Client) -> Result<(), CliError> {
             let super::Enroll { mac, serial, hostname, image, ssh_key, no_wait } = enroll;
             let request = EnrollRequest { mac, serial, hostname, image, ssh_keys: ssh_key };
             let Some(enrolled) = client.ask::<Enrolled>("enroll", request)? else { return Ok(()) };
-            println!("enrolled as {}", enrolled.id);
+            say_line(&format!("enrolled as {}", enrolled.id));
             if let Some(why) = enrolled.why {
                 return Err(CliError::Failed(format!("{} cannot boot yet: {why}", enrolled.id)));
             }
@@ -38,9 +38,9 @@ pub(super) fn run(command: Command, client: &Client) -> Result<(), CliError> {
         Command::Unenroll(unenroll) => {
             let request = UnenrollRequest { id: unenroll.id, delete: unenroll.delete };
             let Some(gone) = client.ask::<Unenrolled>("unenroll", request)? else { return Ok(()) };
-            println!("{} is unenrolled", gone.id);
+            say_line(&format!("{} is unenrolled", gone.id));
             if let Some(kept) = gone.kept {
-                println!("its files are kept in {kept}; enrolling it under the same name uses them again");
+                say_line(&format!("its files are kept in {kept}; enrolling it under the same name uses them again"));
             }
             follow(client, gone.job, false)
         }
@@ -50,7 +50,7 @@ pub(super) fn run(command: Command, client: &Client) -> Result<(), CliError> {
         Command::Job(job) => match job.command {
             JobCommand::Cancel(cancel) => {
                 client.call::<Nothing>("job_cancel", JobRequest { job: cancel.job })?;
-                println!("job {} is being cancelled", cancel.job);
+                say_line(&format!("job {} is being cancelled", cancel.job));
                 Ok(())
             }
             JobCommand::Wait(wait) => wait::for_job(client, wait.job),
@@ -71,7 +71,7 @@ pub(super) fn run(command: Command, client: &Client) -> Result<(), CliError> {
 
 fn shown<T>(answer: Option<T>, show: impl FnOnce(T) -> String) -> Result<(), CliError> {
     if let Some(answer) = answer {
-        print!("{}", show(answer));
+        say(&show(answer));
     }
     Ok(())
 }
@@ -79,7 +79,7 @@ fn shown<T>(answer: Option<T>, show: impl FnOnce(T) -> String) -> Result<(), Cli
 fn follow(client: &Client, job: Option<u32>, no_wait: bool) -> Result<(), CliError> {
     match job {
         Some(job) if no_wait => {
-            println!("job {job} is working on it");
+            say_line(&format!("job {job} is working on it"));
             Ok(())
         }
         Some(job) => wait::for_job(client, job),
@@ -90,11 +90,11 @@ fn follow(client: &Client, job: Option<u32>, no_wait: bool) -> Result<(), CliErr
 fn check(client: &Client) -> Result<(), CliError> {
     let check: Check = client.call("check", json!({}))?;
     if client.json {
-        println!("{:#}", serde_json::to_value(&check).unwrap_or_default());
+        say_line(&format!("{:#}", serde_json::to_value(&check).unwrap_or_default()));
     } else {
-        print!("{}", show::findings(&check.findings));
+        say(&show::findings(&check.findings));
         if check.findings.is_empty() {
-            println!("nothing stands in the way of a boot");
+            say_line("nothing stands in the way of a boot");
         }
     }
     let is_bad = check.findings.iter().any(|f| f.severity == Severity::Error);
@@ -122,9 +122,9 @@ fn image_command(command: ImageCommand, client: &Client) -> Result<(), CliError>
             let found = image::inspect(&inspect.file).map_err(|e| CliError::Failed(e.to_string()))?;
             let value = serde_json::to_value(&found).map_err(|e| CliError::Failed(e.to_string()))?;
             if client.json {
-                println!("{value:#}");
+                say_line(&format!("{value:#}"));
             } else {
-                print!("{}", show::members(&value));
+                say(&show::members(&value));
             }
             Ok(())
         }
@@ -155,9 +155,9 @@ fn dhcp_decode(text: &str, as_json: bool) -> Result<(), CliError> {
         .ok_or_else(|| CliError::Failed("this is no DHCP packet of an Ethernet client".to_owned()))?;
     if as_json {
         let value = json!({ "mac": seen.mac, "netboot": seen.netboot, "identity": seen.identity });
-        println!("{value:#}");
+        say_line(&format!("{value:#}"));
     } else {
-        print!("{}", show::dhcp(&seen));
+        say(&show::dhcp(&seen));
     }
     Ok(())
 }

@@ -3,9 +3,9 @@
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
-use super::CliError;
 use super::client::Client;
 use super::show::megabytes;
+use super::{CliError, say_line};
 use crate::api::types::JobList;
 use crate::jobs::{Job, JobState};
 
@@ -35,7 +35,7 @@ pub(super) fn for_job(client: &Client, id: u32) -> Result<(), CliError> {
             }
             return match job.state {
                 JobState::Done => {
-                    println!("{}", job.message);
+                    say_line(&job.message);
                     Ok(())
                 }
                 _ => Err(CliError::Failed(job.message)),

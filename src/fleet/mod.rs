@@ -258,6 +258,7 @@ impl Fleet {
                 job.subject
             );
         }
+        store.end_boots()?;
         self.jobs.number_from(store.jobs()?.last().map_or(0, |job| job.id).saturating_add(1));
         self.tracker.number_anew(|boot| !matches!(store.boot(boot.id), Ok(Some(stored)) if stored.is_same(boot)));
         let unsaved = self.seen.list().into_iter().cloned().collect::<Vec<_>>();
@@ -380,6 +381,13 @@ impl Fleet {
     #[must_use]
     pub fn current_boot(&self, mac: Mac) -> Option<&Boot> {
         self.tracker.boot(mac)
+    }
+
+    /// The current or last boot of a Pi, from an earlier run of the agent if it has not booted since.
+    #[must_use]
+    pub fn last_boot(&self, mac: Mac) -> Option<Boot> {
+        let stored = || self.store.boots(Some(mac), 1).ok().and_then(|boots| boots.into_iter().next());
+        self.tracker.boot(mac).cloned().or_else(stored)
     }
 
     /// Past and current boots, newest first.

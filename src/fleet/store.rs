@@ -240,6 +240,20 @@ impl Store {
         Ok(story.and_then(|story| serde_json::from_str(&story).ok()))
     }
 
+    /// Ends the boots that an earlier run of the agent left under way: nobody follows them any more.
+    ///
+    /// # Errors
+    /// When the database cannot be used.
+    pub fn end_boots(&self) -> Result<(), StoreError> {
+        let under_way = word(BootState::Booting);
+        let left: Vec<Boot> = self.boots(None, u32::MAX)?.into_iter().filter(|b| word(b.state) == under_way).collect();
+        for mut boot in left {
+            boot.state = BootState::Abandoned;
+            self.save_boot(&mut boot)?;
+        }
+        Ok(())
+    }
+
     // === jobs ===
 
     /// Stores a job as it is now.
