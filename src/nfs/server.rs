@@ -174,7 +174,7 @@ impl Server {
         let shared = Arc::new(Shared {
             access: Access::new(table, book, clock.clone()),
             activity: Activity::new(sink),
-            buffers: Arc::new(Buffers::new(config.limits.memory.max(2 * config.limits.max_record()))),
+            buffers: Arc::new(Buffers::new(config.limits.memory.max(2 * config.limits.max_record()), clock.clone())),
             clock,
             counters: Counters::default(),
             files: OpenFiles::default(),
