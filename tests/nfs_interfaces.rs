@@ -87,7 +87,7 @@ fn mount(link: u16, port: u16) -> Option<u32> {
     socket.connect(&remote.into()).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let path = format!("\0\0\0\u{9}/pi{link}/root\0\0\0");
-    let message = Raw::message(1, 100_005, 3, 1, &path.as_bytes());
+    let message = Raw::message(1, 100_005, 3, 1, path.as_bytes());
     let mark = u32::try_from(message.len()).unwrap() | 1 << 31;
     let mut raw = Raw(socket.into());
     // The server may have closed already.

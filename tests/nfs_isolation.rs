@@ -12,8 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use nfs_support::{
-    Client, Fixture, Raw, auth, config, create, export, is_root, limits, lookup, read, scratch, start_with, status,
-    write,
+    Client, Fixture, Raw, auth, config, create, export, is_root, limits, lookup, read, scratch, start_with, write,
 };
 use nfs3_client::Nfs3Client;
 use nfs3_client::tokio::TokioIo;
@@ -26,6 +25,16 @@ use piboot::nfs::{Limits, ServerConfig};
 struct Volume(PathBuf, Option<Child>);
 
 impl Volume {
+    /// On a disk that says it has 32 MiB, and has less: later writes fail.
+    fn mount_on_false_disk(dir: &Path) -> Option<(Self, Self)> {
+        let disk = dir.join("disk");
+        std::fs::create_dir(&disk).unwrap();
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"]).arg(&disk).output();
+        mounted.is_ok_and(|output| output.status.success()).then_some(())?;
+        let disk = Self(disk, None);
+        Some((Self::mount(&disk.0)?, disk))
+    }
+
     fn mount(dir: &Path) -> Option<Self> {
         let (image, mounted) = (dir.join("image"), dir.join("mounted"));
         std::fs::create_dir(&mounted).unwrap();
@@ -158,6 +167,33 @@ async fn a_sector_that_cannot_be_read_is_answered() {
     // The connection breaks in the middle of the first answer.
     let _ = raw.0.read_to_end(&mut answer);
     assert!((1..1 << 20).contains(&answer.len()), "{} bytes", answer.len());
-    let again = f.root().await.read(&args).await.unwrap();
-    assert_eq!(status(&again), nfs3::nfsstat3::NFS3ERR_IO);
+    let again = Raw::connect(f.address()).ask(&Raw::message(2, 100_003, 3, 6, &body)).unwrap();
+    assert_eq!(again[24..28], 5_u32.to_be_bytes(), "NFS3ERR_IO");
+}
+
+#[tokio::test]
+async fn what_was_written_and_lost_before_the_file_was_closed_is_asked_for_again() {
+    if !is_root() {
+        return;
+    }
+    let (dir, other) = (scratch(), scratch());
+    let Some((volume, _disk)) = Volume::mount_on_false_disk(dir.path()) else { return };
+    let f = start_with(config(), vec![export(1, "/pi/root", &volume.0), export(2, "/well/root", other.path())]);
+    let (root, well) = (f.mount("/pi/root").await.unwrap(), f.mount("/well/root").await.unwrap());
+    let c = &mut f.root().await;
+    // The verifier is looked at on a healthy disk: the other may refuse everything after the error.
+    let witness = create(c, &well, b"f", 0o600).await.unwrap();
+    let verifier = write(c, &witness, 0, b"x", stable_how::UNSTABLE).await.unwrap().verf.0;
+    let file = create(c, &root, b"f", 0o600).await.unwrap();
+    for n in 0..16 {
+        write(c, &file, n << 20, &vec![7; 1 << 20], stable_how::UNSTABLE).await.unwrap();
+    }
+    f.clock.advance(Duration::from_secs(30));
+    let asked = async {
+        // Each connection wakes the housekeeping.
+        while write(&mut f.root().await, &witness, 0, b"x", stable_how::UNSTABLE).await.unwrap().verf.0 == verifier {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), asked).await.expect("clients learn that data may be lost");
 }

@@ -2,13 +2,16 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::access::Client;
+use crate::clock::Clock;
 
 /// How long a client waits for others, or for its own requests that wait for a disk. It is told to come again then, or
 /// loses its connection and comes back.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How often one who waits looks at the clock.
+const TICK: Duration = Duration::from_millis(500);
 /// Buffers kept for reuse.
 const MAX_SPARE: usize = 4;
 
@@ -24,15 +27,15 @@ struct Pool {
 #[derive(Debug)]
 pub(super) struct Buffers {
     limit: usize,
-    patience: Duration,
+    clock: Clock,
     pool: Mutex<Pool>,
     freed: Condvar,
 }
 
 impl Buffers {
     /// At most `limit` bytes at a time, and half of that for one client.
-    pub(super) fn new(limit: usize) -> Self {
-        Self { limit, patience: PATIENCE, pool: Mutex::default(), freed: Condvar::new() }
+    pub(super) fn new(limit: usize, clock: Clock) -> Self {
+        Self { limit, clock, pool: Mutex::default(), freed: Condvar::new() }
     }
 
     fn pool(&self) -> MutexGuard<'_, Pool> {
@@ -44,7 +47,7 @@ impl Buffers {
     /// none for some seconds, or once [`Buffers::close`] was called.
     pub(super) fn take(self: &Arc<Self>, client: Client, bytes: usize) -> Option<Lease> {
         let bytes = bytes.min(self.limit);
-        let begun = Instant::now();
+        let begun = self.clock.now();
         let mut pool = self.pool();
         loop {
             if pool.closed {
@@ -54,8 +57,10 @@ impl Buffers {
             if pool.used + bytes <= self.limit && (mine == 0 || mine + bytes <= self.limit / 2) {
                 break;
             }
-            let left = self.patience.checked_sub(begun.elapsed()).filter(|left| !left.is_zero())?;
-            pool = self.freed.wait_timeout(pool, left).unwrap_or_else(PoisonError::into_inner).0;
+            if self.clock.now().since(begun) >= PATIENCE {
+                return None;
+            }
+            pool = self.freed.wait_timeout(pool, TICK).unwrap_or_else(PoisonError::into_inner).0;
         }
         pool.used += bytes;
         *pool.by_client.entry(client).or_default() += bytes;
@@ -113,16 +118,24 @@ mod tests {
 
     #[test]
     fn nobody_waits_for_ever() {
-        let buffers = Arc::new(Buffers { patience: Duration::from_millis(20), ..Buffers::new(1000) });
+        let clock = Clock::manual(0);
+        let buffers = Arc::new(Buffers::new(1000, clock.clone()));
         let client = Client::Device(Mac([2, 0, 0, 0, 0, 1]));
         let _first = buffers.take(client, 500).unwrap();
-        assert!(buffers.take(client, 1).is_none());
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| buffers.take(client, 1).is_none());
+            while !waiting.is_finished() {
+                clock.advance(PATIENCE);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            assert!(waiting.join().unwrap());
+        });
         assert_eq!(buffers.pool().used, 500);
     }
 
     #[test]
     fn a_client_gets_half_and_waits_for_more_while_another_is_served() {
-        let buffers = Arc::new(Buffers::new(1000));
+        let buffers = Arc::new(Buffers::new(1000, Clock::manual(0)));
         let [greedy, other] = [1, 2].map(|n| Client::Address([192, 0, 2, n].into()));
         let first = buffers.take(greedy, 500).unwrap();
         std::thread::scope(|scope| {

@@ -207,23 +207,36 @@ fn fresh_number() -> Result<[u8; 8], Errno> {
     Ok(number)
 }
 
-/// A number that tells one disk from another.
+/// A number that tells one disk from another; the same after a new kernel or a new version of this program.
 fn volume_tag(root: &OwnedFd, key: &HandleKey) -> u32 {
-    let mut identity = Vec::with_capacity(32);
-    if let Ok(statfs) = rustix::fs::fstatfs(root) {
-        identity.extend_from_slice(format!("{:x}", statfs.f_type).as_bytes());
-        match sys::volume_uuid(root.as_fd()) {
-            Some(uuid) => identity.extend_from_slice(&uuid),
-            // ext4 and btrfs make f_fsid of the UUID. xfs and f2fs make it of the device number, which may change when a
-            // USB disk is plugged in again: there the size has to do, and the inode generations in the handles.
-            None if matches!(statfs.f_type as u32, 0xef53 | 0x9123_683e) => {
-                identity.extend_from_slice(format!("{:?}", statfs.f_fsid).as_bytes());
-            }
-            None => identity.extend_from_slice(format!("{}", statfs.f_blocks).as_bytes()),
-        }
-    }
+    // The magic is 32 bits wide; its C type differs between architectures.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "only 32 bits are defined")]
+    let identity = rustix::fs::fstatfs(root).map_or_else(
+        |_| Vec::new(),
+        |statfs| {
+            let fsid = rustix::fs::fstatvfs(root).map_or(0, |statvfs| statvfs.f_fsid);
+            volume_identity(statfs.f_type as u32, fsid, || sys::volume_uuid(root.as_fd()), statfs.f_blocks)
+        },
+    );
     let [.., a, b, c, d] = key.hash(&identity).to_be_bytes();
     u32::from_be_bytes([a, b, c, d])
+}
+
+/// What a volume is told by: the kind of file system, and what of the rest lasts.
+fn volume_identity(magic: u32, fsid: u64, uuid: impl FnOnce() -> Option<[u8; 16]>, blocks: u64) -> Vec<u8> {
+    let mut identity = magic.to_be_bytes().to_vec();
+    match magic {
+        // ext4 and btrfs make f_fsid of the UUID. They could be asked for that too, but only since Linux 6.9: handles would
+        // not outlive the upgrade.
+        0xef53 | 0x9123_683e => identity.extend_from_slice(&fsid.to_be_bytes()),
+        // xfs and f2fs make it of the device number, which may change when a USB disk is plugged in again. Where they have
+        // no UUID to tell the size has to do, and the inode generations in the handles.
+        _ => match uuid() {
+            Some(uuid) => identity.extend_from_slice(&uuid),
+            None => identity.extend_from_slice(&blocks.to_be_bytes()),
+        },
+    }
+    identity
 }
 
 /// An export and its opened tree.
@@ -319,6 +332,21 @@ mod tests {
         assert!(range("0.0.0.0/0").contains("203.0.113.9".parse().unwrap()));
         for bad in ["", "10.0.0.0/33", "10.0.0", "x/8", "10.0.0.0/", "::/129", "10.0.0.0/-1"] {
             assert!(bad.parse::<AddressRange>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_volume_stays_itself_under_another_kernel() {
+        let uuid = Some([7; 16]);
+        for magic in [0xef53, 0x9123_683e] {
+            let of = |uuid, fsid| volume_identity(magic, fsid, || uuid, 100);
+            assert_eq!(of(uuid, 5), of(None, 5), "before and after Linux 6.9");
+            assert_ne!(of(None, 5), of(None, 6), "another disk");
+        }
+        for magic in [0x5846_5342, 0xf2f5_2010] {
+            let of = |uuid, fsid| volume_identity(magic, fsid, || uuid, 100);
+            assert_eq!(of(uuid, 5), of(uuid, 6), "the same disk in another socket");
+            assert_ne!(of(uuid, 5), of(Some([8; 16]), 5));
         }
     }
 

@@ -22,6 +22,8 @@ use super::{listen, portmap};
 const PAUSE: Duration = Duration::from_millis(200);
 /// Connections in all that there may be for each export at least.
 const PER_EXPORT: usize = 4;
+/// Datagrams answered in a row.
+const DATAGRAMS_PER_TURN: usize = 64;
 /// How often idle files and buffers are let go.
 const HOUSEKEEPING_MS: u16 = 5000;
 
@@ -123,7 +125,8 @@ impl Hall {
 
     fn answer(&self, socket: &UdpSocket) {
         let shared = &self.shared;
-        loop {
+        // What is left is answered after those who wait to be accepted.
+        for _ in 0..DATAGRAMS_PER_TURN {
             let result = listen::serve_datagram(socket, &self.interfaces, |peer, message, out| {
                 portmap::run_datagram(out, &shared.ports, &shared.activity, peer, message)
             });

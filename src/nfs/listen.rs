@@ -128,7 +128,7 @@ pub(super) fn serve_datagram(
     if !interfaces.is_empty() {
         let index = match &asked {
             Some(Asked::V4(info)) => u32::try_from(info.ipi_ifindex).ok(),
-            Some(Asked::V6(info)) => u32::try_from(info.ipi6_ifindex).ok(),
+            Some(Asked::V6(info)) => Some(info.ipi6_ifindex),
             None => None,
         };
         if !index.is_some_and(|index| index == LOOPBACK || is_index_of(interfaces, index)) {

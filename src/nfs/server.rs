@@ -171,13 +171,15 @@ impl Server {
         let (listeners, nfs_port) = bind_nfs(&listen)?;
         let (portmap_tcp, portmap_udp, portmap_port, state) = bind_portmap(&listen, config.portmap, nfs_port)?;
         let clock = sink.clock().clone();
+        let verifier = Arc::new(Verifier::new().map_err(|e| system("get random numbers")(e.into()))?);
+        let (files, closing) = OpenFiles::new(Arc::clone(&verifier));
         let shared = Arc::new(Shared {
             access: Access::new(table, book, clock.clone()),
             activity: Activity::new(sink),
-            buffers: Arc::new(Buffers::new(config.limits.memory.max(2 * config.limits.max_record()))),
+            buffers: Arc::new(Buffers::new(config.limits.memory.max(2 * config.limits.max_record()), clock.clone())),
             clock,
             counters: Counters::default(),
-            files: OpenFiles::default(),
+            files,
             insecure_ports: config.insecure_ports,
             key,
             pool: Pool::new(config.limits.workers),
@@ -187,7 +189,7 @@ impl Server {
             replies: ReplyCache::default(),
             stopping: AtomicBool::new(false),
             sync: config.sync,
-            verifier: Verifier::new().map_err(|e| system("get random numbers")(e.into()))?,
+            verifier,
         });
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
             .map_err(|e| system("make an eventfd")(e.into()))?;
@@ -200,6 +202,13 @@ impl Server {
         };
         // From here on dropping the handle ends what was started.
         handle.start_workers()?;
+        let closer = Arc::clone(&shared);
+        let thread = thread::Builder::new()
+            .name("nfs-close".into())
+            .stack_size(STACK)
+            .spawn(move || closer.close_files(&closing))
+            .map_err(system("start a thread"))?;
+        handle.threads.push(thread);
         let hall = Hall {
             shared,
             registry: Arc::clone(&handle.registry),
@@ -373,6 +382,7 @@ impl Drop for Handle {
         }
         self.shared.buffers.close();
         self.shared.pool.stop();
+        self.shared.files.stop();
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }

@@ -1,6 +1,7 @@
 //! What all threads of the server share, and what each has for itself.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -146,10 +147,23 @@ pub(super) struct Shared {
     pub(super) stopping: AtomicBool,
     /// Name-space operations wait for the disk.
     pub(super) sync: bool,
-    pub(super) verifier: Verifier,
+    pub(super) verifier: Arc<Verifier>,
 }
 
 impl Shared {
+    /// Closes the files that are no longer kept, until there are no more.
+    pub(super) fn close_files(&self, files: &Receiver<Arc<OpenFile>>) {
+        for file in files {
+            // A server that starts again has another verifier in any case.
+            if !self.is_stopping()
+                && let Err(errno) = file.last_flush()
+            {
+                log::error!("NFS: what was written to a file did not all reach the disk: {errno}");
+                self.verifier.change();
+            }
+        }
+    }
+
     pub(super) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
     }

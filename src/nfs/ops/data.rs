@@ -121,12 +121,15 @@ pub(super) fn write(op: &mut Op<'_>, offset: u64, count: u32, stable: Stability,
         // The verifier from before the data: if a flush fails in between, the client sends the data again.
         let verifier = op.verifier();
         let written = write_data(&file, data, offset);
+        file.was_written();
         (before, verifier, written, object::stat_at(file.fd.as_fd(), c"").ok())
     };
     let flushed = written.and_then(|written| match stable {
+        // Nobody else will learn of an error once the descriptor is closed.
+        Stability::Unstable if file.is_retired() => file.flush().map(|()| written),
         Stability::Unstable => Ok(written),
         Stability::DataSync => rustix::fs::fdatasync(&file.fd).map(|()| written),
-        Stability::FileSync => rustix::fs::fsync(&file.fd).map(|()| written),
+        Stability::FileSync => file.flush().map(|()| written),
     });
     if written.is_ok() && flushed.is_err() {
         op.shared.verifier.change();
@@ -187,7 +190,7 @@ fn flush(op: &Op<'_>, object: &Object, attr: &Attr) -> Result<(), Errno> {
     }
     // The descriptor that wrote is told of every failed write-back; a fresh one only of those that nobody was told of.
     match op.shared.files.any_writer(&op.handle.wire) {
-        Some(writer) => rustix::fs::fsync(&writer.fd),
+        Some(writer) => writer.flush(),
         None => rustix::fs::fsync(object::reopen(&op.shared.proc, object.as_fd(), OFlags::RDONLY)?),
     }
 }
