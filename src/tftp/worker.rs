@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use super::blocks::{Blocks, Layout, Pool};
-use super::guard::{Holders, LogLimiter, RateLimiter};
+use super::guard::{Client, Holders, LogLimiter, RateLimiter};
 use super::open;
 use super::slots::{Key, Slots, Timers};
 use super::socket::{Arrived, Connected, Listener, Sent};
@@ -38,6 +38,7 @@ struct Session {
     socket: Connected,
     file: open::File,
     peer: SocketAddr,
+    client: Client,
     path: Arc<[u8]>,
     asked: Options,
     accepted: Options,
