@@ -68,7 +68,9 @@ pub(super) struct Worker {
     names: open::Names,
     warned: HashSet<(u64, u64)>,
     stats: Stats,
-    /// Requests and acknowledgements come in here.
+    /// Requests come in here.
+    requests: Vec<u8>,
+    /// Acknowledgements and aborts come in here.
     inbox: Vec<u8>,
     /// OACK and ERROR packets are made here.
     outbox: Vec<u8>,
@@ -110,6 +112,7 @@ impl Worker {
             names: open::Names::default(),
             warned: HashSet::new(),
             stats: Stats::default(),
+            requests: vec![0; MAX_REQUEST],
             inbox: vec![0; MAX_REQUEST],
             outbox: Vec::with_capacity(128),
             blocks: Blocks::with_capacity(blocks),

@@ -37,7 +37,7 @@ enum Denial {
 
 impl Worker {
     pub(super) fn on_listener(&mut self, now: Moment, index: usize) {
-        let mut inbox = std::mem::take(&mut self.inbox);
+        let mut inbox = std::mem::take(&mut self.requests);
         for _ in 0..REQUESTS_PER_TURN {
             match self.listeners.get_mut(index).map(|listener| listener.receive(&mut inbox)) {
                 Some(Ok(received)) => {
@@ -51,7 +51,7 @@ impl Worker {
                 Some(Err(_)) | None => break,
             }
         }
-        self.inbox = inbox;
+        self.requests = inbox;
     }
 
     fn on_datagram(
@@ -86,6 +86,11 @@ impl Worker {
     }
 
     fn on_request(&mut self, now: Moment, listener: usize, asked: Asked, peer: SocketAddr, request: &Request<'_>) {
+        if let Some(&key) = self.by_peer.get(&peer) {
+            // An abort of the transfer before may have come already, by the transfer's own socket: without it the same
+            // request in the next boot would pass for a copy of the one before and get no answer.
+            self.on_socket(now, key);
+        }
         if let Some(&key) = self.by_peer.get(&peer)
             && let Some(session) = self.sessions.get_mut(key)
         {
