@@ -306,7 +306,7 @@ fn a_stranger_cannot_disturb_a_transfer() {
 #[test]
 fn limits_hold_and_a_client_can_only_crowd_out_itself() {
     let mut server = TestServer::with(|config| {
-        config.limits.transfers_per_address = 2;
+        config.limits.transfers_per_client = 2;
         config.limits.transfers = 3;
     });
     server.file("f", 5000);
@@ -330,6 +330,26 @@ fn limits_hold_and_a_client_can_only_crowd_out_itself() {
     assert!(matches!(server.closed(), Tftp::Closed { end: TftpEnd::Aborted { .. }, .. }));
     one_too_many.request(&path("f"), &[]);
     assert!(matches!(one_too_many.answer(), Answer::Data(1, _)));
+}
+
+#[test]
+fn a_machine_with_many_addresses_has_one_share() {
+    let mut server = TestServer::with(|config| config.limits.transfers_per_client = 2);
+    server.file("f", 5000);
+    let machine = piboot::pi::Mac([0xdc, 0xa6, 0x32, 0, 0, 9]);
+    let mut clients = Vec::new();
+    for n in 11..15 {
+        // It takes one address after the other.
+        let ip = Ipv4Addr::new(127, 0, 0, n);
+        server.book.observe(ip.into(), machine);
+        let mut client = Client::bound(server.address(), SocketAddr::from((ip, 0)));
+        client.request(&path("f"), &[]);
+        assert!(matches!(client.answer(), Answer::Data(1, _)));
+        clients.push(client);
+    }
+    for _ in 0..2 {
+        assert!(matches!(server.closed(), Tftp::Closed { end: TftpEnd::Replaced, .. }));
+    }
 }
 
 #[test]

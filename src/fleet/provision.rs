@@ -12,7 +12,7 @@ use crate::config::Device;
 use crate::image;
 use crate::image::adapt::{self, Pass, Target};
 use crate::progress::Progress;
-use crate::storage::{Layout, RESERVE_BYTES, sync_directory, tree_copy, tree_remove};
+use crate::storage::{Layout, RESERVE_BYTES, SyncGuard, sync_directory, tree_copy, tree_remove};
 
 /// Changes kept in a device's record; adapting a fresh copy makes about 40.
 const MAX_CHANGES: usize = 400;
@@ -72,6 +72,8 @@ impl Provision {
             (info.boot_bytes.saturating_add(info.root_bytes), info.boot_entries.saturating_add(info.root_entries));
         progress.set_total(bytes, entries);
         self.check_space(bytes)?;
+        let guard =
+            SyncGuard::open(&self.layout.scratch()).map_err(|e| format!("cannot use the scratch directory: {e}"))?;
         std::fs::create_dir(partial).map_err(|e| format!("cannot create {}: {e}", partial.display()))?;
         for tree in ["boot", "root"] {
             copy(&image_dir.join(tree), &partial.join(tree), progress)?;
@@ -88,7 +90,8 @@ impl Provision {
             notes: report.notes,
         };
         record.save(partial).map_err(|e| e.to_string())?;
-        sync_file_system(partial)?;
+        // Everything reaches the disk before the rename that publishes it.
+        guard.finish().map_err(|e| format!("the copy could not be written to disk: {e}"))?;
         // Last thing before it is there: bringing a whole root to the disk takes its time.
         if progress.cancelled() {
             return Err("cancelled".to_owned());
@@ -200,10 +203,4 @@ fn copy(from: &Path, to: &Path, progress: &dyn Progress) -> Result<(), String> {
 
 fn open_directory(path: &Path) -> Result<OwnedFd, Errno> {
     rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-}
-
-/// Everything written so far reaches the disk before the rename that publishes it.
-fn sync_file_system(path: &Path) -> Result<(), String> {
-    let synced = open_directory(path).and_then(rustix::fs::syncfs);
-    synced.map_err(|e| format!("cannot write {} to disk: {e}", path.display()))
 }

@@ -16,6 +16,16 @@ const HOLDER_BELIEVED: Duration = Duration::from_secs(2);
 /// A refusal of one address is logged once in this time.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
+/// Who has transfers, for a fair share: one machine can take many addresses, but its hardware address is what the
+/// kernel delivers to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Client {
+    /// The holder of the address.
+    Machine(Mac),
+    /// An address whose holder is not known, behind another router for example.
+    Address(IpAddr),
+}
+
 /// A map that never holds more than [`MAX_ADDRESSES`]: the stalest entries go first.
 #[derive(Debug)]
 struct Bounded<K, V>(HashMap<K, (Moment, V)>);
@@ -92,6 +102,11 @@ pub(super) struct Holders {
 impl Holders {
     pub(super) fn new(book: AddressBook) -> Self {
         Self { generation: book.generation(), book, known: Bounded::new() }
+    }
+
+    /// Whose share what `ip` does counts to.
+    pub(super) fn client(&mut self, now: Moment, ip: IpAddr) -> Client {
+        self.of(now, ip).map_or(Client::Address(ip), Client::Machine)
     }
 
     /// The holder of `ip`. That nobody is known is not remembered: a Pi's first request may race with DHCP's answer.

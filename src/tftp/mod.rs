@@ -60,8 +60,9 @@ impl Default for ServerConfig {
 pub struct Limits {
     /// Transfers at the same time; each holds two file descriptors and under a kilobyte.
     pub transfers: usize,
-    /// Transfers at the same time to one address. A Pi has one, plus those whose abort got lost.
-    pub transfers_per_address: usize,
+    /// Transfers at the same time to one machine, known by its hardware address, or to one address where that is not
+    /// known. A Pi has one, plus those whose abort got lost.
+    pub transfers_per_client: usize,
     /// Requests per second of one address that are looked at, once its burst is used up.
     pub requests_per_second: u32,
     /// Requests of one address that may come at once.
@@ -76,7 +77,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             transfers: 512,
-            transfers_per_address: 32,
+            transfers_per_client: 32,
             // A Pi's boot is 50 requests; as fast as the link allows is some 2000 a second, for misses.
             requests_per_second: 500,
             request_burst: 2000,

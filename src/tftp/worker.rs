@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use super::blocks::{Blocks, Layout, Pool};
-use super::guard::{Holders, LogLimiter, RateLimiter};
+use super::guard::{Client, Holders, LogLimiter, RateLimiter};
 use super::open;
 use super::slots::{Key, Slots, Timers};
 use super::socket::{Arrived, Connected, Listener, Sent};
@@ -38,6 +38,7 @@ struct Session {
     socket: Connected,
     file: open::File,
     peer: SocketAddr,
+    client: Client,
     path: Arc<[u8]>,
     asked: Options,
     accepted: Options,
@@ -67,7 +68,9 @@ pub(super) struct Worker {
     names: open::Names,
     warned: HashSet<(u64, u64)>,
     stats: Stats,
-    /// Requests and acknowledgements come in here.
+    /// Requests come in here.
+    requests: Vec<u8>,
+    /// Acknowledgements and aborts come in here.
     inbox: Vec<u8>,
     /// OACK and ERROR packets are made here.
     outbox: Vec<u8>,
@@ -109,6 +112,7 @@ impl Worker {
             names: open::Names::default(),
             warned: HashSet::new(),
             stats: Stats::default(),
+            requests: vec![0; MAX_REQUEST],
             inbox: vec![0; MAX_REQUEST],
             outbox: Vec::with_capacity(128),
             blocks: Blocks::with_capacity(blocks),

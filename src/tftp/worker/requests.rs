@@ -10,6 +10,7 @@ use nix::sys::epoll::{EpollEvent, EpollFlags};
 use super::{Session, Worker};
 use crate::clock::Moment;
 use crate::events::{Tftp, TftpEnd};
+use crate::tftp::guard::Client;
 use crate::tftp::open::{self, OpenError};
 use crate::tftp::slots::Key;
 use crate::tftp::socket::{Asked, Connected, Received};
@@ -36,7 +37,7 @@ enum Denial {
 
 impl Worker {
     pub(super) fn on_listener(&mut self, now: Moment, index: usize) {
-        let mut inbox = std::mem::take(&mut self.inbox);
+        let mut inbox = std::mem::take(&mut self.requests);
         for _ in 0..REQUESTS_PER_TURN {
             match self.listeners.get_mut(index).map(|listener| listener.receive(&mut inbox)) {
                 Some(Ok(received)) => {
@@ -50,7 +51,7 @@ impl Worker {
                 Some(Err(_)) | None => break,
             }
         }
-        self.inbox = inbox;
+        self.requests = inbox;
     }
 
     fn on_datagram(
@@ -85,6 +86,11 @@ impl Worker {
     }
 
     fn on_request(&mut self, now: Moment, listener: usize, asked: Asked, peer: SocketAddr, request: &Request<'_>) {
+        if let Some(&key) = self.by_peer.get(&peer) {
+            // An abort of the transfer before may have come already, by the transfer's own socket: without it the same
+            // request in the next boot would pass for a copy of the one before and get no answer.
+            self.on_socket(now, key);
+        }
         if let Some(&key) = self.by_peer.get(&peer)
             && let Some(session) = self.sessions.get_mut(key)
         {
@@ -118,7 +124,8 @@ impl Worker {
         }
         let routes = Arc::clone(&self.shared.routes.lock().unwrap_or_else(PoisonError::into_inner));
         let file = self.find(now, &routes, peer.ip(), request.path)?;
-        self.make_room(now, peer.ip())?;
+        let client = self.holders.client(now, peer.ip());
+        self.make_room(now, peer.ip(), client)?;
         let limits = &self.config.limits;
         let max_blksize = if peer.is_ipv6() { limits.max_blksize.min(MAX_BLKSIZE_IPV6) } else { limits.max_blksize };
         let terms = Terms::agree(&request.options, max_blksize);
@@ -149,6 +156,7 @@ impl Worker {
             socket,
             file,
             peer,
+            client,
             path: Arc::clone(&path),
             asked: request.options,
             accepted: terms.accepted,
@@ -213,11 +221,11 @@ impl Worker {
 
     /// Makes sure that one more transfer stays within the limits. A client that fills its share can only push out its
     /// own oldest transfer; when all is full, one that has been silent for longest makes room.
-    fn make_room(&mut self, now: Moment, ip: IpAddr) -> Result<(), Denial> {
+    fn make_room(&mut self, now: Moment, ip: IpAddr, client: Client) -> Result<(), Denial> {
         let limits = self.config.limits;
-        let own = self.sessions.iter().filter(|(_, session)| session.peer.ip() == ip);
-        if own.count() >= limits.transfers_per_address {
-            let own = self.sessions.iter().filter(|(_, session)| session.peer.ip() == ip);
+        let own = self.sessions.iter().filter(|(_, session)| session.client == client);
+        if own.count() >= limits.transfers_per_client {
+            let own = self.sessions.iter().filter(|(_, session)| session.client == client);
             if let Some((key, _)) = own.min_by_key(|(_, session)| session.last_heard) {
                 self.end(now, key, TftpEnd::Replaced);
             }
