@@ -23,6 +23,8 @@ use std::time::Duration;
 
 /// Names of namespaces and scratch directories begin with this and the owner's process id.
 const PREFIX: &str = "pb-";
+/// The router's hardware address.
+const BRIDGE_MAC: &str = "02:70:69:62:6f:6f";
 const RUN_NETNS: &str = "/run/netns";
 /// How long a server may take to start on a loaded machine.
 const START: Duration = Duration::from_secs(20);
@@ -107,7 +109,9 @@ impl Net {
         // The boards' stack is ours; the kernel's, on the same interface, must keep quiet.
         in_netns(&boards, || fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1"))?
             .map_err(system("disable IPv6 on the boards' side"))?;
-        run("ip", &["-n", &router, "link", "add", "br-lan", "type", "bridge", "stp_state", "0", "forward_delay", "0"])?;
+        // With an address of its own: else it has the lowest of its ports', which changes when a cable is pulled.
+        let bridge = ["address", BRIDGE_MAC, "type", "bridge", "stp_state", "0", "forward_delay", "0"];
+        run("ip", &[&["-n", &router, "link", "add", "br-lan"], &bridge[..]].concat())?;
         run("ip", &["-n", &router, "addr", "add", &format!("{address}/{prefix_len}"), "dev", "br-lan"])?;
         run("ip", &["-n", &router, "link", "set", "br-lan", "up"])?;
         Ok(net)
