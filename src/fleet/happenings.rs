@@ -1,0 +1,137 @@
+//! What happens to the fleet: events from the wire, jobs that end, and what of it is stored.
+
+use std::net::IpAddr;
+
+use super::{Fleet, Store, StoreError};
+use crate::boot::{Update, Who};
+use crate::config::{Config, Device};
+use crate::events::{Event, What};
+use crate::jobs::{JobKind, JobState};
+use crate::net::AddressBook;
+use crate::pi::{Mac, Serial};
+
+impl Fleet {
+    /// Takes an event from the wire; true if a device told something that the servers should know.
+    pub fn take_event(&mut self, event: &Event) -> bool {
+        let mut news = false;
+        if let What::Dhcp(message) = &event.what
+            && let Some(identity) = &message.identity
+        {
+            // A Pi that boots from its SD card is known by its address block only, and asks for no menu.
+            let listed = message.netboot || self.seen.get(identity.mac).is_some();
+            if listed {
+                self.seen.take(identity, self.clock.wall_ms());
+            }
+            news |= identity.serial.is_some_and(|serial| listed && self.learn_serial(identity.mac, serial));
+        }
+        let who = Directory { config: &self.config, addresses: &self.addresses };
+        let update = self.tracker.take(event, &who);
+        news |= self.after(update);
+        news
+    }
+
+    fn after(&mut self, update: Update) -> bool {
+        if let Some(mut ended) = update.ended {
+            self.log_store_error(|store| store.save_boot(&mut ended));
+        }
+        if update.notable
+            && let Some(boot) = update.boot.and_then(|mac| self.tracker.boot_mut(mac))
+            && let Err(error) = self.store.save_boot(boot)
+        {
+            boot.unsaved = true;
+            self.note_store_problem(Some(error.to_string()));
+        }
+        update.serial.is_some_and(|(mac, serial)| self.learn_serial(mac, serial))
+    }
+
+    /// Completes the identity of a device that was enrolled by only half of it; true if that was news for the servers.
+    ///
+    /// Only a Pi that showed itself as one over DHCP, and whose serial fits its address, is believed; and only where no
+    /// other device is known by either.
+    fn learn_serial(&mut self, mac: Mac, serial: Serial) -> bool {
+        if self.seen.get(mac).is_none() || !serial.may_belong_to(mac) {
+            return false;
+        }
+        self.seen.learn_serial(mac, serial);
+        let known_by = |d: &Device| d.mac == Some(mac) || d.serial == Some(serial);
+        let mut known = self.config.devices.iter_mut().filter(|d| known_by(d));
+        let (Some(device), None) = (known.next(), known.next()) else { return false };
+        let is_half_known = device.mac.is_none() || device.serial.is_none();
+        if !is_half_known || device.mac.is_some_and(|m| m != mac) || device.serial.is_some_and(|s| s != serial) {
+            return false;
+        }
+        (device.mac, device.serial) = (Some(mac), Some(serial));
+        let id = device.id.clone();
+        log::info!("{id} is the Pi with serial {serial} and address {mac}");
+        if let Err(error) = self.note_identity(&id, mac, serial) {
+            log::error!("cannot note the identity of {id}: {error}");
+        }
+        true
+    }
+
+    /// Stores what piled up in memory; called every few seconds. What cannot be stored is kept for the next time.
+    pub fn save(&mut self) {
+        let unsaved = self.seen.take_unsaved();
+        let mut saved = if unsaved.is_empty() { Ok(()) } else { self.store.save_pis(&unsaved) };
+        if saved.is_err() {
+            self.seen.keep_unsaved(&unsaved);
+        }
+        let mut tried = !unsaved.is_empty();
+        for boot in self.tracker.boots_to_save() {
+            tried = true;
+            if let Err(error) = self.store.save_boot(boot) {
+                boot.unsaved = true;
+                saved = Err(error);
+            }
+        }
+        if tried && self.store_on_volume {
+            self.note_store_problem(saved.err().map(|e| e.to_string()));
+        }
+    }
+
+    fn log_store_error(&mut self, act: impl FnOnce(&mut Store) -> Result<(), StoreError>) {
+        if let Err(error) = act(&mut self.store) {
+            self.note_store_problem(Some(error.to_string()));
+        }
+    }
+
+    /// A job ended: stores it and remembers a failure so that it is not tried over and over.
+    pub fn job_ended(&mut self, id: u32) {
+        let Some(job) = self.jobs.get(id) else { return };
+        match job.state {
+            JobState::Done => log::info!("job {id}: {}", job.message),
+            _ => log::warn!("job {id} ({:?} of '{}') {:?}: {}", job.kind, job.subject, job.state, job.message),
+        }
+        // A device that was unenrolled, and perhaps enrolled anew, has nothing to do with its old job's end.
+        let concerns = self.config.device(&job.subject).is_some() && self.jobs.active(job.kind, &job.subject).is_none();
+        if job.kind == JobKind::Provision && job.state != JobState::Done && concerns {
+            self.failed.insert(job.subject.clone(), job.message.clone());
+        }
+        self.log_store_error(|store| store.save_job(&job));
+    }
+
+    /// Stops the jobs and stores everything.
+    pub fn stop(&mut self) {
+        self.jobs.stop();
+        for job in self.jobs.list() {
+            self.log_store_error(|store| store.save_job(&job));
+        }
+        self.save();
+    }
+}
+
+/// Answers the tracker's questions.
+struct Directory<'a> {
+    config: &'a Config,
+    addresses: &'a AddressBook,
+}
+
+impl Who for Directory<'_> {
+    fn mac_of(&self, ip: IpAddr) -> Option<Mac> {
+        self.addresses.mac_of(ip)
+    }
+
+    fn device_of(&self, mac: Mac) -> Option<String> {
+        self.config.devices.iter().find(|d| d.mac == Some(mac)).map(|d| d.id.clone())
+    }
+}

@@ -1,0 +1,186 @@
+//! The volume under the fleet: it may come late, go, come back, or be another one.
+
+use std::fs::OpenOptions;
+
+use rustix::fs::{AtFlags, FlockOperation, StatxFlags, flock};
+
+use super::{Fleet, MAX_SEEN, Seen, Store, StoreError, provision};
+use crate::image;
+use crate::jobs::{JobKind, Running};
+use crate::nfs;
+use crate::storage::{self, Layout, Volume, VolumeProblem};
+
+impl Fleet {
+    /// Looks at the volume again; true if it came, went or changed its fitness.
+    pub fn check_volume(&mut self) -> bool {
+        let before = std::mem::replace(&mut self.volume, look_at(&self.layout));
+        let identity = volume_identity(&self.layout);
+        let is_another = identity != self.volume_identity;
+        if is_another {
+            self.volume_identity = identity;
+            self.lock = None;
+            self.store_on_volume = false;
+        }
+        self.take_lock();
+        let changed = is_another || self.volume.problems != before.problems;
+        if changed {
+            self.volume_changes = self.volume_changes.wrapping_add(1);
+            self.log_volume_problems();
+        }
+        // A copy that filled the disk and was undone would fill it again.
+        let only_full = |volume: &Volume| volume.problems.iter().all(|p| matches!(p, VolumeProblem::Full(..)));
+        if changed && !(only_full(&self.volume) && only_full(&before)) {
+            self.failed.clear();
+        }
+        let had_store = self.store_on_volume;
+        self.use_volume();
+        changed || self.store_on_volume != had_store
+    }
+
+    /// Makes sure that no other agent works on the volume.
+    pub(super) fn take_lock(&mut self) {
+        if self.lock.is_some() || !self.volume.is_changeable() {
+            return;
+        }
+        let path = self.layout.data_dir().join(".lock");
+        let open = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        let locked = open.and_then(|file| {
+            flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+            Ok(file)
+        });
+        match locked {
+            Ok(file) => self.lock = Some(file),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                let why = format!("another piboot works on data_dir {}: stop it", self.layout.data_dir().display());
+                self.volume.problems.push(VolumeProblem::Unsuitable(why));
+            }
+            Err(error) => {
+                self.volume
+                    .problems
+                    .push(VolumeProblem::Unsuitable(format!("cannot write {}: {error}", path.display())));
+            }
+        }
+    }
+
+    pub(super) fn log_volume_problems(&self) {
+        for problem in &self.volume.problems {
+            log::warn!("{problem}");
+        }
+    }
+
+    /// Opens the store on the volume if the volume is there and the store is not open yet.
+    pub(super) fn use_volume(&mut self) {
+        if !self.volume.is_present() || self.volume_identity.is_none() {
+            if self.store_on_volume || self.lock.is_some() {
+                // Nothing of ours keeps the volume from being unmounted.
+                self.leave_store();
+            }
+            return;
+        }
+        if self.store_on_volume {
+            return;
+        }
+        // History on a volume that cannot be written, or will not be used, would help nobody.
+        if !self.volume.is_changeable() {
+            return;
+        }
+        if let Err(error) = self.layout.create() {
+            let directory = self.layout.data_dir().display();
+            self.note_store_problem(Some(format!("cannot create directories in {directory}: {error}")));
+            return;
+        }
+        let adopted = Store::open(&self.layout.database()).and_then(|store| self.adopt(store));
+        self.store_on_volume = adopted.is_ok();
+        self.note_store_problem(adopted.err().map(|e| format!("{e}; history is kept in memory until this is mended")));
+        if self.store_on_volume {
+            self.sweep();
+        }
+    }
+
+    /// Goes on in memory when the volume is gone.
+    fn leave_store(&mut self) {
+        (self.store_on_volume, self.lock) = (false, None);
+        match Store::in_memory() {
+            Ok(store) => self.store = store,
+            Err(error) => log::error!("{error}"),
+        }
+    }
+
+    /// Goes on with the store that was found on the volume, and hands over what memory holds.
+    fn adopt(&mut self, store: Store) -> Result<(), StoreError> {
+        for job in store.interrupt_jobs(self.clock.wall_ms())? {
+            log::warn!(
+                "job {} ({:?} of '{}') was interrupted when piboot stopped; nothing of it is left",
+                job.id,
+                job.kind,
+                job.subject
+            );
+        }
+        store.end_boots()?;
+        self.jobs.number_from(store.jobs()?.last().map_or(0, |job| job.id).saturating_add(1));
+        self.tracker.number_anew(|boot| !matches!(store.boot(boot.id), Ok(Some(stored)) if stored.is_same(boot)));
+        let unsaved = self.seen.list().into_iter().cloned().collect::<Vec<_>>();
+        let before = std::mem::replace(&mut self.store, store);
+        self.store.save_pis(&unsaved)?;
+        self.seen = Seen::new(self.store.pis(MAX_SEEN)?);
+        // Boots that are over are in the old store only.
+        for mut boot in before.boots(None, u32::MAX)?.into_iter().rev() {
+            let followed = self.tracker.boot(boot.mac).is_some_and(|current| current.is_same(&boot));
+            if !followed && !self.store.boot(boot.id)?.is_some_and(|stored| stored.is_same(&boot)) {
+                boot.id = 0;
+                self.store.save_boot(&mut boot)?;
+            }
+        }
+        self.save();
+        Ok(())
+    }
+
+    /// Removes what killed jobs left in the scratch directory. Trees take their time: a job does it.
+    fn sweep(&self) {
+        let scratch = self.layout.scratch();
+        if std::fs::read_dir(&scratch).is_ok_and(|mut entries| entries.next().is_none()) {
+            return;
+        }
+        let leftovers = provision::leftovers(&self.layout);
+        let task = Box::new(move |_: &Running| {
+            let imports = image::sweep(&scratch);
+            for leftover in &imports {
+                log::warn!("{leftover}");
+            }
+            leftovers.iter().try_for_each(|path| provision::discard(path))?;
+            let count = leftovers.len().saturating_add(imports.len());
+            Ok(format!("{count} unfinished or deleted trees of an earlier run removed"))
+        });
+        match self.jobs.submit(JobKind::Delete, "scratch", task) {
+            Ok(job) => self.note_job(job),
+            Err(error) => log::warn!("cannot tidy {}: {error}", self.layout.scratch().display()),
+        }
+    }
+
+    /// Says once what is wrong with the store.
+    pub(super) fn note_store_problem(&mut self, problem: Option<String>) {
+        if let Some(text) = problem.as_ref().filter(|_| problem != self.store_problem) {
+            log::error!("{text}");
+        }
+        self.store_problem = problem;
+    }
+}
+
+/// The volume, and whether a root can be exported from it: its file handles have to outlive a remount.
+pub(super) fn look_at(layout: &Layout) -> Volume {
+    let mut volume = storage::check(layout.data_dir());
+    if volume.is_present() {
+        match nfs::handle_support(layout.data_dir()) {
+            Ok(support) => volume.problems.extend(support.refusal.map(VolumeProblem::Unsuitable)),
+            Err(error) => volume.problems.push(VolumeProblem::Unsuitable(error.to_string())),
+        }
+    }
+    volume
+}
+
+/// Device number and mount id of the file system that holds `data_dir`.
+pub(super) fn volume_identity(layout: &Layout) -> Option<(u64, u64)> {
+    let flags = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
+    let stat = rustix::fs::statx(rustix::fs::CWD, layout.data_dir(), AtFlags::empty(), flags).ok()?;
+    Some((rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor), stat.stx_mnt_id))
+}
