@@ -28,7 +28,11 @@ pub(super) fn run(command: Command, client: &Client) -> Result<(), CliError> {
         Command::Enroll(enroll) => {
             let super::Enroll { mac, serial, hostname, image, ssh_key, no_wait } = enroll;
             let request = EnrollRequest { mac, serial, hostname, image, ssh_keys: ssh_key };
-            let Some(enrolled) = client.ask::<Enrolled>("enroll", request)? else { return Ok(()) };
+            let enrolled: Enrolled = client.call("enroll", request)?;
+            if client.json {
+                say_line(&format!("{:#}", serde_json::to_value(&enrolled).unwrap_or_default()));
+                return if enrolled.why.is_some() { Err(CliError::Said) } else { Ok(()) };
+            }
             say_line(&format!("enrolled as {}", enrolled.id));
             if let Some(why) = enrolled.why {
                 return Err(CliError::Failed(format!("{} cannot boot yet: {why}", enrolled.id)));
