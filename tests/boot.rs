@@ -35,6 +35,10 @@ fn every_model_is_seen_enrolled_and_boots_to_its_kernel() {
         let name = format!("pi-{n}");
         let said = router.piboot(&["enroll", "--mac", &mac(&pi), "--hostname", &name, "--image", "small"]).unwrap();
         assert!(said.contains("boots from a copy of small"), "{said}");
+        // People know their Pis by host name.
+        let detail = router.json(&["device", &name]);
+        assert_eq!(detail["id"], format!("pi_{n}"));
+        assert!(detail["changes"].as_array().unwrap().iter().any(|c| c["rule"] == "cmdline"), "{detail}");
         router.wait_for_dnsmasq();
         let booted = boot(&pi, &link, &options(), None).unwrap();
         let Some(ready) = booted.ready() else {

@@ -142,7 +142,7 @@ impl<S: Servers> Api<S> {
         let device = self.configured(id)?;
         let info = self.device_info(device);
         // A damaged record shows as the device's state.
-        let record = DeviceRecord::load(&self.fleet.layout().device(id)).ok().flatten();
+        let record = DeviceRecord::load(&self.fleet.layout().device(&device.id)).ok().flatten();
         let (changes, notes) = record.map(|r| (r.changes, r.notes)).unwrap_or_default();
         Ok(DeviceDetail { info, changes, notes })
     }
