@@ -190,7 +190,10 @@ impl Reader<'_> {
                 '\'' | '"' => self.quoted(at, c, &mut word)?,
                 '\\' => {
                     self.chars.next();
-                    word.extend(self.chars.next().map(|(_, escaped)| escaped));
+                    match self.chars.next() {
+                        Some((_, escaped)) => word.push(escaped),
+                        None => return Err(self.error(at, "the file ends in a backslash".to_owned())),
+                    }
                 }
                 _ => {
                     self.chars.next();
@@ -257,6 +260,7 @@ mod tests {
             ("config a 'b-c'\n", 1, "not a section name"),
             ("config a b\n\toption c 'd\n", 2, "never closed"),
             ("confg a b\n", 1, "none of package"),
+            ("config a b\n\toption c d\\", 2, "ends in a backslash"),
         ] {
             let error = parse(text).unwrap_err();
             assert_eq!(error.line, line, "{text}");
