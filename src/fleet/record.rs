@@ -106,10 +106,8 @@ pub(super) fn free_export_pair(layout: &Layout) -> Result<u16, RecordError> {
     let mut taken = std::collections::BTreeSet::new();
     for entry in std::fs::read_dir(layout.devices()).map_err(|e| RecordError::Io(name(), e))? {
         let entry = entry.map_err(|e| RecordError::Io(name(), e))?;
-        // A damaged record keeps its number to itself; its device cannot be served anyway.
-        if let Ok(Some(record)) = DeviceRecord::load(&entry.path()) {
-            taken.insert(record.export_pair);
-        }
+        // A damaged record has a number that nobody knows; given away again, it would name two devices once it is restored.
+        taken.extend(DeviceRecord::load(&entry.path())?.map(|record| record.export_pair));
     }
     // From 1: zero stays free for what has no device.
     (1..=MAX_EXPORT_PAIRS).find(|pair| !taken.contains(pair)).ok_or(RecordError::NoExportFree)
@@ -145,6 +143,8 @@ mod tests {
         assert_eq!(free_export_pair(&layout).unwrap(), 2);
         assert_eq!(DeviceRecord::load(&layout.device("b")).unwrap(), Some(record(3)));
         assert_eq!(DeviceRecord::load(&layout.device("c")).unwrap(), None);
+        std::fs::write(layout.device("a").join(FILE), "{").unwrap();
+        assert!(matches!(free_export_pair(&layout), Err(RecordError::Damaged(..))), "its number is not known");
     }
 
     #[test]
