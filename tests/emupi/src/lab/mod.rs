@@ -296,9 +296,17 @@ fn remove_netns(ns: &str) {
     if !Path::new(RUN_NETNS).join(ns).exists() {
         return;
     }
-    let pids = run("ip", &["netns", "pids", ns]).unwrap_or_default();
-    for pid in pids.lines().filter_map(|line| line.trim().parse().ok()).filter(|pid| *pid > 1) {
-        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    // A script that was killed may just have started something: until nobody is left, but not for ever.
+    for _ in 0..100 {
+        let pids = run("ip", &["netns", "pids", ns]).unwrap_or_default();
+        let pids: Vec<i32> = pids.lines().filter_map(|line| line.trim().parse().ok()).filter(|pid| *pid > 1).collect();
+        if pids.is_empty() {
+            break;
+        }
+        for pid in pids {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        std::thread::sleep(Duration::from_millis(10));
     }
     let _ = run("ip", &["netns", "delete", ns]);
 }
