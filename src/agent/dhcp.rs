@@ -12,7 +12,6 @@ use crate::clock::{Clock, Moment};
 use crate::config::{DhcpMode, Main, Severity};
 use crate::dhcp::drop_in;
 use crate::fleet::Wanted;
-use crate::pi::Mac;
 
 /// How a dnsmasq that systemd runs is restarted; nothing happens if it does not run.
 const SYSTEMD_RESTART: [&str; 3] = ["systemctl", "try-restart", "dnsmasq.service"];
@@ -83,8 +82,7 @@ impl BootOptions {
     pub(super) fn apply(&mut self, wanted: &Wanted, server: Option<Ipv4Addr>) {
         let (Some(confdir), Some(server)) = (self.drops_in().cloned(), server) else { return };
         let confdir = &confdir;
-        let enrolled: Vec<Mac> = wanted.enrolled.iter().map(|(mac, _)| *mac).collect();
-        let result = drop_in::reconcile(confdir, server, &enrolled);
+        let result = drop_in::reconcile(confdir, server, &wanted.enrolled);
         let is_first = !std::mem::replace(&mut self.applied, true);
         // An agent that ended between writing the file and the restart left it to this one.
         if matches!(result, Ok(true)) || is_first && result.is_ok() && drop_in::is_unread(confdir) {

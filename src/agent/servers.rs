@@ -214,7 +214,7 @@ impl Servers for Wire {
             return;
         }
         self.wanted = wanted.clone();
-        self.interest.set_enrolled(wanted.enrolled.iter().map(|(mac, _)| *mac));
+        self.interest.set_enrolled(wanted.enrolled.iter().copied());
         if let Some(tftp) = &self.tftp {
             tftp.set_routes(Arc::new(routes(wanted)));
         }

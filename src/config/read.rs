@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::model::{Config, Device, DhcpMode, Main, Problem, RootKind, Severity, UnknownPolicy};
-use super::names::{check_device_id, check_hostname, check_image_name};
+use super::names::{NameError, check_device_id, check_hostname, check_image_name};
 use super::uci::{Section, Value};
 use crate::pi::{Mac, Serial};
 
@@ -120,6 +120,10 @@ fn absolute_path(text: &str) -> Result<PathBuf, String> {
     if path.is_absolute() && !climbs { Ok(path) } else { Err(format!("'{text}' is not an absolute path without '..'")) }
 }
 
+fn checked(text: &str, check: fn(&str) -> Result<(), NameError>) -> Result<String, String> {
+    check(text).map(|()| text.to_owned()).map_err(|e| e.to_string())
+}
+
 fn parsed<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<T, String> {
     text.parse().map_err(|e: T::Err| e.to_string())
 }
@@ -185,7 +189,7 @@ fn read_main(fields: &mut Fields<'_>, before: Option<&Main>) -> Main {
         Some(value) => value.values().iter().filter(|v| !v.is_empty()).cloned().collect(),
         None => default.interfaces,
     };
-    let image = |text: &str| check_image_name(text).map(|()| text.to_owned()).map_err(|e| e.to_string());
+    let image = |text: &str| checked(text, check_image_name);
     let main = Main {
         enabled: fields.setting("enabled", choice, default.enabled, before.map(|b| b.enabled)),
         interfaces,
@@ -266,9 +270,8 @@ fn read_device(fields: &mut Fields<'_>, before: &[Device]) -> Option<Device> {
             None => Ok(serial),
         }
     });
-    let hostname =
-        fields.one("hostname", |text| check_hostname(text).map(|()| text.to_owned()).map_err(|e| e.to_string()));
-    let image = fields.one("image", |text| check_image_name(text).map(|()| text.to_owned()).map_err(|e| e.to_string()));
+    let hostname = fields.one("hostname", |text| checked(text, check_hostname));
+    let image = fields.one("image", |text| checked(text, check_image_name));
     let root = fields.one("root", choice).unwrap_or_default();
     let ssh_keys: Vec<String> = fields.section.get("ssh_key").map(|v| v.values().to_vec()).unwrap_or_default();
     let (good_keys, bad_keys): (Vec<_>, Vec<_>) = ssh_keys.into_iter().partition(|key| is_ssh_key(key));

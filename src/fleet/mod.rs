@@ -221,12 +221,6 @@ impl Fleet {
         self.states.get(id)
     }
 
-    /// The current or last boot of a Pi since the agent started.
-    #[must_use]
-    pub fn current_boot(&self, mac: Mac) -> Option<&Boot> {
-        self.tracker.boot(mac)
-    }
-
     /// The current or last boot of a Pi, from an earlier run of the agent if it has not booted since.
     #[must_use]
     pub fn last_boot(&self, mac: Mac) -> Option<Boot> {

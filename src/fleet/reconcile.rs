@@ -34,8 +34,6 @@ pub enum DeviceState {
 pub struct Served {
     /// Its id.
     pub id: String,
-    /// Host name.
-    pub hostname: String,
     /// Serial, once known.
     pub serial: Option<Serial>,
     /// Hardware address: who may read and write.
@@ -53,8 +51,8 @@ pub struct Served {
 pub struct Wanted {
     /// Devices with trees.
     pub served: Vec<Served>,
-    /// Hardware address and host name of every enrolled Pi, with trees or not.
-    pub enrolled: Vec<(Mac, String)>,
+    /// Hardware address of every enrolled Pi, with trees or not.
+    pub enrolled: Vec<Mac>,
     /// Whether the volume was there since the start: until then nobody is told that a file or an export does not exist.
     pub ready: bool,
     /// How often the volume came or went: exports on it have to be opened anew.
@@ -73,7 +71,7 @@ impl Fleet {
         self.states.retain(|id, _| devices.iter().any(|d| d.id == *id));
         self.served.retain(|id, _| devices.iter().any(|d| d.id == *id));
         for device in &devices {
-            wanted.enrolled.extend(device.mac.map(|mac| (mac, device.hostname.clone())));
+            wanted.enrolled.extend(device.mac);
             let (served, state) = self.reconcile_device(device);
             if let Some(served) = served {
                 // From the image, which no Pi can write: what strangers run must not be one Pi's choice.
@@ -109,7 +107,6 @@ impl Fleet {
         };
         let served = Served {
             id: device.id.clone(),
-            hostname: device.hostname.clone(),
             serial: device.serial,
             mac: device.mac,
             boot: self.layout.device_boot(&device.id),

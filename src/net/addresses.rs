@@ -155,13 +155,6 @@ impl AddressBook {
         }
         answer
     }
-
-    /// The address that DHCP last gave to `mac`.
-    #[must_use]
-    pub fn ip_of(&self, mac: Mac) -> Option<IpAddr> {
-        let observed = self.0.observed.read().unwrap_or_else(PoisonError::into_inner);
-        observed.iter().find(|(_, holder)| **holder == mac).map(|(ip, _)| *ip)
-    }
 }
 
 #[cfg(test)]
