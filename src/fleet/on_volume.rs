@@ -28,8 +28,9 @@ impl Fleet {
             self.log_volume_problems();
         }
         // A copy that filled the disk and was undone would fill it again.
-        let only_full = |volume: &Volume| volume.problems.iter().all(|p| matches!(p, VolumeProblem::Full(..)));
-        if changed && !(only_full(&self.volume) && only_full(&before)) {
+        let is_full = |p: &VolumeProblem| matches!(p, VolumeProblem::Full(..) | VolumeProblem::FewInodes(..));
+        let only_space_changed = !is_another && before.problems.iter().chain(&self.volume.problems).all(is_full);
+        if changed && !only_space_changed {
             self.failed.clear();
         }
         let had_store = self.store_on_volume;
