@@ -3,6 +3,7 @@
 mod board;
 mod mac;
 mod serial;
+mod text;
 
 pub use board::{Board, Model, Revision};
 pub use mac::{Mac, ParseMacError};

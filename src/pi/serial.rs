@@ -3,9 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize, Serializer};
-
 use super::Mac;
+use super::text::serde_as_text;
 
 /// The low 32 bits of a Pi's serial number: its default TFTP prefix, eight lower-case hex digits.
 /// On a Pi 5 the high 32 bits vary too, but no boot stage sends them (rpi-eeprom issue 563).
@@ -68,18 +67,7 @@ impl fmt::Debug for Serial {
     }
 }
 
-impl Serialize for Serial {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Serial {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
-    }
-}
+serde_as_text!(Serial);
 
 #[cfg(test)]
 mod tests {
