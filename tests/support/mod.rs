@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use emupi::lab::{Net, Process};
+use emupi::lab::{DnsmasqService, Net, Process};
 use emupi::{BootOptions, Link, Pi};
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -38,6 +38,7 @@ pub const PIBOOT: &str = env!("CARGO_BIN_EXE_piboot");
 /// A router that is taken apart when dropped.
 pub struct Router {
     agent: Option<Process>,
+    dnsmasq: DnsmasqService,
     data_dir: PathBuf,
     pub net: Net,
 }
@@ -66,14 +67,14 @@ impl Router {
     }
 
     fn without_data_dir() -> Self {
-        let router = Self { agent: None, data_dir: PathBuf::new(), net: Net::new().unwrap() };
-        fs::create_dir(router.confdir()).unwrap();
+        let net = Net::new().unwrap();
+        let dnsmasq = net.dnsmasq_service().unwrap();
+        let router = Self { agent: None, data_dir: PathBuf::new(), dnsmasq, net };
         let config = format!(
             "config piboot 'main'\n\toption enabled '1'\n\tlist interface 'br-lan'\n\toption data_dir '/nonexistent'\n\toption dhcp 'dnsmasq'\n\toption dnsmasq_confdir '{}'\n\tlist dnsmasq_restart '{}'\n",
             router.confdir().display(),
-            router.scratch("restart-dnsmasq").display(),
+            router.dnsmasq.restart.display(),
         );
-        router.write_restart_script();
         fs::write(router.config(), config).unwrap();
         router
     }
@@ -99,7 +100,7 @@ impl Router {
     }
 
     pub fn confdir(&self) -> PathBuf {
-        self.scratch("dnsmasq.d")
+        self.dnsmasq.confdir.clone()
     }
 
     fn socket(&self) -> PathBuf {
@@ -115,37 +116,15 @@ impl Router {
         self.agent = Some(agent);
     }
 
-    /// What `systemctl restart dnsmasq` is elsewhere. dnsmasq goes to the background once it listens, and ends with
-    /// the namespace. (In a container nobody may reap it: a zombie counts as gone.)
-    fn write_restart_script(&self) {
-        let conf = format!(
-            "port=0\nuser=root\ninterface=br-lan\nbind-interfaces\nexcept-interface=lo\nno-ping\nlog-dhcp\n\
-             dhcp-range=10.77.0.50,10.77.0.200,10m\nconf-dir={}\npid-file={}\ndhcp-leasefile={}\nlog-facility={}\n",
-            self.confdir().display(),
-            self.scratch("dnsmasq.pid").display(),
-            self.scratch("dnsmasq.leases").display(),
-            self.scratch("dnsmasq.log").display(),
-        );
-        fs::write(self.scratch("dnsmasq.conf"), conf).unwrap();
-        // The lock: agent and test may want it at the same time.
-        let script = format!(
-            "#!/bin/sh\ncd {}\nexec 9>dnsmasq.lock\nflock 9\nif [ -e dnsmasq.pid ]; then pid=$(cat dnsmasq.pid); kill $pid; while grep -qs '^State:.[^Z]' /proc/$pid/status; do sleep 0.02; done; fi\ncp dnsmasq.d/piboot.conf dnsmasq.next || : >dnsmasq.next\ndnsmasq --conf-file=dnsmasq.conf 9>&- && mv dnsmasq.next dnsmasq.read\n",
-            self.net.scratch().display()
-        );
-        let path = self.scratch("restart-dnsmasq");
-        fs::write(&path, script).unwrap();
-        fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    }
-
     /// Starts dnsmasq the way an admin would: its own configuration, and the drop-in directory.
     pub fn start_dnsmasq(&self) {
-        self.net.exec(self.scratch("restart-dnsmasq").to_str().unwrap(), &[]).unwrap();
+        self.net.exec(self.dnsmasq.restart.to_str().unwrap(), &[]).unwrap();
     }
 
     /// Gives a board a fixed address. For boards that never send a REQUEST, many at once.
     pub fn fix_address(&self, pi: &Pi, last: u8) {
-        let path = self.scratch("dnsmasq.conf");
-        let text = fs::read_to_string(&path).unwrap() + &format!("dhcp-host={},10.77.0.{last}\n", pi.mac);
+        let path = &self.dnsmasq.conf;
+        let text = fs::read_to_string(path).unwrap() + &format!("dhcp-host={},10.77.0.{last}\n", pi.mac);
         fs::write(path, text).unwrap();
     }
 
@@ -278,14 +257,14 @@ impl Router {
     /// Waits until dnsmasq answers by what the agent wrote last: it restarts in its own time, and hurried Pis do not wait.
     pub fn wait_for_dnsmasq(&self) {
         let text = |path: PathBuf| fs::read(path).unwrap_or_default();
-        let (written, read) = (self.confdir().join("piboot.conf"), self.scratch("dnsmasq.read"));
+        let (written, read) = (self.confdir().join("piboot.conf"), &self.dnsmasq.read);
         self.wait_until("dnsmasq", || text(written.clone()) == text(read.clone()));
     }
 
     /// What agent and dnsmasq said, for a test that fails.
     pub fn logs(&self) -> String {
         let agent: Vec<String> = self.agent.iter().flat_map(Process::lines).collect();
-        let dnsmasq = fs::read_to_string(self.scratch("dnsmasq.log")).unwrap_or_default();
+        let dnsmasq = fs::read_to_string(&self.dnsmasq.log).unwrap_or_default();
         let dnsmasq: Vec<&str> = dnsmasq.lines().filter(|l| l.contains("DHCP") || l.contains("tags:")).collect();
         format!("agent:\n{}\ndnsmasq:\n{}", agent.join("\n"), dnsmasq.join("\n"))
     }

@@ -1,12 +1,11 @@
 //! The router of the demo: network, dnsmasq, agent, and the `piboot` command.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use emupi::lab::{Net, Process};
+use emupi::lab::{DnsmasqService, Net, Process};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -18,6 +17,7 @@ const START: Duration = Duration::from_secs(20);
 pub struct Router {
     agent: Option<Process>,
     program: PathBuf,
+    dnsmasq: DnsmasqService,
     /// The network.
     pub net: Net,
 }
@@ -27,9 +27,10 @@ impl Router {
     pub fn start(program: &Path) -> Result<Self, Failure> {
         let net = Net::new().map_err(Failure::new)?;
         let program = program.canonicalize().map_err(|e| Failure::new(format!("{}: {e}", program.display())))?;
-        let mut router = Self { agent: None, program, net };
+        let dnsmasq = net.dnsmasq_service().map_err(Failure::new)?;
+        let mut router = Self { agent: None, program, dnsmasq, net };
         router.write_files().map_err(Failure::new)?;
-        let restart = router.file("restart-dnsmasq").display().to_string();
+        let restart = router.dnsmasq.restart.display().to_string();
         router.net.exec(&restart, &[]).map_err(Failure::new)?;
         router.start_agent()?;
         Ok(router)
@@ -47,25 +48,11 @@ impl Router {
     fn write_files(&self) -> std::io::Result<()> {
         let scratch = self.net.scratch().display();
         fs::create_dir(self.data_dir())?;
-        fs::create_dir(self.file("dnsmasq.d"))?;
         let config = format!(
             "config piboot 'main'\n\toption enabled '1'\n\tlist interface 'br-lan'\n\toption data_dir '{scratch}/data'\n\
              \toption dhcp 'dnsmasq'\n\toption dnsmasq_confdir '{scratch}/dnsmasq.d'\n\tlist dnsmasq_restart '{scratch}/restart-dnsmasq'\n"
         );
-        fs::write(self.file("piboot.conf"), config)?;
-        let dnsmasq = format!(
-            "port=0\nuser=root\ninterface=br-lan\nbind-interfaces\nexcept-interface=lo\nno-ping\nlog-dhcp\n\
-             dhcp-range=10.77.0.50,10.77.0.200,1h\nconf-dir={scratch}/dnsmasq.d\npid-file={scratch}/dnsmasq.pid\n\
-             dhcp-leasefile={scratch}/dnsmasq.leases\nlog-facility={scratch}/dnsmasq.log\n"
-        );
-        fs::write(self.file("dnsmasq.conf"), dnsmasq)?;
-        // What `systemctl restart dnsmasq` is on a router; a zombie that nobody reaps counts as gone.
-        let restart = format!(
-            "#!/bin/sh\ncd {scratch}\nif [ -e dnsmasq.pid ]; then pid=$(cat dnsmasq.pid); kill $pid; \
-             while grep -qs '^State:.[^Z]' /proc/$pid/status; do sleep 0.02; done; fi\nexec dnsmasq --conf-file=dnsmasq.conf\n"
-        );
-        fs::write(self.file("restart-dnsmasq"), restart)?;
-        fs::set_permissions(self.file("restart-dnsmasq"), fs::Permissions::from_mode(0o755))
+        fs::write(self.file("piboot.conf"), config)
     }
 
     fn start_agent(&mut self) -> Result<(), Failure> {
@@ -104,7 +91,7 @@ impl Router {
         let said = self.agent.iter().flat_map(Process::lines).collect::<Vec<_>>().join("\n");
         // Missing logs must not hide the failure they belong to.
         let _ = fs::write(logs.join("agent.log"), said + "\n");
-        let _ = fs::copy(self.file("dnsmasq.log"), logs.join("dnsmasq.log"));
+        let _ = fs::copy(&self.dnsmasq.log, logs.join("dnsmasq.log"));
     }
 
     /// Ends the agent the way an init system does.

@@ -16,6 +16,7 @@ use nix::unistd::Pid;
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -252,6 +253,61 @@ impl Net {
         // It says so after its sockets are bound.
         process.wait_line("started", START)?;
         Ok(process)
+    }
+}
+
+/// A dnsmasq that runs as a machine's service does: in the background, restarted by a script, with a drop-in directory.
+/// It ends with the network.
+#[derive(Debug, Clone)]
+pub struct DnsmasqService {
+    /// Its own configuration; lines may be added before a restart.
+    pub conf: PathBuf,
+    /// Its `conf-dir`.
+    pub confdir: PathBuf,
+    /// What it logs.
+    pub log: PathBuf,
+    /// The program that starts or restarts it.
+    pub restart: PathBuf,
+    /// The drop-in `piboot.conf` as it was when dnsmasq last started, empty if there was none.
+    pub read: PathBuf,
+}
+
+impl Net {
+    /// Writes the files of a [`DnsmasqService`] for the bridge; it does not run yet.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn dnsmasq_service(&self) -> Result<DnsmasqService, LabError> {
+        let scratch = self.scratch.display();
+        let file = |name: &str| self.scratch.join(name);
+        let service = DnsmasqService {
+            conf: file("dnsmasq.conf"),
+            confdir: file("dnsmasq.d"),
+            log: file("dnsmasq.log"),
+            restart: file("restart-dnsmasq"),
+            read: file("dnsmasq.read"),
+        };
+        let conf = format!(
+            "port=0\nuser=root\ninterface=br-lan\nbind-interfaces\nexcept-interface=lo\nno-ping\nlog-dhcp\n\
+             dhcp-range=10.77.0.50,10.77.0.200,1h\nconf-dir={scratch}/dnsmasq.d\npid-file={scratch}/dnsmasq.pid\n\
+             dhcp-leasefile={scratch}/dnsmasq.leases\nlog-facility={scratch}/dnsmasq.log\n"
+        );
+        // The lock: several may want it at the same time. A zombie, which nobody may reap in a container, counts as gone.
+        let script = format!(
+            "#!/bin/sh\ncd {scratch}\nexec 9>dnsmasq.lock\nflock 9\n\
+             if [ -e dnsmasq.pid ]; then pid=$(cat dnsmasq.pid); kill $pid; \
+             while grep -qs '^State:.[^Z]' /proc/$pid/status; do sleep 0.02; done; fi\n\
+             cp dnsmasq.d/piboot.conf dnsmasq.next || : >dnsmasq.next\n\
+             dnsmasq --conf-file=dnsmasq.conf 9>&- && mv dnsmasq.next dnsmasq.read\n"
+        );
+        let write = || -> io::Result<()> {
+            fs::create_dir(&service.confdir)?;
+            fs::write(&service.conf, conf)?;
+            fs::write(&service.restart, script)?;
+            fs::set_permissions(&service.restart, fs::Permissions::from_mode(0o755))
+        };
+        write().map_err(system("write the files of dnsmasq"))?;
+        Ok(service)
     }
 }
 
