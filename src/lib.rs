@@ -20,6 +20,7 @@ pub mod net;
 pub mod nfs;
 mod openat2;
 pub mod pi;
+mod printable;
 pub mod progress;
 pub mod storage;
 pub mod tftp;

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use crate::printable::printable;
 use log::{LevelFilter, Log, Metadata, Record};
 
 struct Stderr;
@@ -13,19 +14,18 @@ impl Log for Stderr {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            let line =
-                format!("{}: {}\n", record.level().as_str().to_ascii_lowercase(), escape(&record.args().to_string()));
+            // Names from the network must not forge log lines.
+            let line = format!(
+                "{}: {}\n",
+                record.level().as_str().to_ascii_lowercase(),
+                printable(record.args().to_string().as_bytes())
+            );
             // Nobody is left to tell if standard error is gone.
             let _ = std::io::stderr().lock().write_all(line.as_bytes());
         }
     }
 
     fn flush(&self) {}
-}
-
-/// Names from the network must not forge log lines or move a terminal's cursor.
-pub(crate) fn escape(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
 }
 
 /// Starts logging; does nothing the second time.
@@ -39,7 +39,7 @@ pub fn init(level: LevelFilter) {
 mod tests {
     #[test]
     fn control_characters_are_shown_not_obeyed() {
-        assert_eq!(super::escape("a\nb\x1b[2J"), "a\\nb\\u{1b}[2J");
-        assert_eq!(super::escape("grün"), "grün");
+        assert_eq!(crate::printable::printable(b"a\nb\x1b[2J"), "a\\nb\\u{1b}[2J");
+        assert_eq!(crate::printable::printable("grün".as_bytes()), "grün");
     }
 }

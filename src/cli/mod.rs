@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use argh::FromArgs;
 
 use crate::pi::{Mac, Serial};
+use crate::printable::printable;
 
 /// Where the agent listens unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/var/run/piboot/piboot.sock";
@@ -268,7 +269,7 @@ struct DhcpDecode {
 /// Prints to standard output. Whoever reads it may have had enough (`| head`): then the command is over, and not in error.
 /// Control characters, which names from the network and from images may hold, are shown and not obeyed.
 fn say(text: &str) {
-    let shown: String = text.split('\n').map(crate::logging::escape).collect::<Vec<_>>().join("\n");
+    let shown: String = text.split('\n').map(|line| printable(line.as_bytes())).collect::<Vec<_>>().join("\n");
     let mut out = std::io::stdout().lock();
     if out.write_all(shown.as_bytes()).and_then(|()| out.flush()).is_err() {
         std::process::exit(0);

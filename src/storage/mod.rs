@@ -2,7 +2,6 @@
 
 mod atomic;
 mod layout;
-mod printable;
 mod reopen;
 mod sync;
 pub mod tree_copy;
@@ -12,7 +11,6 @@ mod volume;
 
 pub use atomic::{rewrite, sync_directory, write_beside};
 pub use layout::Layout;
-pub(crate) use printable::printable;
 pub(crate) use reopen::reopen_regular;
 pub use sync::SyncGuard;
 pub use volume::{RESERVE_BYTES, Volume, VolumeProblem, check};

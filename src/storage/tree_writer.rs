@@ -15,7 +15,7 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use super::printable;
+use crate::printable::printable;
 
 /// Memory for names of files whose other names are still to come. Raspberry Pi OS has a handful of such files; this is
 /// enough for some 80 000.

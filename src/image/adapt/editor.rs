@@ -7,7 +7,7 @@ use rustix::io::Errno;
 
 use super::tree::{Owner, PUBLIC, Tree};
 use super::{AdaptError, Change, Report, Target, text};
-use crate::storage::printable;
+use crate::printable::printable;
 
 /// Which tree a path belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -20,7 +20,7 @@ pub use superblock::{OFFSET as SUPERBLOCK_OFFSET, SIZE as SUPERBLOCK_SIZE, Super
 
 use super::blocks::BlockSource;
 use super::fields::u32_at;
-use crate::storage::printable;
+use crate::printable::printable;
 
 /// Longest symlink target (PATH_MAX without its NUL).
 const MAX_TARGET: usize = 4095;

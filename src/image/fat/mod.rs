@@ -13,7 +13,7 @@ pub use names::FatEntry;
 
 use super::blocks::BlockSource;
 use super::fields::{u16_at, u32_at};
-use crate::storage::printable;
+use crate::printable::printable;
 use boot_sector::Width;
 
 /// A directory is at most 65536 entries of 32 bytes.
