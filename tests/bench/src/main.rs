@@ -5,6 +5,8 @@
 
 mod import;
 mod measure;
+mod nfs;
+mod stage;
 mod tftp;
 
 use std::process::ExitCode;
@@ -13,7 +15,7 @@ use std::process::ExitCode;
 type Area = (&'static str, fn(&str) -> Result<(), measure::Error>);
 
 /// The areas there are.
-const AREAS: [Area; 2] = [("import", import::run), ("tftp", tftp::run)];
+const AREAS: [Area; 3] = [("import", import::run), ("nfs", nfs::run), ("tftp", tftp::run)];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -21,6 +23,7 @@ fn main() -> ExitCode {
     // The program is its own set of servers, so that each is measured as a process of its own.
     let result = match words[..] {
         ["import-once", contestant, image, volume] => import::once(contestant, image.as_ref(), volume.as_ref()),
+        ["serve-nfs", directory] => nfs::serve(directory.as_ref()),
         ["serve", server, directory] => tftp::serve(server, directory.as_ref()),
         [] => AREAS.iter().try_for_each(|(_, run)| run("")),
         [area] => run(area, ""),

@@ -9,7 +9,7 @@ use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 
 /// Why a measurement could not be made.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Error(String);
 
 impl Error {
@@ -54,6 +54,14 @@ impl Process {
     /// CPU time of all its threads so far, those that ended included.
     pub fn cpu(&self) -> Result<Duration, Error> {
         Ok(clock_gettime(self.clock)?.into())
+    }
+
+    /// The most memory that it had resident so far, in MB.
+    pub fn peak_rss(&self) -> Result<f64, Error> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kb: f64 = line.and_then(|line| line.trim().strip_suffix(" kB")).ok_or(Error::new("no VmHWM"))?.parse()?;
+        Ok(kb * 1024.0 / 1e6)
     }
 
     /// Whether it still runs.

@@ -5,9 +5,9 @@ mod client;
 mod servers;
 
 use std::path::Path;
-use std::process::Command;
 
 use crate::measure::{Error, Figures, Results};
+use crate::stage;
 use cases::{Case, Tree};
 use servers::{Contestant, PEERS};
 
@@ -17,8 +17,9 @@ const ROUNDS: usize = 3;
 
 /// Runs the cases whose name contains `filter`.
 pub fn run(filter: &str) -> Result<(), Error> {
-    enter_namespace()?;
-    stay_on_one_cpu()?;
+    // dnsmasq knows no other port than 69.
+    stage::enter_namespaces()?;
+    let _one_cpu = stage::OneCpu::stay()?;
     let tree = Tree::create()?;
     let contestants = [Contestant::Piboot, Contestant::Dnsmasq, Contestant::AsyncTftp];
     for case in cases::all().iter().filter(|case| case.name.contains(filter)) {
@@ -50,25 +51,6 @@ fn measure(case: &Case, contestant: Contestant, tree: &Tree) -> Result<Figures, 
     figures.insert("miss_p50_us", outcome.miss_p50.as_secs_f64() * 1e6);
     figures.insert("miss_cpu_us", cpu.as_secs_f64() * 1e6 / outcome.misses.max(1) as f64);
     Ok(figures)
-}
-
-/// dnsmasq knows no other port than 69: a network namespace gives every server one of its own. Ends with the program.
-fn enter_namespace() -> Result<(), Error> {
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)
-        .map_err(|errno| Error::new(format!("cannot make a network namespace (run as root): {errno}")))?;
-    let status = Command::new("ip").args(["link", "set", "lo", "up"]).status()?;
-    if status.success() { Ok(()) } else { Err(Error::new("`ip link set lo up` failed")) }
-}
-
-/// Client and server share a CPU: between two, each packet would cost an inter-processor interrupt or none, as idle states
-/// have it, and the CPU time of one and the same server would vary twofold.
-fn stay_on_one_cpu() -> Result<(), Error> {
-    let this = nix::unistd::Pid::from_raw(0);
-    let allowed = nix::sched::sched_getaffinity(this)?;
-    let last = (0..nix::sched::CpuSet::count()).rev().find(|&cpu| allowed.is_set(cpu).unwrap_or(false));
-    let mut one = nix::sched::CpuSet::new();
-    one.set(last.unwrap_or(0))?;
-    Ok(nix::sched::sched_setaffinity(this, &one)?)
 }
 
 /// The serial of the n-th emulated Pi: its directory.
