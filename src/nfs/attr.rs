@@ -1,6 +1,6 @@
 //! Attributes of an object: `fattr3`, `wcc_data` (RFC 1813 §2.6).
 
-use rustix::fs::{FileType, Statx};
+use rustix::fs::{FileType, Statx, StatxFlags};
 
 use super::args::Time;
 use super::xdr;
@@ -32,8 +32,28 @@ pub struct Attr {
     pub mtime: Time,
     /// Last change of the inode.
     pub ctime: Time,
+    /// When it came to be, where the file system keeps that. Never goes over the wire.
+    pub born: Option<Birth>,
     /// Where it lies: device and mount. Never goes over the wire.
     pub place: Place,
+}
+
+/// The moment at which an object was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Birth {
+    /// Unix time in seconds.
+    pub seconds: i64,
+    /// And nanoseconds.
+    pub nanoseconds: u32,
+}
+
+impl Birth {
+    /// Unix time in milliseconds.
+    #[must_use]
+    pub const fn milliseconds(self) -> i64 {
+        // Below a thousand, so it fits.
+        self.seconds.saturating_mul(1000).saturating_add((self.nanoseconds / 1_000_000) as i64)
+    }
 }
 
 /// The file system and the mount through which an object was seen.
@@ -65,6 +85,9 @@ impl From<Statx> for Attr {
             atime: time(s.stx_atime),
             mtime: time(s.stx_mtime),
             ctime: time(s.stx_ctime),
+            born: StatxFlags::from_bits_retain(s.stx_mask)
+                .contains(StatxFlags::BTIME)
+                .then_some(Birth { seconds: s.stx_btime.tv_sec, nanoseconds: s.stx_btime.tv_nsec }),
             place: Place { dev: (s.stx_dev_major, s.stx_dev_minor), mount: s.stx_mnt_id },
         }
     }

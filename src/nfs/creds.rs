@@ -6,6 +6,8 @@
 
 #![allow(unsafe_code, reason = "per-thread identity needs raw system calls: no wrapper leaves the other threads alone")]
 
+use std::hash::{Hash, Hasher};
+
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::thread::UnshareFlags;
@@ -26,7 +28,7 @@ mod number {
 }
 
 /// Who a request acts as on the file system.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
     /// User.
     pub uid: u32,
@@ -34,6 +36,13 @@ pub struct Identity {
     pub gid: u32,
     groups: [u32; MAX_GROUPS],
     group_count: u8,
+}
+
+/// Hardly ever do two differ in nothing but groups: looking at those too would cost more than it saves.
+impl Hash for Identity {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.uid, self.gid).hash(state);
+    }
 }
 
 impl Identity {

@@ -118,7 +118,9 @@ impl Hall {
             for socket in &self.udp {
                 self.answer(socket);
             }
-            self.shared.files.expire(self.shared.clock.now());
+            let now = self.shared.clock.now();
+            self.shared.files.expire(now);
+            self.shared.objects.expire(now);
             self.shared.buffers.trim();
         }
     }

@@ -11,7 +11,7 @@
 //! from naming inodes of the rest of the disk.
 
 use std::fmt;
-use std::hash::Hasher;
+use std::hash::{Hash, Hasher};
 
 use siphasher::sip::SipHasher24;
 
@@ -20,8 +20,10 @@ use super::proto::MAX_HANDLE;
 const VERSION: u8 = 1;
 const PREFIX: usize = 10;
 const CHECKSUM: usize = 8;
+/// What a handle has besides the kernel's.
+pub(super) const PREFIX_AND_CHECKSUM: usize = PREFIX + CHECKSUM;
 /// Longest kernel handle that fits.
-pub const MAX_KERNEL_HANDLE: usize = MAX_HANDLE - PREFIX - CHECKSUM;
+pub const MAX_KERNEL_HANDLE: usize = MAX_HANDLE - PREFIX_AND_CHECKSUM;
 
 /// What `name_to_handle_at` returned.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -75,13 +77,34 @@ impl fmt::Debug for KernelHandle {
 }
 
 /// A sealed handle, ready for the wire.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct FileHandle {
     length: u8,
     bytes: [u8; MAX_HANDLE],
 }
 
+/// The checksum is a hash already.
+impl Hash for FileHandle {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.checksum());
+    }
+}
+
 impl FileHandle {
+    /// The handle with these bytes; `None` if they are too many, or too few for a checksum.
+    #[must_use]
+    pub(super) fn from_bytes(handle: &[u8]) -> Option<Self> {
+        let mut bytes = [0; MAX_HANDLE];
+        bytes.get_mut(..handle.len())?.copy_from_slice(handle);
+        (handle.len() >= CHECKSUM).then_some(Self { length: u8::try_from(handle.len()).ok()?, bytes })
+    }
+
+    /// The checksum at its end.
+    #[must_use]
+    pub(super) fn checksum(&self) -> u64 {
+        self.bytes().last_chunk().map_or(0, |sum| u64::from_be_bytes(*sum))
+    }
+
     /// The opaque bytes.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {

@@ -20,7 +20,9 @@ use super::files::OpenFiles;
 use super::fs::ProcFds;
 use super::hall::{Hall, Registry};
 use super::handle::HandleKey;
+use super::known::KnownHandles;
 use super::listen;
+use super::objects::Objects;
 use super::pool::Pool;
 use super::portmap::mappings;
 use super::rpcbind;
@@ -182,6 +184,8 @@ impl Server {
             files,
             insecure_ports: config.insecure_ports,
             key,
+            known: KnownHandles::default(),
+            objects: Objects::default(),
             pool: Pool::new(config.limits.workers),
             limits: config.limits,
             ports: Ports { nfs: nfs_port, portmap: portmap_port },
@@ -321,6 +325,7 @@ impl Handle {
         for entry in old.entries() {
             if !new.by_id(entry.export.id).is_some_and(|other| Arc::ptr_eq(entry, other)) {
                 self.shared.files.forget_export(entry.export.id);
+                self.shared.objects.forget_export(entry.export.id);
             }
         }
         unavailable

@@ -16,6 +16,8 @@ use super::files::{OpenFile, OpenFiles};
 use super::fs::ProcFds;
 use super::handle::HandleKey;
 use super::key::fill_random;
+use super::known::KnownHandles;
+use super::objects::Objects;
 use super::pool::Pool;
 use super::server::Ports;
 use crate::clock::Clock;
@@ -139,7 +141,9 @@ pub(super) struct Shared {
     /// Clients may use ports that are not reserved for their kernels.
     pub(super) insecure_ports: bool,
     pub(super) key: HandleKey,
+    pub(super) known: KnownHandles,
     pub(super) limits: Limits,
+    pub(super) objects: Objects,
     pub(super) pool: Pool,
     pub(super) ports: Ports,
     pub(super) proc: ProcFds,

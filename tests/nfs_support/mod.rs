@@ -64,7 +64,10 @@ pub(crate) fn config() -> ServerConfig {
 }
 
 pub(crate) fn start_with(config: ServerConfig, exports: Vec<Export>) -> Fixture {
-    let clock = Clock::manual(0);
+    start_at(Clock::manual(0), config, exports)
+}
+
+pub(crate) fn start_at(clock: Clock, config: ServerConfig, exports: Vec<Export>) -> Fixture {
     let (sink, events) = Sink::new(clock.clone());
     let book = AddressBook::observed_only();
     let server = Server::start(config, book.clone(), sink).unwrap();

@@ -69,7 +69,7 @@ impl<'a> Name<'a> {
 /// What statx(2) returns.
 pub(crate) fn stat_at(dir: BorrowedFd<'_>, name: &CStr) -> Result<Attr, Errno> {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::EMPTY_PATH;
-    fs::statx(dir, name, flags, StatxFlags::BASIC_STATS | StatxFlags::MNT_ID).map(Attr::from)
+    fs::statx(dir, name, flags, StatxFlags::BASIC_STATS | StatxFlags::MNT_ID | StatxFlags::BTIME).map(Attr::from)
 }
 
 /// Reopens a descriptor's object; the caller made sure that it is a regular file or a directory.

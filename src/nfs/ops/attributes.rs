@@ -14,15 +14,14 @@ use crate::nfs::proto::Status;
 use crate::nfs::xdr;
 
 pub(super) fn get(op: &mut Op<'_>) -> Done {
-    let attr = op.object()?.attr()?;
+    let (_, attr) = op.object()?;
     op.put_status(Status::Ok);
     attr::put_fattr(&mut op.worker.reply, &attr, op.volume.fsid);
     Ok(Status::Ok)
 }
 
 pub(super) fn set(op: &mut Op<'_>, set: &SetAttr, guard: Option<Time>) -> Done {
-    let object = op.object()?;
-    let before = object.attr()?;
+    let (object, before) = op.object()?;
     let result = if guard.is_some_and(|ctime| ctime != before.ctime) {
         Err(Status::NotSync)
     } else {
@@ -127,8 +126,7 @@ mod bit {
 }
 
 pub(super) fn access(op: &mut Op<'_>, wanted: u32) -> Done {
-    let object = op.object()?;
-    let attr = object.attr()?;
+    let (object, attr) = op.object()?;
     op.be_caller()?;
     let (read, write, execute) = if attr.kind == FileType::Directory {
         (bit::READ, bit::MODIFY | bit::EXTEND | bit::DELETE, bit::LOOKUP)

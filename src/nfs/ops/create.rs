@@ -57,8 +57,8 @@ pub(super) fn create(op: &mut Op<'_>, name: &[u8], how: &CreateHow) -> Done {
 fn new_file(op: &mut Op<'_>, dir: &Object, name: Name<'_>, set: &SetAttr) -> Made {
     let mode = set.mode.unwrap_or(0);
     let file = dir.create(name, mode)?;
-    complete(op, &file, set, mode)?;
-    Ok((file.handle()?, file.attr()?))
+    let attr = complete(op, &file, set, mode)?;
+    Ok((file.handle()?, attr))
 }
 
 /// Keeps the verifier in the times of the new file, which the client sets right afterwards anyway.
@@ -87,8 +87,8 @@ pub(super) fn mkdir(op: &mut Op<'_>, name: &[u8], set: &SetAttr) -> Done {
         if mode & 0o6000 != 0 {
             made.chmod(&op.shared.proc, mode | (attr.mode & 0o2000))?;
         }
-        complete(op, &made, set, mode)?;
-        Ok((made.handle()?, made.attr()?))
+        let attr = complete(op, &made, set, mode)?;
+        Ok((made.handle()?, attr))
     })
 }
 
@@ -100,8 +100,8 @@ pub(super) fn symlink(op: &mut Op<'_>, name: &[u8], set: &SetAttr, target: &[u8]
         dir.symlink(name, target)?;
         let made = dir.child(name)?;
         // A symlink has no mode of its own.
-        complete(op, &made, &SetAttr { mode: None, ..*set }, 0)?;
-        Ok((made.handle()?, made.attr()?))
+        let attr = complete(op, &made, &SetAttr { mode: None, ..*set }, 0)?;
+        Ok((made.handle()?, attr))
     })
 }
 
@@ -117,13 +117,13 @@ pub(super) fn mknod(op: &mut Op<'_>, name: &[u8], node: &Node) -> Done {
         let mode = set.mode.unwrap_or(0);
         dir.mknod(name, kind, mode, device)?;
         let made = dir.child(name)?;
-        complete(op, &made, set, mode)?;
-        Ok((made.handle()?, made.attr()?))
+        let attr = complete(op, &made, set, mode)?;
+        Ok((made.handle()?, attr))
     })
 }
 
-/// Sets what could not be given when `object` was made with `mode`, as far as it differs.
-fn complete(op: &mut Op<'_>, object: &Object, set: &SetAttr, mode: u32) -> Result<(), Status> {
+/// Sets what could not be given when `object` was made with `mode`, as far as it differs; its attributes then.
+fn complete(op: &mut Op<'_>, object: &Object, set: &SetAttr, mode: u32) -> Result<Attr, Status> {
     let made = object.attr()?;
     let (uid, gid) = (set.uid.filter(|uid| *uid != made.uid), set.gid.filter(|gid| *gid != made.gid));
     let rest = SetAttr {
@@ -134,14 +134,17 @@ fn complete(op: &mut Op<'_>, object: &Object, set: &SetAttr, mode: u32) -> Resul
         size: set.size.filter(|size| *size != made.size && made.kind == FileType::RegularFile),
         ..*set
     };
-    apply(op, object, &made, &rest)?;
-    op.sync_changes(&[(object, made.kind)])
+    let as_made = rest == SetAttr::default();
+    if !as_made {
+        apply(op, object, &made, &rest)?;
+    }
+    op.sync_changes(&[(object, made.kind)])?;
+    Ok(if as_made { made } else { object.attr()? })
 }
 
 /// What the four have in common: the directory before and after, and the result's form.
 fn make<'a>(op: &mut Op<'_>, name: &'a [u8], work: impl FnOnce(&mut Op<'_>, &Object, Name<'a>) -> Made) -> Done {
-    let dir = op.object()?;
-    let before = dir.attr()?;
+    let (dir, before) = op.object()?;
     op.be_caller()?;
     let made = Name::new_entry(name, Status::Exist)
         .and_then(|name| work(op, &dir, name))
@@ -151,6 +154,7 @@ fn make<'a>(op: &mut Op<'_>, name: &'a [u8], work: impl FnOnce(&mut Op<'_>, &Obj
     op.put_status(status);
     if let Ok((handle, attr)) = made {
         xdr::put_bool(&mut op.worker.reply, true);
+        let handle = op.seal(&handle);
         op.put_handle(&handle);
         op.put_post_op(Some(&attr));
     }

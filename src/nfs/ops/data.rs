@@ -167,8 +167,8 @@ fn write_data(file: &OpenFile, data: &[u8], offset: u64) -> Result<usize, Errno>
 
 /// Flushes the whole file: a range would save nothing on the file systems that are exported.
 pub(super) fn commit(op: &mut Op<'_>) -> Done {
-    let object = op.object()?;
-    let before = object.attr()?;
+    let (object, before) = op.object()?;
+    op.be_root()?;
     let result = flush(op, &object, &before);
     if result.is_err() {
         op.shared.verifier.change();
@@ -205,8 +205,7 @@ fn open(op: &mut Op<'_>, mode: Mode) -> Result<(Arc<OpenFile>, Attr), Stop> {
         }
         op.shared.files.forget(&op.handle.wire, &op.identity, mode);
     }
-    let object = op.object()?;
-    let attr = object.attr()?;
+    let (object, attr) = op.object()?;
     match attr.kind {
         FileType::RegularFile => {}
         FileType::Directory => return Err(Stop::Fail(Status::IsDir)),

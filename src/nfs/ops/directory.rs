@@ -10,7 +10,7 @@ use super::lookup::entry;
 use super::{Done, Op, Stop};
 use crate::nfs::attr::Attr;
 use crate::nfs::fs::Object;
-use crate::nfs::handle::KernelHandle;
+use crate::nfs::handle::FileHandle;
 use crate::nfs::proto::{MAX_HANDLE, Status};
 use crate::nfs::xdr;
 
@@ -47,8 +47,7 @@ struct Form {
 }
 
 fn list(op: &mut Op<'_>, cookie: u64, verifier: [u8; 8], form: &Form) -> Done {
-    let dir = op.object()?;
-    let attr = dir.attr()?;
+    let (dir, attr) = op.object()?;
     if attr.kind != FileType::Directory {
         return Err(Stop::Fail(Status::NotDir));
     }
@@ -113,9 +112,9 @@ fn put_entry(op: &mut Op<'_>, ino: u64, name: &CStr, cookie: u64) {
 /// Attributes and handle of an entry, or neither: at mount points, above the directory, and where the caller may list
 /// but not look up. The client then asks by name.
 fn put_plus(op: &mut Op<'_>, dir: &Object, dir_attr: &Attr, name: &CStr) {
-    let known: Option<(KernelHandle, Attr)> = match name.to_bytes() {
-        b"." => Some((op.handle.kernel, *dir_attr)),
-        b".." if op.is_root_of_export(dir_attr) => Some((op.handle.kernel, *dir_attr)),
+    let known: Option<(FileHandle, Attr)> = match name.to_bytes() {
+        b"." => Some((op.handle.wire, *dir_attr)),
+        b".." if op.is_root_of_export(dir_attr) => Some((op.handle.wire, *dir_attr)),
         b".." => None,
         _ => entry(op, dir, name).ok(),
     };

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::{Done, Op};
 use crate::nfs::attr::Attr;
 use crate::nfs::fs::{Name, Object, object, sys};
-use crate::nfs::handle::KernelHandle;
+use crate::nfs::handle::{FileHandle, KernelHandle};
 use crate::nfs::proto::{MAX_NAME, Status};
 use crate::nfs::xdr;
 
@@ -17,9 +17,9 @@ use crate::nfs::xdr;
 const MAX_DEPTH: usize = 2048;
 
 pub(super) fn lookup(op: &mut Op<'_>, name: &[u8]) -> Done {
-    let dir = op.object()?;
+    let (dir, dir_attr) = op.object()?;
     let found = match name {
-        b".." => parent(op, &dir),
+        b".." => parent(op, &dir, &dir_attr).map(|(kernel, attr)| (op.seal(&kernel), attr)),
         _ => Name::new(name).and_then(|name| {
             op.be_caller()?;
             let mut buffer = [0; MAX_NAME + 1];
@@ -29,7 +29,6 @@ pub(super) fn lookup(op: &mut Op<'_>, name: &[u8]) -> Done {
             entry(op, &dir, name)
         }),
     };
-    let dir_attr = dir.attr().ok();
     let status = match found {
         Ok((handle, attr)) => {
             op.put_status(Status::Ok);
@@ -42,18 +41,25 @@ pub(super) fn lookup(op: &mut Op<'_>, name: &[u8]) -> Done {
             status
         }
     };
-    op.put_post_op(dir_attr.as_ref());
+    op.put_post_op(Some(&dir_attr));
     Ok(status)
 }
 
 /// Handle and attributes of an entry, never from beyond a mount point or another file system.
-pub(super) fn entry(op: &Op<'_>, dir: &Object, name: &CStr) -> Result<(KernelHandle, Attr), Status> {
-    // Two calls by name are cheaper than opening and closing. They may see two objects if the name is taken over in
-    // between: where the handle shows its inode that is noticed, and the slower way taken.
-    let handle = sys::name_to_handle(dir.as_fd(), name)?;
+pub(super) fn entry(op: &Op<'_>, dir: &Object, name: &CStr) -> Result<(FileHandle, Attr), Status> {
     let attr = object::stat_at(dir.as_fd(), name)?;
-    if attr.place == op.volume.place && handle.is_inode(attr.ino) == Some(true) {
-        return Ok((handle, attr));
+    if attr.place == op.volume.place {
+        if let Some(handle) = op.shared.known.get(op.volume.opening, &attr) {
+            return Ok((handle, attr));
+        }
+        // Two calls by name are cheaper than opening and closing. They may see two objects if the name is taken over in
+        // between: where the handle shows its inode that is noticed, and the slower way taken.
+        let kernel = sys::name_to_handle(dir.as_fd(), name)?;
+        if kernel.is_inode(attr.ino) == Some(true) {
+            let handle = op.seal(&kernel);
+            op.shared.known.put(op.volume.opening, &attr, &handle, op.shared.clock.wall_ms());
+            return Ok((handle, attr));
+        }
     }
     let child = dir.child(Name::new(name.to_bytes())?).map_err(|errno| match errno {
         Errno::XDEV => Status::Acces,
@@ -63,18 +69,17 @@ pub(super) fn entry(op: &Op<'_>, dir: &Object, name: &CStr) -> Result<(KernelHan
     if attr.place != op.volume.place {
         return Err(Status::Acces);
     }
-    Ok((child.handle()?, attr))
+    Ok((op.seal(&child.handle()?), attr))
 }
 
 /// The parent directory; the root's parent is the root. Elsewhere the way up has to lead to the root: an object that was
 /// moved out of the export on the server does not open the way to the rest of the disk.
-fn parent(op: &mut Op<'_>, dir: &Object) -> Result<(KernelHandle, Attr), Status> {
-    let attr = dir.attr()?;
+fn parent(op: &mut Op<'_>, dir: &Object, attr: &Attr) -> Result<(KernelHandle, Attr), Status> {
     if attr.kind != FileType::Directory {
         return Err(Status::NotDir);
     }
-    if op.is_root_of_export(&attr) {
-        return Ok((op.volume.root_handle, attr));
+    if op.is_root_of_export(attr) {
+        return Ok((op.volume.root_handle, *attr));
     }
     op.be_caller()?;
     sys::access(dir.as_fd(), libc::X_OK)?;
@@ -98,8 +103,7 @@ fn parent(op: &mut Op<'_>, dir: &Object) -> Result<(KernelHandle, Attr), Status>
 }
 
 pub(super) fn read_link(op: &mut Op<'_>) -> Done {
-    let link = op.object()?;
-    let attr = link.attr()?;
+    let (link, attr) = op.object()?;
     let target =
         if attr.kind == FileType::Symlink { link.read_link().map_err(Status::from) } else { Err(Status::Inval) };
     let status = target.as_ref().err().copied().unwrap_or(Status::Ok);

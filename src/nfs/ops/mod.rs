@@ -12,6 +12,7 @@ mod namespace;
 mod volume;
 
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
 use rustix::fs::FileType;
 use rustix::io::Errno;
@@ -23,7 +24,7 @@ use super::creds::Identity;
 use super::dispatch::Lane;
 use super::exports::Volume;
 use super::fs::{Object, sys};
-use super::handle::{KernelHandle, Opened};
+use super::handle::{FileHandle, KernelHandle, Opened};
 use super::proto::Status;
 use super::shared::{Shared, Worker};
 use super::xdr;
@@ -94,29 +95,43 @@ pub(super) fn run(op: &mut Op<'_>, args: &Args<'_>) -> Done {
 }
 
 impl Op<'_> {
-    /// Opens the object that the call is about. The thread is root afterwards.
-    fn object(&mut self) -> Result<Object, Status> {
-        let handle = self.handle.kernel;
+    /// The object that the call is about, and its attributes now.
+    fn object(&mut self) -> Result<(Arc<Object>, Attr), Status> {
+        let handle = self.handle;
         self.open(&handle)
     }
 
-    /// Opens a second object that the call names: it must be of the same export.
-    fn other_object(&mut self, wire: &[u8]) -> Result<Object, Status> {
+    /// A second object that the call names: it must be of the same export.
+    fn other_object(&mut self, wire: &[u8]) -> Result<(Arc<Object>, Attr), Status> {
         let other = self.shared.key.open(wire).map_err(|_| Status::BadHandle)?;
         if (other.export, other.tag) != (self.handle.export, self.handle.tag) {
             return Err(Status::XDev);
         }
-        self.open(&other.kernel)
+        self.open(&other)
     }
 
-    fn open(&mut self, handle: &KernelHandle) -> Result<Object, Status> {
-        self.be_root()?;
-        match sys::open_by_handle(self.volume.root.as_fd(), handle) {
-            Ok(fd) => Ok(Object::new(fd)),
-            // Some file systems say that the inode number is out of range, or not there, instead of stale.
-            Err(Errno::STALE | Errno::NOENT | Errno::INVAL) => Err(Status::Stale),
-            Err(errno) => Err(errno.into()),
+    fn open(&mut self, handle: &Opened) -> Result<(Arc<Object>, Attr), Status> {
+        let now = self.shared.clock.now();
+        if let Some(object) = self.shared.objects.get(&handle.wire, now) {
+            let attr = object.attr()?;
+            if attr.nlink > 0 {
+                return Ok((object, attr));
+            }
+            // Whether it is gone or still open somewhere is the kernel's to say, once it is not open here.
+            self.shared.objects.forget(&handle.wire);
         }
+        self.be_root()?;
+        let object = match sys::open_by_handle(self.volume.root.as_fd(), &handle.kernel) {
+            Ok(fd) => Arc::new(Object::new(fd)),
+            // Some file systems say that the inode number is out of range, or not there, instead of stale.
+            Err(Errno::STALE | Errno::NOENT | Errno::INVAL) => return Err(Status::Stale),
+            Err(errno) => return Err(errno.into()),
+        };
+        let attr = object.attr()?;
+        if attr.nlink > 0 {
+            self.shared.objects.put(&handle.wire, &object, handle.export, &attr, now);
+        }
+        Ok((object, attr))
     }
 
     fn be_root(&mut self) -> Result<(), Status> {
@@ -142,8 +157,11 @@ impl Op<'_> {
         xdr::put_u32(&mut self.worker.reply, status as u32);
     }
 
-    fn put_handle(&mut self, kernel: &KernelHandle) {
-        let handle = self.shared.key.seal(self.handle.export, self.volume.tag, kernel);
+    fn seal(&self, kernel: &KernelHandle) -> FileHandle {
+        self.shared.key.seal(self.handle.export, self.volume.tag, kernel)
+    }
+
+    fn put_handle(&mut self, handle: &FileHandle) {
         xdr::put_opaque(&mut self.worker.reply, handle.bytes());
     }
 

@@ -27,8 +27,7 @@ fn take_away<'a>(
     name: &'a [u8],
     work: impl FnOnce(&mut Op<'_>, &Object, Name<'a>) -> Result<(), Status>,
 ) -> Done {
-    let dir = op.object()?;
-    let before = dir.attr()?;
+    let (dir, before) = op.object()?;
     op.be_caller()?;
     let result = Name::new_entry(name, Status::Inval)
         .and_then(|name| work(op, &dir, name))
@@ -43,7 +42,8 @@ fn take_away<'a>(
 /// The inode that is about to lose this name, if anything of the export is open: an open file that lost its last name
 /// would keep its space.
 fn open_victim(op: &Op<'_>, dir: &Object, name: Name<'_>) -> Option<u64> {
-    if !op.shared.files.holds_any(op.handle.export) {
+    let export = op.handle.export;
+    if !op.shared.files.holds_any(export) && !op.shared.objects.holds_any_file(export) {
         return None;
     }
     let name = CString::new(name.bytes()).ok()?;
@@ -53,13 +53,13 @@ fn open_victim(op: &Op<'_>, dir: &Object, name: Name<'_>) -> Option<u64> {
 fn close_victim(op: &Op<'_>, victim: Option<u64>) {
     if let Some(ino) = victim {
         op.shared.files.forget_object(op.handle.export, ino);
+        op.shared.objects.forget_object(op.handle.export, ino);
     }
 }
 
 pub(super) fn rename(op: &mut Op<'_>, from: &[u8], to_dir: &[u8], to: &[u8]) -> Done {
-    let source = op.object()?;
-    let target = op.other_object(to_dir)?;
-    let before = (source.attr()?, target.attr()?);
+    let (source, source_before) = op.object()?;
+    let (target, target_before) = op.other_object(to_dir)?;
     op.be_caller()?;
     let names = Name::new_entry(from, Status::Inval).and_then(|from| Ok((from, Name::new_entry(to, Status::Inval)?)));
     let result = names.and_then(|(from, to)| {
@@ -71,15 +71,14 @@ pub(super) fn rename(op: &mut Op<'_>, from: &[u8], to_dir: &[u8], to: &[u8]) -> 
     let status = result.err().unwrap_or(Status::Ok);
     let after = (source.attr().ok(), target.attr().ok());
     op.put_status(status);
-    op.put_wcc(Some(&before.0), after.0.as_ref());
-    op.put_wcc(Some(&before.1), after.1.as_ref());
+    op.put_wcc(Some(&source_before), after.0.as_ref());
+    op.put_wcc(Some(&target_before), after.1.as_ref());
     Ok(status)
 }
 
 pub(super) fn link(op: &mut Op<'_>, dir: &[u8], name: &[u8]) -> Done {
-    let object = op.object()?;
-    let dir = op.other_object(dir)?;
-    let before = dir.attr()?;
+    let (object, _) = op.object()?;
+    let (dir, before) = op.other_object(dir)?;
     op.be_caller()?;
     let result = Name::new_entry(name, Status::Exist)
         .and_then(|name| Ok(object.link(&op.shared.proc, &dir, name)?))

@@ -5,8 +5,7 @@ use crate::nfs::proto::{MAX_NAME, Status};
 use crate::nfs::xdr::{put_bool, put_u32, put_u64};
 
 pub(super) fn stat(op: &mut Op<'_>) -> Done {
-    let object = op.object()?;
-    let attr = object.attr()?;
+    let (object, attr) = op.object()?;
     let s = rustix::fs::fstatvfs(&object)?;
     op.put_status(Status::Ok);
     op.put_post_op(Some(&attr));
@@ -28,7 +27,7 @@ pub(super) fn info(op: &mut Op<'_>) -> Done {
     /// What a READDIR or READDIRPLUS should ask for.
     const DIRECTORY_PREFERRED: u32 = 32 << 10;
     const MULTIPLE: u32 = 4096;
-    let attr = op.object()?.attr()?;
+    let (_, attr) = op.object()?;
     op.put_status(Status::Ok);
     op.put_post_op(Some(&attr));
     let transfer = op.shared.limits.max_transfer;
@@ -48,7 +47,7 @@ pub(super) fn info(op: &mut Op<'_>) -> Done {
 pub(super) fn path_conf(op: &mut Op<'_>) -> Done {
     /// ext4 allows 65000; file systems that allow more lose nothing that matters.
     const MAX_LINKS: u32 = 65_000;
-    let attr = op.object()?.attr()?;
+    let (_, attr) = op.object()?;
     op.put_status(Status::Ok);
     op.put_post_op(Some(&attr));
     let out = &mut op.worker.reply;
