@@ -12,6 +12,7 @@ use socket2::{SockRef, TcpKeepalive};
 use super::access::{CachedView, Client, Peer};
 use super::dispatch::{self, Lane, Verdict};
 use super::fs::sys;
+use super::outbox::Outbox;
 use super::pool::{Job, Message};
 use super::rpc::RecordMark;
 use super::shared::{Counters, Shared, Worker};
@@ -100,10 +101,7 @@ impl Connection {
     /// Sends the worker's reply, in one piece. If it cannot be sent the connection is broken off: a client would take
     /// the rest of a half-sent reply for the start of the next.
     pub(super) fn send(&self, worker: &mut Worker) {
-        let tail = worker.tail.as_ref().map_or(0, |tail| tail.length.saturating_add(xdr::padding(tail.length)));
-        let length = worker.reply.len().saturating_sub(4).saturating_add(tail);
-        // A reply is a little longer than max_transfer at most, far below 31 bits.
-        xdr::patch_u32(&mut worker.reply, 0, u32::try_from(length).unwrap_or(0) | 1 << 31);
+        put_mark(worker);
         let result = {
             let _whole_reply = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
             match &worker.tail {
@@ -112,6 +110,19 @@ impl Connection {
             }
         };
         worker.reply_sent();
+        self.check_sent(result);
+    }
+
+    /// Sends what is in the outbox, on the same terms.
+    fn flush(&self, outbox: &mut Outbox) {
+        let result = {
+            let _whole_replies = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+            outbox.send(&self.stream)
+        };
+        self.check_sent(result);
+    }
+
+    fn check_sent(&self, result: io::Result<()>) {
         if let Err(error) = result {
             log::debug!("NFS: reply to {} not sent: {error}", self.peer);
             self.abort();
@@ -156,6 +167,14 @@ impl Connection {
     }
 }
 
+/// Completes the record mark of the worker's reply.
+fn put_mark(worker: &mut Worker) {
+    let tail = worker.tail.as_ref().map_or(0, |tail| tail.length.saturating_add(xdr::padding(tail.length)));
+    let length = worker.reply.len().saturating_sub(4).saturating_add(tail);
+    // A reply is a little longer than max_transfer at most, far below 31 bits.
+    xdr::patch_u32(&mut worker.reply, 0, u32::try_from(length).unwrap_or(0) | 1 << 31);
+}
+
 /// The reading side: what has arrived and was not looked at yet.
 struct Inbox<'a> {
     connection: &'a Connection,
@@ -174,6 +193,15 @@ enum Record {
 }
 
 impl Inbox<'_> {
+    /// Whether a whole short record is here, so that [`Inbox::next`] need not wait.
+    fn has_next(&self) -> bool {
+        let here = &self.bytes[self.start..self.end];
+        here.first_chunk::<4>().is_some_and(|mark| {
+            let mark = RecordMark::decode(*mark);
+            mark.last && usize::try_from(mark.length).is_ok_and(|length| length <= SHORT && length <= here.len() - 4)
+        })
+    }
+
     /// Waits for the next record. `limit` says how long it may be if it is not short. `None`: the connection is over.
     fn next(&mut self, limit: impl FnOnce() -> usize) -> Option<Record> {
         let mark = self.mark(true)?;
@@ -287,7 +315,11 @@ pub(super) fn serve(connection: &Arc<Connection>, shared: &Arc<Shared>, worker: 
     let mut inbox = Inbox { connection, shared, bytes: Box::new([0; INBOX]), start: 0, end: 0 };
     let mut cached: Option<CachedView> = None;
     let mut was_let_in = false;
+    let mut outbox = Outbox::default();
     while !shared.is_stopping() {
+        if !outbox.is_empty() && (outbox.is_full() || !inbox.has_next()) {
+            connection.flush(&mut outbox);
+        }
         let limit = || match connection.service {
             Service::Portmap => SHORT,
             // Who may use nothing has no reason to send much.
@@ -297,6 +329,7 @@ pub(super) fn serve(connection: &Arc<Connection>, shared: &Arc<Shared>, worker: 
             }
         };
         let Some(record) = inbox.next(limit) else { break };
+        Counters::count(&shared.counters.requests);
         *connection.used.lock().unwrap_or_else(PoisonError::into_inner) = shared.clock.now();
         let view = shared.access.view(connection.from, &mut cached, &shared.activity);
         was_let_in |= !view.is_empty();
@@ -305,7 +338,17 @@ pub(super) fn serve(connection: &Arc<Connection>, shared: &Arc<Shared>, worker: 
         let verdict = match record {
             Record::Here(range) => {
                 let bytes = &inbox.bytes[range];
-                match run(worker, bytes, Lane::Quick) {
+                let mut verdict = Verdict::Defer;
+                if !outbox.is_empty() {
+                    verdict = run(worker, bytes, Lane::Instant);
+                    if verdict == Verdict::Defer {
+                        connection.flush(&mut outbox);
+                    }
+                }
+                if verdict == Verdict::Defer {
+                    verdict = run(worker, bytes, Lane::Quick);
+                }
+                match verdict {
                     Verdict::Defer if shared.pool.has_room(connection.client) => {
                         defer(connection, shared, &view, worker, Message::Small(bytes.to_vec()))
                     }
@@ -319,11 +362,16 @@ pub(super) fn serve(connection: &Arc<Connection>, shared: &Arc<Shared>, worker: 
             },
         };
         match verdict {
+            Verdict::Reply if worker.is_small() && (inbox.has_next() || !outbox.is_empty()) => {
+                put_mark(worker);
+                outbox.put(&mut worker.reply);
+            }
             Verdict::Reply => connection.send(worker),
             Verdict::Silent | Verdict::Defer => {}
             Verdict::HangUp => break,
         }
     }
+    connection.flush(&mut outbox);
     connection.close_reading();
 }
 

@@ -23,6 +23,8 @@ const RESULT_AT: usize = 28;
 /// Whether a request may keep its thread waiting for the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lane {
+    /// Finished answers wait for this one: do only what needs nothing that is not in memory.
+    Instant,
     /// It is the connection's reader: give long requests back.
     Quick,
     /// It may take its time.
@@ -53,9 +55,6 @@ pub(super) fn run(
 ) -> Verdict {
     worker.reply.clear();
     xdr::put_u32(&mut worker.reply, 0);
-    if lane == Lane::Quick {
-        Counters::count(&shared.counters.requests);
-    }
     let call = match rpc::decode_call(message) {
         Ok(call) => call,
         Err(Unusable::NotACall) => {
@@ -98,7 +97,8 @@ fn nfs(
     // WRITE and COMMIT wait for the disk as a rule. Nothing was done yet, so the check of access comes later.
     let sleeps =
         matches!(procedure, Procedure::Write | Procedure::Commit) || (shared.sync && procedure.must_run_once());
-    if lane == Lane::Quick && sleeps {
+    let instant = matches!(procedure, Procedure::GetAttr | Procedure::Access | Procedure::Read);
+    if (lane != Lane::MaySleep && sleeps) || (lane == Lane::Instant && !instant) {
         return Ok(Verdict::Defer);
     }
     let status = match permitted(worker, shared, view, &call.auth, handle, procedure, lane) {

@@ -25,6 +25,7 @@ mod listen;
 pub mod mount;
 mod objects;
 mod ops;
+mod outbox;
 mod pool;
 pub mod portmap;
 pub mod proto;

@@ -206,6 +206,11 @@ impl Worker {
         }
     }
 
+    /// Whether the reply is its bytes alone, and those hold none of the memory that is shared.
+    pub(super) fn is_small(&self) -> bool {
+        self.tail.is_none() && self.lease.is_none()
+    }
+
     /// Makes ready for the next reply.
     pub(super) fn reply_sent(&mut self) {
         self.tail = None;

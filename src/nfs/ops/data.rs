@@ -29,7 +29,7 @@ pub(super) fn read(op: &mut Op<'_>, offset: u64, count: u32) -> Done {
     let left = attr.size.saturating_sub(offset);
     let length = usize::try_from(left).unwrap_or(usize::MAX).min(count);
     if length >= SENDFILE && file.is_sendable() {
-        if op.lane == Lane::Quick {
+        if op.lane != Lane::MaySleep {
             return Err(Stop::Defer);
         }
         put_read_header(op, &attr, length, offset);
@@ -37,6 +37,9 @@ pub(super) fn read(op: &mut Op<'_>, offset: u64, count: u32) -> Done {
         return Ok(Status::Ok);
     }
     if length >= LARGE {
+        if op.lane == Lane::Instant {
+            return Err(Stop::Defer);
+        }
         let lease = op.shared.buffers.take(op.client, length + 256).ok_or(Stop::Fail(Status::Jukebox))?;
         let lease = op.worker.lease.insert(lease);
         lease.data.reserve_exact(length + 256);
@@ -76,11 +79,14 @@ fn put_read_header(op: &mut Op<'_>, attr: &Attr, length: usize, offset: u64) {
     xdr::put_u32(&mut op.worker.reply, count);
 }
 
-/// Appends file data. In the quick lane only what is in memory; if that is not all, nothing.
+/// Appends file data. Unless it may sleep, only what is in memory; if that is not all, nothing.
 fn read_data(op: &mut Op<'_>, file: &OpenFile, length: usize, offset: u64) -> Result<usize, Stop> {
     let out = &mut op.worker.reply;
     let start = out.len();
-    if op.lane == Lane::Quick && op.volume.may_read_nowait() && length > 0 {
+    if op.lane == Lane::Instant && !op.volume.may_read_nowait() {
+        return Err(Stop::Defer);
+    }
+    if op.lane != Lane::MaySleep && op.volume.may_read_nowait() && length > 0 {
         return match sys::read_at(file.fd.as_fd(), out, length, offset, Wait::Refused) {
             Ok(read) if read == length => Ok(read),
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
@@ -204,6 +210,9 @@ fn open(op: &mut Op<'_>, mode: Mode) -> Result<(Arc<OpenFile>, Attr), Stop> {
             return Ok((file, attr));
         }
         op.shared.files.forget(&op.handle.wire, &op.identity, mode);
+    }
+    if op.lane == Lane::Instant {
+        return Err(Stop::Defer);
     }
     let (object, attr) = op.object()?;
     match attr.kind {

@@ -96,21 +96,21 @@ pub(super) fn run(op: &mut Op<'_>, args: &Args<'_>) -> Done {
 
 impl Op<'_> {
     /// The object that the call is about, and its attributes now.
-    fn object(&mut self) -> Result<(Arc<Object>, Attr), Status> {
+    fn object(&mut self) -> Result<(Arc<Object>, Attr), Stop> {
         let handle = self.handle;
         self.open(&handle)
     }
 
     /// A second object that the call names: it must be of the same export.
-    fn other_object(&mut self, wire: &[u8]) -> Result<(Arc<Object>, Attr), Status> {
+    fn other_object(&mut self, wire: &[u8]) -> Result<(Arc<Object>, Attr), Stop> {
         let other = self.shared.key.open(wire).map_err(|_| Status::BadHandle)?;
         if (other.export, other.tag) != (self.handle.export, self.handle.tag) {
-            return Err(Status::XDev);
+            return Err(Stop::Fail(Status::XDev));
         }
         self.open(&other)
     }
 
-    fn open(&mut self, handle: &Opened) -> Result<(Arc<Object>, Attr), Status> {
+    fn open(&mut self, handle: &Opened) -> Result<(Arc<Object>, Attr), Stop> {
         let now = self.shared.clock.now();
         if let Some(object) = self.shared.objects.get(&handle.wire, now) {
             let attr = object.attr()?;
@@ -120,11 +120,14 @@ impl Op<'_> {
             // Whether it is gone or still open somewhere is the kernel's to say, once it is not open here.
             self.shared.objects.forget(&handle.wire);
         }
+        if self.lane == Lane::Instant {
+            return Err(Stop::Defer);
+        }
         self.be_root()?;
         let object = match sys::open_by_handle(self.volume.root.as_fd(), &handle.kernel) {
             Ok(fd) => Arc::new(Object::new(fd)),
             // Some file systems say that the inode number is out of range, or not there, instead of stale.
-            Err(Errno::STALE | Errno::NOENT | Errno::INVAL) => return Err(Status::Stale),
+            Err(Errno::STALE | Errno::NOENT | Errno::INVAL) => return Err(Stop::Fail(Status::Stale)),
             Err(errno) => return Err(errno.into()),
         };
         let attr = object.attr()?;
