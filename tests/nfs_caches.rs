@@ -1,12 +1,13 @@
 //! What the server keeps between requests must not be seen from outside: nothing deleted is kept, nothing new is taken
 //! for what was there before.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
 mod nfs_support;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use nfs_support::{
     at, config, create, export, getattr, is_root, lookup, read, scratch, start, start_at, status, write,
@@ -86,9 +87,8 @@ async fn a_remembered_handle_is_not_given_to_another_object_with_the_same_number
     }
     let dir = scratch();
     // Late enough for every handle to be remembered.
-    let hour = 3600;
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + hour;
-    let clock = Clock::manual(i64::try_from(wall * 1000).unwrap());
+    let hour_ms = 3_600_000;
+    let clock = Clock::manual(Clock::system().wall_ms() + hour_ms);
     let f = start_at(clock, config(), vec![export(1, "/pi/root", dir.path())]);
     let root = f.mount("/pi/root").await.unwrap();
     let c = &mut f.root().await;
