@@ -29,6 +29,13 @@ pub fn mount_tmpfs(directory: &Path) -> Result<(), Error> {
     Ok(mount(Some("tmpfs"), directory, Some("tmpfs"), MsFlags::empty(), None::<&str>)?)
 }
 
+/// Sets how nice this thread is to others: a client is a machine of its own in truth, which neither waits for the others'
+/// CPUs nor takes the server's.
+pub fn be_nice(value: i32) -> Result<(), Error> {
+    // In Linux this is a thread's, and `None` is this one.
+    Ok(rustix::process::setpriority_process(None, value)?)
+}
+
 /// Client and server share a CPU as long as this lives: between two, each packet would cost an inter-processor interrupt
 /// or none, as idle states have it, and the CPU time of one and the same server would vary twofold.
 pub struct OneCpu {

@@ -1,4 +1,4 @@
-//! Twenty-five clients at once: all but one stream a file of their own, one asks for attributes again and again.
+//! Twenty-five clients at once: all but one stream a file of their own, one asks for attributes now and then.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -10,6 +10,7 @@ use piboot::nfs::xdr;
 use super::client::{Connection, FileHandle, post_op_handle};
 use super::servers::{Running, connect};
 use crate::measure::{Error, Figures};
+use crate::stage;
 
 /// What is printed; lower is better for all.
 pub const METRICS: [&str; 5] = ["wall_us_per_mib", "cpu_us_per_mib", "getattr_p50_us", "getattr_p99_us", "rss_peak_mb"];
@@ -22,6 +23,9 @@ const FILE: usize = 8 * MIB;
 const PASSES: usize = 16;
 /// What a Linux client has under way of a file that is read in sequence.
 const WINDOW: usize = 4;
+
+/// Between two questions of the one that asks: a client that does nothing else would take a CPU for itself.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// Runs them against a server.
 pub fn run(server: &Running) -> Result<Figures, Error> {
@@ -85,6 +89,7 @@ fn make(connection: &mut Connection, root: &[u8], number: u8) -> Result<FileHand
 }
 
 fn stream(connection: &mut Connection, file: &[u8]) -> Result<(), Error> {
+    stage::be_nice(19)?;
     let arguments = |n: usize, out: &mut Vec<u8>| {
         xdr::put_opaque(out, file);
         xdr::put_u64(out, (n % (FILE / MIB) * MIB) as u64);
@@ -94,11 +99,13 @@ fn stream(connection: &mut Connection, file: &[u8]) -> Result<(), Error> {
 }
 
 fn watch(connection: &mut Connection, file: &[u8], go_on: &AtomicBool) -> Result<Vec<Duration>, Error> {
+    stage::be_nice(-20)?;
     let mut latencies = Vec::new();
     while go_on.load(Ordering::Relaxed) || latencies.is_empty() {
         let begun = Instant::now();
         connection.call(Procedure::GetAttr, |out| xdr::put_opaque(out, file))?;
         latencies.push(begun.elapsed());
+        thread::sleep(PAUSE);
     }
     Ok(latencies)
 }
