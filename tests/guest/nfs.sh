@@ -9,7 +9,7 @@ if [ "${1:-}" != inside ]; then
     "$HERE/x86.sh" >/dev/null
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
-    gcc -static -Os -Wall -Wno-unused-result -o "$work/semantic" "$HERE/semantic.c"
+    gcc -static -Os -Wall -Wno-unused-result -o "$work/semantic" "$HERE"/semantic*.c
     mkdir "$work/export"
     # A process namespace as well: whatever is left running ends with this script.
     unshare --net --pid --fork --mount-proc --kill-child bash "$0" inside "$work"

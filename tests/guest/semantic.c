@@ -1,37 +1,11 @@
 /* semantic DIR - does DIR, an NFS mount, behave like a local disk? Runs as root, makes and removes DIR/semantic.
  * One line per failed check, then "semantic: PASSED of TOTAL"; status 0 if all passed. The checks on users need no
  * entries in /etc/passwd. */
-#define _GNU_SOURCE
-#include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <grp.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/file.h>
-#include <sys/mman.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/statfs.h>
-#include <sys/sysmacros.h>
-#include <sys/time.h>
-#include <sys/un.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
+#include "semantic.h"
 
-static int passed, total;
+int passed, total;
 
-#define CHECK(what, condition) do { \
-	total++; \
-	errno = 0; \
-	if (condition) passed++; \
-	else printf("FAIL %s (line %d, %s)\n", what, __LINE__, strerrorname_np(errno)); \
-} while (0)
-#define FAILS(error, call) ((call) == -1 && errno == (error))
-
-static struct stat st(const char *path)
+struct stat st(const char *path)
 {
 	struct stat s;
 	memset(&s, 0, sizeof s);
@@ -39,7 +13,7 @@ static struct stat st(const char *path)
 	return s;
 }
 
-static int put(const char *path, const char *text)
+int put(const char *path, const char *text)
 {
 	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
 	if (fd == -1) return 0;
@@ -47,7 +21,7 @@ static int put(const char *path, const char *text)
 	return close(fd) == 0 && ok;
 }
 
-static int holds(const char *path, const char *text)
+int holds(const char *path, const char *text)
 {
 	char b[256];
 	int fd = open(path, O_RDONLY);
@@ -58,7 +32,7 @@ static int holds(const char *path, const char *text)
 }
 
 /* Runs f as this user; its value is the exit status. */
-static int as_user(uid_t uid, gid_t gid, gid_t more, int (*f)(void))
+int as_user(uid_t uid, gid_t gid, gid_t more, int (*f)(void))
 {
 	fflush(stdout);
 	pid_t pid = fork();
@@ -71,7 +45,7 @@ static int as_user(uid_t uid, gid_t gid, gid_t more, int (*f)(void))
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 98;
 }
 
-static void drop_caches(void)
+void drop_caches(void)
 {
 	sync();
 	int fd = open("/proc/sys/vm/drop_caches", O_WRONLY);
@@ -86,6 +60,13 @@ static void files_and_links(void)
 	CHECK("both have two links", st("f").st_nlink == 2 && st("f2").st_nlink == 2);
 	CHECK("and one inode", st("f").st_ino == st("f2").st_ino);
 	CHECK("unlink leaves one", unlink("f2") == 0 && st("f").st_nlink == 1);
+	char other[16];
+	int linked = mkdir("links", 0755) == 0;
+	for (int i = 0; i < 99; i++) sprintf(other, "links/%d", i), linked = linked && link("f", other) == 0;
+	drop_caches();
+	CHECK("a hundred links", linked && st("f").st_nlink == 100 && st("links/98").st_nlink == 100);
+	for (int i = 0; i < 98; i++) sprintf(other, "links/%d", i), linked = linked && unlink(other) == 0;
+	CHECK("two of them are left", linked && st("f").st_nlink == 2 && unlink("links/98") == 0 && st("f").st_nlink == 1);
 	CHECK("no hard link to a directory", mkdir("d", 0755) == 0 && FAILS(EPERM, link("d", "d2")));
 	CHECK("symlink", symlink("f", "l") == 0 && holds("l", "hello"));
 	CHECK("hard link to a symlink", link("l", "l2") == 0 && S_ISLNK(st("l2").st_mode) && st("l2").st_nlink == 2);
@@ -107,12 +88,27 @@ static void files_and_links(void)
 	for (struct dirent *e; dir && (e = readdir(dir));) found |= !strcmp(e->d_name, "\xff\xfe\x80 x");
 	if (dir) closedir(dir);
 	CHECK("readdir gives it back", found);
+	found = 0;
+	memset(name, 0xff, 255);
+	CHECK("255 bytes that are not UTF-8", put(name, "both") && holds(name, "both"));
+	drop_caches();
+	dir = opendir(".");
+	for (struct dirent *e; dir && (e = readdir(dir));) found |= !strcmp(e->d_name, name);
+	if (dir) closedir(dir);
+	CHECK("readdir gives them back", found && holds(name, "both") && unlink(name) == 0);
 }
 
 static void nodes(void)
 {
 	CHECK("FIFO", mkfifo("p", 0600) == 0 && S_ISFIFO(st("p").st_mode));
 	CHECK("character device", mknod("null", S_IFCHR | 0666, makedev(1, 3)) == 0 && st("null").st_rdev == makedev(1, 3));
+	fflush(stdout);
+	pid_t writer = fork();
+	if (writer == 0) {
+		int out = open("p", O_WRONLY);
+		_exit(write(out, "through", 7) == 7 ? 0 : 1);
+	}
+	CHECK("through the FIFO", holds("p", "through") && waitpid(writer, NULL, 0) == writer);
 	int fd = open("null", O_WRONLY);
 	CHECK("write to it", fd != -1 && write(fd, "x", 1) == 1);
 	close(fd);
@@ -179,17 +175,19 @@ static void contents(void)
 	fd = open("map", O_RDONLY);
 	CHECK("what was mapped is there", pread(fd, b, 6, 5000) == 6 && !memcmp(b, "mapped", 6));
 	close(fd);
-
-	fflush(stdout);
-	pid_t pids[2];
-	for (int p = 0; p < 2; p++) if ((pids[p] = fork()) == 0) {
-		int a = open("log", O_WRONLY | O_CREAT | O_APPEND, 0644);
-		for (int i = 0; i < 200; i++) if (dprintf(a, "%d %03d\n", p, i) != 6) _exit(1);
-		_exit(close(a) ? 1 : 0);
-	}
-	int s0, s1;
-	waitpid(pids[0], &s0, 0), waitpid(pids[1], &s1, 0);
-	CHECK("O_APPEND from two processes", s0 == 0 && s1 == 0 && st("log").st_size == 400 * 6);
+	fd = open("map", O_RDWR);
+	m = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	CHECK("a map sees what is written", m != MAP_FAILED && pwrite(fd, "WRITE", 5, 4094) == 5 && !memcmp(m + 4094, "WRITE", 5));
+	if (m != MAP_FAILED) memcpy(m + 100, "closed", 6);
+	close(fd);
+	if (m != MAP_FAILED) munmap(m, 8192);
+	drop_caches();
+	fd = open("map", O_RDONLY);
+	CHECK("without msync as well", pread(fd, b, 6, 100) == 6 && !memcmp(b, "closed", 6));
+	m = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+	CHECK("a private map", m != MAP_FAILED && !memcmp(m + 4094, "WRITE", 5) && memcpy(m, "mine", 4) && munmap(m, 8192) == 0);
+	CHECK("stays private", pread(fd, b, 4, 0) == 4 && !memcmp(b, "\0\0\0\0", 4));
+	close(fd);
 
 	fd = open("lock", O_RDWR | O_CREAT, 0644);
 	struct flock l = { .l_type = F_WRLCK };
@@ -227,10 +225,13 @@ static void names(void)
 	int fd = open("old", O_RDONLY);
 	char b[4];
 	CHECK("rename over an open file", rename("new", "old") == 0 && holds("old", "new"));
+	CHECK("under a name that the client made up", count(".", 1) == 1);
 	CHECK("it can still be read", pread(fd, b, 3, 0) == 3 && !memcmp(b, "old", 3));
 	close(fd);
+	CHECK("which is gone with it", count(".", 1) == 0);
 	fd = open("gone", O_RDWR | O_CREAT, 0600);
 	CHECK("unlink an open file", unlink("gone") == 0 && FAILS(ENOENT, access("gone", F_OK)));
+	CHECK("it is still there", count(".", 1) == 1);
 	CHECK("write and read it", pwrite(fd, "abc", 3, 0) == 3 && fsync(fd) == 0 && pread(fd, b, 3, 0) == 3);
 	close(fd);
 	CHECK("no .nfs file is left", count(".", 1) == 0);
@@ -304,6 +305,15 @@ static int u_access(void)
 	return FAILS(EACCES, access("public", W_OK)) && FAILS(EACCES, access("secret", R_OK)) && FAILS(EACCES, access("f", X_OK)) ? 0 : 1;
 }
 
+static int u_high(void)
+{
+	struct stat s;
+	if (!put("high/f", "mine") || chmod("high/f", 0600) || stat("high/f", &s)) return 1;
+	if (s.st_uid != 4294967290u || s.st_gid != 4294967291u || !holds("high/f", "mine")) return 2;
+	return FAILS(EACCES, open("u/f", O_WRONLY)) && FAILS(EACCES, open("secret", O_RDONLY)) ? 0 : 3;
+}
+static int u_high_file(void) { return FAILS(EACCES, open("high/f", O_RDONLY)) ? 0 : 1; }
+
 static void users(const char *self)
 {
 	mkdir("u", 0755), chown("u", 1000, 1000);
@@ -319,6 +329,9 @@ static void users(const char *self)
 	close(in), close(out), chmod("true0111", 0111);
 	CHECK("a user owns what it makes", as_user(1000, 1000, 0, u_owner) == 0);
 	CHECK("a user writes its new 0444 file", as_user(1000, 1000, 0, u_own_0444) == 0);
+	mkdir("high", 0755), chown("high", 4294967290u, 4294967291u);
+	CHECK("so does user 4294967290", as_user(4294967290u, 4294967291u, 0, u_high) == 0);
+	CHECK("its 0600 is for nobody else", as_user(1000, 1000, 0, u_high_file) == 0);
 	CHECK("not root's 0600", as_user(1000, 1000, 0, u_root_0600) == 0);
 	CHECK("root's 0644 for reading only", as_user(1000, 1000, 0, u_root_0644) == 0);
 	CHECK("nothing new in root's directory", as_user(1000, 1000, 0, u_root_dir) == 0);
@@ -348,6 +361,7 @@ int main(int argc, char **argv)
 	contents();
 	names();
 	users(self);
+	races();
 	if (chdir("..") == 0 && system("rm -rf semantic") != 0) printf("FAIL rm -rf\n"), total++;
 	printf("semantic: %d of %d\n", passed, total);
 	return passed == total ? 0 : 1;
