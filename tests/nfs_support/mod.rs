@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail like tests")]
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod calls;
+
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -223,19 +225,35 @@ pub(crate) struct Raw(pub(crate) TcpStream);
 
 impl Raw {
     pub(crate) fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
+        Self::over(TcpStream::connect(address).unwrap())
+    }
+
+    /// From this address of loopback.
+    pub(crate) fn connect_from(from: IpAddr, address: SocketAddr) -> Self {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::new(from, 0).into()).unwrap();
+        socket.connect(&address.into()).unwrap();
+        Self::over(socket.into())
+    }
+
+    fn over(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         stream.set_nodelay(true).unwrap();
         Self(stream)
     }
 
-    /// A call with this header and these arguments.
+    /// A call with this header and these arguments, by root.
     pub(crate) fn message(xid: u32, program: u32, version: u32, procedure: u32, args: &[u8]) -> Vec<u8> {
+        Self::message_of(&auth(0, 0, &[]), [xid, program, version, procedure], args)
+    }
+
+    pub(crate) fn message_of(caller: &opaque_auth<'_>, header: [u32; 4], args: &[u8]) -> Vec<u8> {
+        let [xid, program, version, procedure] = header;
         let mut out = Vec::new();
         for word in [xid, 0, 2, program, version, procedure] {
             out.extend_from_slice(&word.to_be_bytes());
         }
-        auth(0, 0, &[]).pack(&mut out).unwrap();
+        caller.pack(&mut out).unwrap();
         opaque_auth::default().pack(&mut out).unwrap();
         out.extend_from_slice(args);
         out
