@@ -13,7 +13,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use nfs_support::calls::{About, NFS_PROCEDURES, encoded, nfs_args};
-use nfs_support::{Fixture, Raw, auth, config, export, fh, is_root, scratch, start_with};
+use nfs_support::{Fixture, Raw, auth, config, export, fh, is_root, scratch, some, start_with};
 use nfs3_types::mount::{dirpath, mountres3, mountres3_ok};
 use nfs3_types::nfs3::{self, Nfs3Result, nfs_fh3};
 use nfs3_types::rpc::opaque_auth;
@@ -82,6 +82,10 @@ struct Savanna {
 
 impl Savanna {
     fn new() -> Self {
+        Self::of_holders(|mac, _| Who::Mac(mac))
+    }
+
+    fn of_holders(who: fn(Mac, IpAddr) -> Who) -> Self {
         let dir = scratch();
         for name in ["lion", "zebra"] {
             let root = dir.path().join(name).join("root");
@@ -92,15 +96,15 @@ impl Savanna {
             symlink("etc/secret", root.join("link")).unwrap();
         }
         let mac = |n| Mac([2, 0, 0, 0, 0, n]);
+        let address = |n| IpAddr::from(Ipv4Addr::new(127, 0, 0, 10 + n));
         let of = |id: u8, name: &str| Export {
-            holder: Who::Mac(mac(id)),
+            holder: who(mac(id), address(id)),
             ..export(id.into(), &format!("/{name}/root"), &dir.path().join(name).join("root"))
         };
         let fixture = start_with(config(), vec![of(1, "lion"), of(2, "zebra")]);
         let device = |host, name: &str| {
-            let address = IpAddr::from(Ipv4Addr::new(127, 0, 0, 10 + host));
-            fixture.book.observe(address, mac(host));
-            let wire = Raw::connect_from(address, fixture.address());
+            fixture.book.observe(address(host), mac(host));
+            let wire = Raw::connect_from(address(host), fixture.address());
             let mut device = Device { wire, xid: 0, caller: auth(0, 0, &[]), root: fh(&[]) };
             device.root = device.mnt(format!("/{name}/root").as_bytes()).unwrap();
             device
@@ -137,7 +141,11 @@ fn handles_of_the_other_are_worth_nothing_in_any_procedure_and_to_any_user() {
     if !is_root() {
         return;
     }
-    let mut s = Savanna::new();
+    foreign_handles(Savanna::new());
+    foreign_handles(Savanna::of_holders(|_, address| Who::Addresses(vec![format!("{address}/32").parse().unwrap()])));
+}
+
+fn foreign_handles(mut s: Savanna) {
     let root = s.zebra.root.clone();
     let mut foreign = vec![root.clone()];
     for name in [&b"secret"[..], b"link", b"etc"] {
@@ -170,10 +178,34 @@ fn handles_of_the_other_are_worth_nothing_in_any_procedure_and_to_any_user() {
     }
     assert!(s.zebras() == before);
     assert!(!s.dir.path().join("lion/root/stolen").exists());
-    // None of the calls was refused for its form: the device that they are meant for gets its results.
-    for procedure in [1, 4, 18, 19, 20] {
-        let about = About { object: &root, other: &root, name: b"secret", new: b"new" };
-        assert_eq!(s.zebra.status(procedure, &nfs_args(procedure, &about)), 0, "{procedure}");
+    // None of the calls was refused for its form: the device that has these handles gets its results.
+    let about = |n: usize, name| About { object: &foreign[n], other: &root, name, new: b"new" };
+    for (procedure, n, name) in [
+        (1, 0, &b""[..]),
+        (2, 1, b""),
+        (3, 0, b"secret"),
+        (4, 0, b""),
+        (5, 2, b""),
+        (6, 1, b""),
+        (7, 1, b""),
+        (8, 3, b""),
+        (12, 3, b"new"),
+        (9, 3, b""),
+        (13, 3, b"new"),
+        (10, 3, b""),
+        (12, 3, b"new"),
+        (11, 3, b""),
+        (14, 3, b"new"),
+        (12, 0, b"new"),
+        (15, 1, b""),
+        (16, 0, b""),
+        (17, 0, b""),
+        (18, 0, b""),
+        (19, 0, b""),
+        (20, 0, b""),
+        (21, 1, b""),
+    ] {
+        assert_eq!(s.zebra.status(procedure, &nfs_args(procedure, &about(n, name))), 0, "{procedure}");
     }
 }
 
@@ -311,19 +343,17 @@ fn symlinks_to_the_others_files_are_text() {
     let own = s.dir.path().join("lion/root");
     let on_disk = s.dir.path().join("zebra/root");
     let targets = [
-        (on_disk.join("secret"), false),
-        (on_disk.clone(), true),
-        (PathBuf::from("../../zebra/root/secret"), false),
-        (PathBuf::from("../../zebra/root"), true),
-        (PathBuf::from("../../zebra/root/absent"), false),
+        on_disk.join("secret"),
+        on_disk,
+        PathBuf::from("../../zebra/root/secret"),
+        PathBuf::from("../../zebra/root"),
+        PathBuf::from("../../zebra/root/absent"),
     ];
     let before = s.zebras();
     let root = s.lion.root.clone();
-    for (n, (target, _)) in targets.iter().enumerate() {
-        symlink(target, own.join(format!("to{n}"))).unwrap();
-    }
-    for (n, (target, is_dir)) in targets.iter().enumerate() {
+    for (n, target) in targets.iter().enumerate() {
         let name = format!("to{n}").into_bytes();
+        symlink(target, own.join(format!("to{n}"))).unwrap();
         let link = s.lion.lookup(&root, &name).unwrap();
         let about = About { object: &link, other: &link, name: b"secret", new: b"new" };
         let text = s.lion.call(NFS, 5, &nfs_args(5, &about));
@@ -355,9 +385,10 @@ fn symlinks_to_the_others_files_are_text() {
         assert_ne!(s.lion.status(2, &nfs_args(2, &about)), 0, "a length is for files");
         let over = About { object: &root, other: &root, name: b"secret", new: &name };
         assert_ne!(s.lion.status(9, &nfs_args(9, &over)), 0);
-        s.lion.call(NFS, 8, &nfs_args(8, &over));
-        assert!(own.join(String::from_utf8(name).unwrap()).is_symlink(), "CREATE did not go through it");
-        assert_eq!(*is_dir, on_disk.join(target).is_dir() || own.join(target).is_dir());
+        let result = s.lion.call(NFS, 8, &nfs_args(8, &over));
+        if let Nfs3Result::Ok(ok) = nfs3::CREATE3res::unpack(&mut &result[..]).unwrap().0 {
+            assert_eq!(some(ok.obj).data.0, link.data.0, "CREATE does not go through it");
+        }
     }
     assert!(s.zebras() == before);
 }

@@ -39,7 +39,10 @@ pub(crate) fn nfs_args(procedure: u32, about: &About<'_>) -> Vec<u8> {
             let data = Opaque::borrowed(b"overwritten");
             encoded(&nfs3::WRITE3args { file: object(), offset: 0, count: 11, stable: stable_how::FILE_SYNC, data })
         }
-        8 => encoded(&nfs3::CREATE3args { where_: new, how: nfs3::createhow3::UNCHECKED(mode(0o644)) }),
+        8 => {
+            let empty = nfs3::sattr3 { size: Nfs3Option::Some(0), ..mode(0o644) };
+            encoded(&nfs3::CREATE3args { where_: new, how: nfs3::createhow3::UNCHECKED(empty) })
+        }
         9 => encoded(&nfs3::MKDIR3args { where_: new, attributes: mode(0o755) }),
         10 => {
             let symlink_data = nfs3::nfspath3(Opaque::borrowed(b"../target"));
