@@ -12,65 +12,21 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use nfs_support::calls::{About, NFS_PROCEDURES, encoded, nfs_args};
+use nfs_support::calls::{About, MOUNT, NFS, NFS_PROCEDURES, encoded, nfs_args};
+use nfs_support::device::{Device, word};
 use nfs_support::{Fixture, Raw, auth, config, export, fh, is_root, scratch, some, start_with};
-use nfs3_types::mount::{dirpath, mountres3, mountres3_ok};
-use nfs3_types::nfs3::{self, Nfs3Result, nfs_fh3};
+use nfs3_types::mount::dirpath;
+use nfs3_types::nfs3::{self, Nfs3Result};
 use nfs3_types::rpc::opaque_auth;
 use nfs3_types::xdr_codec::{Opaque, Unpack};
 use piboot::nfs::{Export, Who};
 use piboot::pi::Mac;
 
-const NFS: u32 = 100_003;
-const MOUNT: u32 = 100_005;
 const NFS3ERR_ACCES: u32 = 13;
 const NFS3ERR_XDEV: u32 = 18;
 const NFS3ERR_NOTDIR: u32 = 20;
 const NFS3ERR_INVAL: u32 = 22;
 const NFS3ERR_BADHANDLE: u32 = 10001;
-
-/// A device: its connection and the handle of its root.
-struct Device {
-    wire: Raw,
-    xid: u32,
-    caller: opaque_auth<'static>,
-    root: nfs_fh3,
-}
-
-impl Device {
-    fn call(&mut self, program: u32, procedure: u32, args: &[u8]) -> Vec<u8> {
-        self.xid += 1;
-        let message = Raw::message_of(&self.caller, [self.xid, program, 3, procedure], args);
-        let reply = self.wire.ask(&message).unwrap();
-        assert_eq!(reply[4..24], [0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], "a result");
-        reply[24..].to_vec()
-    }
-
-    /// The status of an NFS procedure.
-    fn status(&mut self, procedure: u32, args: &[u8]) -> u32 {
-        word(&self.call(NFS, procedure, args))
-    }
-
-    fn mnt(&mut self, path: &[u8]) -> Result<nfs_fh3, u32> {
-        let result = self.call(MOUNT, 1, &encoded(&dirpath(Opaque::borrowed(path))));
-        match mountres3::unpack(&mut &result[..]).unwrap().0 {
-            mountres3::Ok(mountres3_ok { fhandle, .. }) => Ok(fh(&fhandle.0)),
-            mountres3::Err(status) => Err(status as u32),
-        }
-    }
-
-    fn lookup(&mut self, dir: &nfs_fh3, name: &[u8]) -> Result<nfs_fh3, u32> {
-        let result = self.call(NFS, 3, &nfs_args(3, &About { object: dir, other: dir, name, new: b"" }));
-        match nfs3::LOOKUP3res::unpack(&mut &result[..]).unwrap().0 {
-            Nfs3Result::Ok(ok) => Ok(ok.object),
-            Nfs3Result::Err((status, _)) => Err(status as u32),
-        }
-    }
-}
-
-fn word(bytes: &[u8]) -> u32 {
-    u32::from_be_bytes(*bytes.first_chunk().unwrap())
-}
 
 /// The lion and the zebra, and their roots on the server.
 struct Savanna {
@@ -105,7 +61,7 @@ impl Savanna {
         let device = |host, name: &str| {
             fixture.book.observe(address(host), mac(host));
             let wire = Raw::connect_from(address(host), fixture.address());
-            let mut device = Device { wire, xid: 0, caller: auth(0, 0, &[]), root: fh(&[]) };
+            let mut device = Device::new(wire);
             device.root = device.mnt(format!("/{name}/root").as_bytes()).unwrap();
             device
         };

@@ -18,9 +18,10 @@ RUST_MIN=1.95
 DEMO="mmdebstrap arch-test debian-archive-keyring busybox-static cpio kmod xz-utils
       e2fsprogs btrfs-progs xfsprogs dosfstools mtools fdisk acl attr libcap2-bin
       dnsmasq-base iproute2 tcpdump curl ca-certificates
-      gcc libc6-dev make pkg-config"
+      gcc libc6-dev make pkg-config
+      klibc-utils libnfs-utils rpcbind"
 QEMU="qemu-system-arm qemu-system-x86 qemu-user-static"
-BENCH="nfs-ganesha nfs-ganesha-vfs rpcbind"
+BENCH="nfs-ganesha nfs-ganesha-vfs"
 # Debian's compiler for the web browsers is the one whose standard library comes with complete sources: no prebuilt
 # library for any router is to be had without rustup.
 ROUTER="gcc libc6-dev make file python3-venv"

@@ -17,6 +17,9 @@ pub(crate) struct About<'a> {
     pub(crate) new: &'a [u8],
 }
 
+pub(crate) const NFS: u32 = 100_003;
+pub(crate) const MOUNT: u32 = 100_005;
+
 /// Procedures of NFSv3, NULL left out.
 pub(crate) const NFS_PROCEDURES: std::ops::RangeInclusive<u32> = 1..=21;
 
