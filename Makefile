@@ -23,6 +23,8 @@ test: setup lint unit guest
 # The Linux kernel's own NFS client, in QEMU.
 guest: setup
 	PATH="$(dir $(CARGO)):$$PATH" tests/guest/nfs.sh
+	PATH="$(dir $(CARGO)):$$PATH" tests/guest/two_guests.sh
+	PATH="$(dir $(CARGO)):$$PATH" tests/guest/mounts.sh
 
 unit: setup
 	$(CARGO) test --locked --workspace
