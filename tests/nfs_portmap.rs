@@ -1,4 +1,4 @@
-//! The portmapper, as the kernel (TCP) and klibc's nfsmount (UDP) use it, and the one that was here first.
+//! The portmapper, as the kernel (TCP) and klibc's nfsmount (UDP) use it, and a stranger on its port.
 
 mod nfs_support;
 
@@ -59,11 +59,11 @@ fn getport_over_udp_answers_from_the_address_that_was_asked() {
 }
 
 #[tokio::test]
-async fn a_portmapper_that_was_here_first_is_registered_with() {
+async fn a_portmapper_that_refuses_leaves_the_server_running() {
     if !is_root() {
         return;
     }
-    // Stands in for rpcbind: a server of ours has the port, and refuses SET as any program may.
+    // A server of ours has the port, and refuses SET as any program may (rpcbind itself: nfs_rpcbind.rs).
     let dir = scratch();
     let first = start(dir.path());
     let taken = first.server.ports().portmap;

@@ -1,0 +1,136 @@
+//! A machine that runs rpcbind already: the server registers there, and takes that back when it stops.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail like tests")]
+
+mod nfs_support;
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::path::Path;
+use std::process::{Child, Command};
+use std::time::Duration;
+
+use nfs_support::calls::{MOUNT, NFS, encoded};
+use nfs_support::device::{Device, word};
+use nfs_support::{Raw, config, export, is_root, scratch, start_with};
+use nfs3_types::portmap::mapping;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use piboot::nfs::{PORTMAP_PORT, PortmapState, ServerConfig};
+
+const HERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), PORTMAP_PORT);
+
+/// Debian's rpcbind, in a network and with a /run that only this test's threads see.
+struct Rpcbind(Child);
+
+impl Rpcbind {
+    fn start() -> Self {
+        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("run as root");
+        let none = None::<&str>;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+        mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), none).unwrap();
+        fs::create_dir("/run/rpcbind").unwrap();
+        assert!(Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap().success());
+        let child = Command::new("rpcbind").arg("-f").spawn().expect("rpcbind is installed (tests/setup.sh)");
+        let started = Self(child);
+        for _ in 0..1000 {
+            if TcpStream::connect(HERE).is_ok() && Path::new("/run/rpcbind.sock").exists() {
+                return started;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("rpcbind does not start");
+    }
+
+    /// What rpcinfo shows of everybody but rpcbind itself: program, version, protocol, port.
+    fn registered(&self) -> Vec<String> {
+        let output = Command::new("timeout").args(["20", "rpcinfo", "-p", "127.0.0.1"]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let listing = String::from_utf8(output.stdout).unwrap();
+        let words = |line: &str| line.split_whitespace().take(4).collect::<Vec<_>>().join(" ");
+        let mut others: Vec<String> = listing.lines().skip(1).map(words).collect();
+        others.retain(|line| !line.starts_with("100000 "));
+        assert!(listing.contains("portmapper"));
+        others.sort();
+        others
+    }
+}
+
+impl Drop for Rpcbind {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// GETPORT as a message.
+fn question(program: u32, version: u32) -> Vec<u8> {
+    Raw::message(7, 100_000, 2, 3, &encoded(&mapping { prog: program, vers: version, prot: 6, port: 0 }))
+}
+
+/// What clients are told over TCP and over UDP.
+fn getport(program: u32, version: u32) -> u32 {
+    let over_tcp = word(&Raw::connect(HERE).ask(&question(program, version)).unwrap()[24..]);
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    socket.send_to(&question(program, version), HERE).unwrap();
+    let mut answer = [0; 100];
+    assert_eq!(socket.recv(&mut answer).unwrap(), 28);
+    assert_eq!(word(&answer[24..]), over_tcp);
+    over_tcp
+}
+
+#[test]
+fn rpcbind_knows_the_server_while_it_runs() {
+    if !is_root() {
+        return;
+    }
+    let rpcbind = Rpcbind::start();
+    assert!(rpcbind.registered().is_empty());
+    let dir = scratch();
+    let start = || {
+        let config = ServerConfig { portmap: Some(PORTMAP_PORT), ..config() };
+        start_with(config, vec![export(1, "/pi/root", dir.path())])
+    };
+    let registered = |port| {
+        let line = |program, version| format!("{program} {version} tcp {port}");
+        vec![line(NFS, 3), line(MOUNT, 1), line(MOUNT, 3)]
+    };
+
+    let first = start();
+    assert_eq!(first.server.portmap(), &PortmapState::Registered(PORTMAP_PORT));
+    let port = first.server.ports().nfs;
+    assert_eq!(first.server.ports().portmap, None);
+    assert_eq!(rpcbind.registered(), registered(port));
+    assert_eq!([getport(NFS, 3), getport(MOUNT, 3), getport(MOUNT, 1)], [u32::from(port); 3]);
+    let told = SocketAddr::from((Ipv4Addr::LOCALHOST, u16::try_from(getport(MOUNT, 3)).unwrap()));
+    assert!(Device::new(Raw::connect(told)).mnt(b"/pi/root").is_ok());
+
+    // As after a kill: what was registered is still there when the next server starts.
+    let second = start();
+    assert_eq!(second.server.portmap(), &PortmapState::Registered(PORTMAP_PORT));
+    assert_ne!(second.server.ports().nfs, port);
+    assert_eq!(rpcbind.registered(), registered(second.server.ports().nfs));
+
+    second.server.stop();
+    assert!(rpcbind.registered().is_empty());
+    assert_eq!([getport(NFS, 3), getport(MOUNT, 3)], [0; 2]);
+}
+
+#[test]
+fn an_rpcbind_that_is_gone_does_not_keep_the_server_from_stopping() {
+    if !is_root() {
+        return;
+    }
+    let rpcbind = Rpcbind::start();
+    let dir = scratch();
+    let config = ServerConfig { portmap: Some(PORTMAP_PORT), ..config() };
+    let f = start_with(config.clone(), vec![export(1, "/pi/root", dir.path())]);
+    assert_eq!(f.server.portmap(), &PortmapState::Registered(PORTMAP_PORT));
+    drop(rpcbind);
+    assert!(Device::new(Raw::connect(f.address())).mnt(b"/pi/root").is_ok(), "served on");
+    f.server.stop();
+    let f = start_with(config, vec![export(1, "/pi/root", dir.path())]);
+    assert_eq!(f.server.portmap(), &PortmapState::Own);
+    assert_eq!(getport(NFS, 3), u32::from(f.server.ports().nfs));
+}
