@@ -42,11 +42,15 @@ impl Rpcbind {
         panic!("rpcbind does not start");
     }
 
+    fn rpcinfo(arguments: &[&str]) -> String {
+        let output = Command::new("timeout").args(["20", "rpcinfo"]).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     /// What rpcinfo shows of everybody but rpcbind itself: program, version, protocol, port.
     fn registered(&self) -> Vec<String> {
-        let output = Command::new("timeout").args(["20", "rpcinfo", "-p", "127.0.0.1"]).output().unwrap();
-        assert!(output.status.success(), "{output:?}");
-        let listing = String::from_utf8(output.stdout).unwrap();
+        let listing = Self::rpcinfo(&["-p", "127.0.0.1"]);
         let words = |line: &str| line.split_whitespace().take(4).collect::<Vec<_>>().join(" ");
         let mut others: Vec<String> = listing.lines().skip(1).map(words).collect();
         others.retain(|line| !line.starts_with("100000 "));
@@ -102,6 +106,9 @@ fn rpcbind_knows_the_server_while_it_runs() {
     let port = first.server.ports().nfs;
     assert_eq!(first.server.ports().portmap, None);
     assert_eq!(rpcbind.registered(), registered(port));
+    let owners = Rpcbind::rpcinfo(&["127.0.0.1"]);
+    let ours = owners.lines().filter(|line| line.contains(&NFS.to_string()) || line.contains(&MOUNT.to_string()));
+    assert!(ours.clone().count() == 3 && ours.clone().all(|line| line.ends_with("superuser")), "{owners}");
     assert_eq!([getport(NFS, 3), getport(MOUNT, 3), getport(MOUNT, 1)], [u32::from(port); 3]);
     let told = SocketAddr::from((Ipv4Addr::LOCALHOST, u16::try_from(getport(MOUNT, 3)).unwrap()));
     assert!(Device::new(Raw::connect(told)).mnt(b"/pi/root").is_ok());
