@@ -9,6 +9,7 @@ use std::io::Write;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use nfs_support::attacks::{Attack, one_packet_attacks};
 use nfs_support::{Raw, config, export, is_root, limits, scratch, start, start_with};
 use nfs3_types::xdr_codec::Pack;
 use piboot::nfs::{Limits, ServerConfig};
@@ -31,22 +32,6 @@ fn resident_kb() -> usize {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// The messages of which one each has killed other servers.
-fn one_packet_attacks(program: (u32, u32), procedure: u32) -> Vec<(&'static str, Vec<u8>)> {
-    let words = |words: &[u32]| words.iter().flat_map(|word| word.to_be_bytes()).collect::<Vec<u8>>();
-    let header = [1, 0, 2, program.0, program.1, procedure];
-    let record = |body: Vec<u8>| [&(u32::try_from(body.len()).unwrap() | 1 << 31).to_be_bytes()[..], &body].concat();
-    let call = |rest: &[u32]| record(words(&[&header[..], rest].concat()));
-    vec![
-        ("a record of 2 GiB", words(&[0xffff_ffff])),
-        ("a record of 2 GiB in fragments", words(&[0x7fff_ffff])),
-        ("a credential of 3 GiB", call(&[1, 0xc000_0000])),
-        ("a handle, path or anything of 3 GiB", call(&[0, 0, 0, 0, 0xc000_0000])),
-        ("805 million groups", call(&[1, 24, 0, 0, 0, 0, 805_306_368, 0, 0, 0])),
-        ("4.29 billion groups", call(&[1, 24, 0, 0, 0, 0, u32::MAX, 0, 0, 0])),
-    ]
-}
-
 #[test]
 fn one_packet_does_not_take_memory() {
     if !is_root() {
@@ -58,7 +43,7 @@ fn one_packet_does_not_take_memory() {
     let before = resident_kb();
     let ports = [(f.address(), NFS, 1), (f.address(), MOUNT, 1), (f.portmap_address(), PORTMAP, 3)];
     for (address, program, procedure) in ports {
-        for (what, bytes) in one_packet_attacks(program, procedure) {
+        for Attack { what, bytes } in one_packet_attacks(program.0, program.1, procedure) {
             let mut raw = Raw::connect(address);
             raw.0.write_all(&bytes).unwrap();
             // Either refused in words or closed; a client that waits for more gets neither.

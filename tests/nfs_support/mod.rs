@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail like tests")]
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod attacks;
 pub(crate) mod calls;
 pub(crate) mod device;
 pub(crate) mod random;
