@@ -30,7 +30,7 @@ mod pool;
 pub mod portmap;
 pub mod proto;
 pub mod rpc;
-mod rpcbind;
+pub mod rpcbind;
 mod server;
 mod shared;
 pub mod xdr;

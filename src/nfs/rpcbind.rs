@@ -111,8 +111,9 @@ fn call(stream: &mut TcpStream, procedure: u32, mapping: &Mapping) -> io::Result
     decode_answer(&answer[..length], xid).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-/// The boolean of an accepted, successful reply.
-fn decode_answer(answer: &[u8], wanted: u32) -> Option<bool> {
+/// The boolean of an accepted, successful reply to the call `wanted`.
+#[must_use]
+pub fn decode_answer(answer: &[u8], wanted: u32) -> Option<bool> {
     let d = &mut Decoder::new(answer);
     let (xid, reply, accepted) = (d.u32().ok()?, d.u32().ok()?, d.u32().ok()?);
     let _verifier = (d.u32().ok()?, d.opaque(MAX_ANSWER).ok()?);

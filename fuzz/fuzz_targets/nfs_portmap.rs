@@ -1,0 +1,12 @@
+//! Questions to the portmapper.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+#[path = "../checks/nfs.rs"]
+mod checks;
+
+fuzz_target!(|input: &[u8]| {
+    checks::portmap_args(input);
+});
