@@ -27,7 +27,9 @@ use piboot::nfs::rpc::{Refusal, put_refusal, put_success};
 
 const PORTMAP: u32 = 100_000;
 
-const TARGETS: [(&str, fn(&[u8]) -> bool); 6] = [
+type Check = fn(&[u8]) -> bool;
+
+const TARGETS: [(&str, Check); 6] = [
     ("nfs_rpc", checks::rpc),
     ("nfs_args", checks::nfs_args),
     ("nfs_handle", checks::handle),
