@@ -17,6 +17,7 @@ use nfs3_types::portmap::mapping;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use piboot::nfs::{PORTMAP_PORT, PortmapState, ServerConfig};
+use socket2::{Domain, Socket, Type};
 
 const HERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), PORTMAP_PORT);
 
@@ -113,15 +114,64 @@ fn rpcbind_knows_the_server_while_it_runs() {
     let told = SocketAddr::from((Ipv4Addr::LOCALHOST, u16::try_from(getport(MOUNT, 3)).unwrap()));
     assert!(Device::new(Raw::connect(told)).mnt(b"/pi/root").is_ok());
 
-    // As after a kill: what was registered is still there when the next server starts.
+    // Another server leaves it alone as long as this one answers, and when it stops as well.
     let second = start();
-    assert_eq!(second.server.portmap(), &PortmapState::Registered(PORTMAP_PORT));
-    assert_ne!(second.server.ports().nfs, port);
-    assert_eq!(rpcbind.registered(), registered(second.server.ports().nfs));
-
+    let PortmapState::Unregistered(why) = second.server.portmap() else { panic!("{:?}", second.server.portmap()) };
+    assert!(why.contains(&format!("another server of program {NFS} answers on port {port}")), "{why}");
+    assert!(Device::new(Raw::connect(second.address())).mnt(b"/pi/root").is_ok(), "served all the same");
     second.server.stop();
+    assert_eq!(rpcbind.registered(), registered(port));
+
+    first.server.stop();
     assert!(rpcbind.registered().is_empty());
     assert_eq!([getport(NFS, 3), getport(MOUNT, 3)], [0; 2]);
+}
+
+/// Registers a port, as a server does.
+fn set(program: u32, version: u32, port: u16) {
+    change(1, program, version, port);
+}
+
+/// Takes a registration back, whosever it is.
+fn unset(program: u32, version: u32) {
+    change(2, program, version, 0);
+}
+
+fn change(procedure: u32, prog: u32, vers: u32, port: u16) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let from = (600..1024).find(|from| socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, *from)).into()).is_ok());
+    assert!(from.is_some());
+    socket.connect(&HERE.into()).unwrap();
+    let entry = encoded(&mapping { prog, vers, prot: 6, port: port.into() });
+    let answer = Raw(socket.into()).ask(&Raw::message(7, 100_000, 2, procedure, &entry)).unwrap();
+    assert_eq!(word(&answer[24..]), 1);
+}
+
+#[test]
+fn what_a_killed_server_left_behind_is_replaced() {
+    if !is_root() {
+        return;
+    }
+    let rpcbind = Rpcbind::start();
+    let dir = scratch();
+    let dead = {
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        listener.local_addr().unwrap().port()
+    };
+    for (program, version) in [(NFS, 3), (MOUNT, 3), (MOUNT, 1)] {
+        set(program, version, dead);
+    }
+    let config = ServerConfig { portmap: Some(PORTMAP_PORT), ..config() };
+    let f = start_with(config, vec![export(1, "/pi/root", dir.path())]);
+    assert_eq!(f.server.portmap(), &PortmapState::Registered(PORTMAP_PORT));
+    assert_eq!([getport(NFS, 3), getport(MOUNT, 3), getport(MOUNT, 1)], [u32::from(f.server.ports().nfs); 3]);
+
+    // Somebody else took it over meanwhile: that is theirs to take back.
+    let theirs = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+    unset(NFS, 3);
+    set(NFS, 3, theirs);
+    f.server.stop();
+    assert_eq!(rpcbind.registered(), [format!("{NFS} 3 tcp {theirs}")]);
 }
 
 #[test]

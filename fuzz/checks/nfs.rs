@@ -97,6 +97,9 @@ pub(crate) fn rpcbind_answer(input: &[u8]) -> bool {
     let decoded = rpcbind::decode_answer(answer, u32::from_be_bytes(*xid));
     // Id, REPLY, accepted, a verifier, SUCCESS and the boolean.
     assert!(decoded.is_none() || answer.len() >= 28 && answer.starts_with(xid));
+    // And what it says to a question for a port, which is a number in the place of the boolean.
+    let port = rpcbind::decode_port(answer, u32::from_be_bytes(*xid));
+    assert_eq!(port.filter(|port| *port < 2), decoded.map(u16::from));
     decoded.is_some()
 }
 

@@ -1,4 +1,4 @@
-//! Registration at a portmapper that was here first (RFC 1833 §3: SET and UNSET, from this machine only).
+//! Registration at a portmapper that was here first (RFC 1833 §3: GETPORT, and SET and UNSET from this machine only).
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
@@ -12,6 +12,7 @@ use super::xdr::{self, Decoder};
 
 const SET: u32 = 1;
 const UNSET: u32 = 2;
+const GETPORT: u32 = 3;
 /// It is on this machine: longer means that it hangs.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Longest answer that is read.
@@ -29,37 +30,69 @@ pub enum RpcbindError {
         source: io::Error,
     },
     /// It said no.
-    #[error(
-        "the portmapper on this machine refuses to register program {program} (another NFS server runs here? see rpcinfo -p)"
-    )]
+    #[error("the portmapper on this machine refuses to register program {program}; see rpcinfo -p")]
     Refused {
         /// What was to be registered.
         program: u32,
     },
+    /// Another server is registered, and there.
+    #[error(
+        "another server of program {program} answers on port {port} of this machine and has the portmapper's entry (see rpcinfo -p): stop that one"
+    )]
+    Taken {
+        /// What was to be registered.
+        program: u32,
+        /// Where the other one is.
+        port: u16,
+    },
 }
 
-/// Registers `mappings` with the portmapper at `port` of this machine, in place of what is there under their numbers.
+/// Registers `mappings` with the portmapper at `port` of this machine, in place of what an earlier run left behind when it
+/// was killed. Either all are registered or nothing is changed.
 pub(super) fn register(port: u16, mappings: &[Mapping]) -> Result<(), RpcbindError> {
     let silent = |source| RpcbindError::Silent { port, source };
     let mut stream = connect(port).map_err(silent)?;
     for mapping in mappings {
-        // What an earlier run left behind when it was killed; a false answer means that there was nothing.
-        call(&mut stream, UNSET, mapping).map_err(silent)?;
-        if !call(&mut stream, SET, mapping).map_err(silent)? {
+        let holder = registered(&mut stream, mapping).map_err(silent)?;
+        if holder != 0 && holder != mapping.port && is_served(holder) {
+            return Err(RpcbindError::Taken { program: mapping.program, port: holder });
+        }
+    }
+    for mapping in mappings {
+        // A false answer means that there was nothing.
+        change(&mut stream, UNSET, mapping).map_err(silent)?;
+        if !change(&mut stream, SET, mapping).map_err(silent)? {
             return Err(RpcbindError::Refused { program: mapping.program });
         }
     }
     Ok(())
 }
 
-/// Takes the registration back.
+/// Takes the registration back, as far as nobody else has it by now.
 pub(super) fn unregister(port: u16, mappings: &[Mapping]) -> Result<(), RpcbindError> {
     let silent = |source| RpcbindError::Silent { port, source };
     let mut stream = connect(port).map_err(silent)?;
     for mapping in mappings {
-        call(&mut stream, UNSET, mapping).map_err(silent)?;
+        if registered(&mut stream, mapping).map_err(silent)? == mapping.port {
+            change(&mut stream, UNSET, mapping).map_err(silent)?;
+        }
     }
     Ok(())
+}
+
+/// Whether somebody listens on a TCP port of this machine.
+fn is_served(port: u16) -> bool {
+    TcpStream::connect_timeout(&SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port), PATIENCE).is_ok()
+}
+
+/// The port that is registered for the program; 0: none.
+fn registered(stream: &mut TcpStream, mapping: &Mapping) -> io::Result<u16> {
+    ask(stream, GETPORT, mapping, decode_port)
+}
+
+/// SET or UNSET: whether it did that.
+fn change(stream: &mut TcpStream, procedure: u32, mapping: &Mapping) -> io::Result<bool> {
+    ask(stream, procedure, mapping, decode_answer)
 }
 
 /// rpcbind takes registrations for privileged owners from privileged ports only.
@@ -87,7 +120,12 @@ fn connect(port: u16) -> io::Result<TcpStream> {
     Err(last)
 }
 
-fn call(stream: &mut TcpStream, procedure: u32, mapping: &Mapping) -> io::Result<bool> {
+fn ask<T>(
+    stream: &mut TcpStream,
+    procedure: u32,
+    mapping: &Mapping,
+    decode: fn(&[u8], u32) -> Option<T>,
+) -> io::Result<T> {
     let mut message = vec![0; 4];
     let xid = mapping.program ^ (mapping.version << 20) ^ procedure;
     for word in [xid, 0, 2, PORTMAP_PROGRAM, PORTMAP_VERSION, procedure, 0, 0, 0, 0] {
@@ -108,17 +146,27 @@ fn call(stream: &mut TcpStream, procedure: u32, mapping: &Mapping) -> io::Result
     }
     let mut answer = [0; MAX_ANSWER];
     stream.read_exact(&mut answer[..length])?;
-    decode_answer(&answer[..length], xid).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    decode(&answer[..length], xid).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-/// The boolean of an accepted, successful reply to the call `wanted`.
+/// The boolean of an accepted, successful reply to the call `wanted`: the answer to SET and UNSET.
 #[must_use]
 pub fn decode_answer(answer: &[u8], wanted: u32) -> Option<bool> {
-    let d = &mut Decoder::new(answer);
+    results(answer, wanted)?.bool().ok()
+}
+
+/// The port in an accepted, successful reply to the call `wanted`: the answer to GETPORT.
+#[must_use]
+pub fn decode_port(answer: &[u8], wanted: u32) -> Option<u16> {
+    u16::try_from(results(answer, wanted)?.u32().ok()?).ok()
+}
+
+fn results(answer: &[u8], wanted: u32) -> Option<Decoder<'_>> {
+    let mut d = Decoder::new(answer);
     let (xid, reply, accepted) = (d.u32().ok()?, d.u32().ok()?, d.u32().ok()?);
     let _verifier = (d.u32().ok()?, d.opaque(MAX_ANSWER).ok()?);
     let success = d.u32().ok()?;
-    ((xid, reply, accepted, success) == (wanted, 1, 0, 0)).then(|| d.bool().ok()).flatten()
+    ((xid, reply, accepted, success) == (wanted, 1, 0, 0)).then_some(d)
 }
 
 #[cfg(test)]
