@@ -11,6 +11,7 @@
 BOARD ?= virt
 AREA ?=
 TARGET ?= x86_64
+GUEST_TESTS ?= nfs two_guests mounts restart
 CARGO := $(shell command -v cargo || echo /usr/bin/cargo)
 
 .PHONY: demo test unit guest bench size router fmt lint setup clean
@@ -22,9 +23,9 @@ test: setup lint unit guest
 
 # The Linux kernel's own NFS client, in QEMU.
 guest: setup
-	PATH="$(dir $(CARGO)):$$PATH" tests/guest/nfs.sh
-	PATH="$(dir $(CARGO)):$$PATH" tests/guest/two_guests.sh
-	PATH="$(dir $(CARGO)):$$PATH" tests/guest/mounts.sh
+	@for test in $(GUEST_TESTS); do \
+		echo "guest: $$test"; PATH="$(dir $(CARGO)):$$PATH" tests/guest/$$test.sh || exit; \
+	done
 
 unit: setup
 	$(CARGO) test --locked --workspace

@@ -1,0 +1,44 @@
+# The server under test and its guest, in namespaces of their own: ports do not matter, and whatever is left running
+# ends with the script. Needs root. Sourced by a script that defines
+#   prepare   (optional) outside, where the network is: what the test needs, into $work
+#   inside    the test; its status is the script's
+# and ends with: cell "$@"
+# shellcheck shell=bash
+
+GUEST=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+. "$GUEST/../images/common.sh"
+nfsd=$GUEST/../../target/debug/examples/nfsd
+work='' server=''
+
+cell() {
+    if [ "${1:-}" = --inside ]; then
+        work=$2
+        shift 2
+        ip link set lo up
+        inside "$@"
+        return
+    fi
+    (cd "$GUEST/../.." && cargo build --quiet --locked --example nfsd)
+    "$GUEST/x86.sh" >/dev/null
+    work=$(mktemp -d)
+    trap 'rm -rf --one-file-system "$work"' EXIT
+    mkdir "$work/export"
+    if declare -F prepare >/dev/null; then prepare; fi
+    unshare --net --mount --pid --fork --mount-proc --kill-child bash "$0" --inside "$work" "$@"
+}
+
+# start_server [OPTION...] - nfsd on $work/export, always with the same key; returns when it serves.
+start_server() {
+    : >"$work/ready"
+    "$nfsd" --dir "$work/export" --portmap 111 --key "$work/key" "$@" 2>"$work/ready" &
+    server=$!
+    until grep -q '^ready' "$work/ready"; do
+        kill -0 "$server" 2>/dev/null || { cat "$work/ready" >&2; exit 1; }
+        sleep 0.1
+    done
+}
+
+kill_server() {
+    kill -9 "$server"
+    wait "$server" 2>/dev/null || true
+}

@@ -1,0 +1,248 @@
+/* durable DIR SECONDS MODE... - writes to DIR what a server must not lose, in one process per mode, and says on
+ * standard output what is promised so far:
+ *   fsync N    fsync.log has N lines: each batch of them was several writes, then fsync
+ *   stable N   stable.log has N lines: each was a write of its own with O_SYNC
+ *   file N     file.1 to file.N are there with a line each: created, written, fsync
+ *   name N     the names of the rounds 1 to N are there, and those they removed are not; no fsync at all
+ * DIR is the working directory, and the logs stay open, all the time. MODE "file?" may lose a file whose fsync has not
+ * returned yet (ESTALE): a server that makes no promise about names.
+ *
+ * durable --check DIR SAID - is all there that a file of such lines promises? Lines of other programs do not matter.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <termios.h>
+#include <time.h>
+#include <unistd.h>
+
+#define LINE 64
+#define BATCH 512 /* lines: 32 KiB are several writes of the client, which it commits, when wsize is less */
+
+static int lost; /* files given up before their fsync */
+
+static void die(const char *what, long n)
+{
+	/* One write: the processes share a terminal. */
+	char text[128];
+	int length = snprintf(text, sizeof text, "ERROR %s %ld: %s\n", what, n, strerrorname_np(errno));
+	(void)!write(1, text, length);
+	exit(1);
+}
+
+static void say(const char *what, long n)
+{
+	char text[64];
+	int length = snprintf(text, sizeof text, "%s %ld\n", what, n);
+	if (write(1, text, length) != length)
+		die("saying", n);
+	/* Nothing else is done before it is said: at most one thing more than what was said. */
+	tcdrain(1);
+}
+
+static void line(char *out, long n)
+{
+	memset(out, '.', LINE);
+	out[sprintf(out, "%010ld", n)] = '.';
+	out[LINE - 1] = '\n';
+}
+
+static void fsync_log(long end)
+{
+	char batch[BATCH * LINE];
+	int fd = open("fsync.log", O_WRONLY | O_CREAT | O_APPEND, 0644);
+	for (long n = 0; time(NULL) < end;) {
+		for (int i = 0; i < BATCH; i++)
+			line(batch + i * LINE, ++n);
+		if (write(fd, batch, sizeof batch) != sizeof batch || fsync(fd))
+			die("fsync.log", n);
+		say("fsync", n);
+		usleep(20000);
+	}
+}
+
+static void stable_log(long end)
+{
+	char text[LINE];
+	int fd = open("stable.log", O_WRONLY | O_CREAT | O_APPEND | O_SYNC, 0644);
+	for (long n = 1; time(NULL) < end; n++) {
+		line(text, n);
+		if (write(fd, text, LINE) != LINE)
+			die("stable.log", n);
+		say("stable", n);
+		usleep(5000);
+	}
+}
+
+static int one_file(long n)
+{
+	char name[32], text[LINE];
+	int fd;
+
+	sprintf(name, "file.%ld", n);
+	line(text, n);
+	fd = open(name, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+	if (fd == -1)
+		return -1;
+	if (write(fd, text, LINE) != LINE || fsync(fd)) {
+		int error = errno;
+		close(fd);
+		errno = error;
+		return -1;
+	}
+	return close(fd);
+}
+
+static void files(long end, int may_lose)
+{
+	for (long n = 1; time(NULL) < end; n++) {
+		while (one_file(n)) {
+			if (!may_lose || errno != ESTALE)
+				die("file", n);
+			lost++;
+		}
+		say("file", n);
+		usleep(20000);
+	}
+	if (may_lose)
+		say("lost before their fsync:", lost);
+}
+
+static void names(long end)
+{
+	char name[5][32];
+
+	for (long n = 1; time(NULL) < end; n++) {
+		for (int i = 0; i < 5; i++)
+			sprintf(name[i], "%c.%ld", "nrlds"[i], n);
+		int fd = open(name[0], O_WRONLY | O_CREAT | O_EXCL, 0600);
+		if (fd == -1 || close(fd) || chmod(name[0], 0640) || link(name[0], name[2]) || rename(name[0], name[1]) ||
+		    mkdir(name[3], 0755) || symlink(name[1], name[4]))
+			die("names", n);
+		/* The round before the last one goes, but for its directory. */
+		sprintf(name[2], "l.%ld", n - 2);
+		if (n > 2 && unlink(name[2]))
+			die("unlink", n);
+		say("name", n);
+		usleep(20000);
+	}
+}
+
+static int failed;
+static void check(int good, const char *what, long n)
+{
+	if (!good) {
+		printf("LOST %s %ld (%s)\n", what, n, strerrorname_np(errno));
+		failed++;
+	}
+	errno = 0;
+}
+
+static long lines_of(const char *path)
+{
+	char have[LINE], want[LINE];
+	long n = 0;
+	FILE *file = fopen(path, "r");
+	while (file && fread(have, LINE, 1, file) == 1) {
+		line(want, n + 1);
+		if (memcmp(have, want, LINE))
+			break;
+		n++;
+	}
+	if (file)
+		fclose(file);
+	return n;
+}
+
+static int exists(const char *prefix, long n, mode_t type, int mode, int links)
+{
+	char name[32];
+	struct stat s;
+	sprintf(name, "%s.%ld", prefix, n);
+	return lstat(name, &s) == 0 && (s.st_mode & S_IFMT) == type && (!mode || (int)(s.st_mode & 07777) == mode) &&
+	       (!links || (int)s.st_nlink == links);
+}
+
+/* Of the last two rounds the links are still there; the next one may be under way. */
+static void check_names(long last)
+{
+	for (long n = 1; n <= last; n++) {
+		int linked = n == last ? 2 : n < last - 1 ? 1 : 0;
+		check(exists("r", n, S_IFREG, 0640, linked), "renamed file", n);
+		check(exists("d", n, S_IFDIR, 0755, 0), "directory", n);
+		check(exists("s", n, S_IFLNK, 0, 0), "symbolic link", n);
+		check(!exists("n", n, S_IFREG, 0, 0), "rename's removal", n);
+		if (n < last - 1)
+			check(!exists("l", n, S_IFREG, 0, 0), "removal", n);
+	}
+}
+
+static int check_all(const char *dir, const char *said)
+{
+	char text[256], name[32];
+	long fsynced = 0, stable = 0, file = 0, round = 0, have_fsynced, have_stable;
+	FILE *in = fopen(said, "r");
+
+	if (!in || chdir(dir)) {
+		perror(said);
+		return 2;
+	}
+	while (fgets(text, sizeof text, in)) {
+		/* A line that is not complete yet could be a shorter number, which is true as well. */
+		sscanf(text, "fsync %ld", &fsynced);
+		sscanf(text, "stable %ld", &stable);
+		sscanf(text, "file %ld", &file);
+		sscanf(text, "name %ld", &round);
+	}
+	have_fsynced = lines_of("fsync.log");
+	have_stable = lines_of("stable.log");
+	check(have_fsynced >= fsynced, "fsynced lines: there are only", have_fsynced);
+	check(have_stable >= stable, "stable lines: there are only", have_stable);
+	for (long n = 1; n <= file; n++) {
+		sprintf(name, "file.%ld", n);
+		/* Each file has its own number as its only line. */
+		char have[LINE + 1] = "", want[LINE];
+		int fd = open(name, O_RDONLY);
+		line(want, n);
+		check(read(fd, have, sizeof have) == LINE && !memcmp(have, want, LINE), "file", n);
+		close(fd);
+	}
+	check_names(round);
+	printf("promised: %ld fsynced lines (there are %ld), %ld stable ones (%ld), %ld files, %ld rounds of names: %s\n",
+	       fsynced, have_fsynced, stable, have_stable, file, round, failed ? "LOST" : "all there");
+	return failed != 0;
+}
+
+int main(int argc, char **argv)
+{
+	int status = 0, result;
+
+	if (argc == 4 && !strcmp(argv[1], "--check"))
+		return check_all(argv[2], argv[3]);
+	if (argc < 4 || chdir(argv[1])) {
+		fprintf(stderr, "usage: durable DIR SECONDS fsync|stable|file|file?|name...\n");
+		return 2;
+	}
+	long end = time(NULL) + atol(argv[2]);
+	for (int i = 3; i < argc; i++) {
+		if (fork())
+			continue;
+		if (!strcmp(argv[i], "fsync"))
+			fsync_log(end);
+		else if (!strcmp(argv[i], "stable"))
+			stable_log(end);
+		else if (!strcmp(argv[i], "name"))
+			names(end);
+		else
+			files(end, !strcmp(argv[i], "file?"));
+		exit(0);
+	}
+	while (wait(&result) != -1)
+		status |= result != 0;
+	return status;
+}
