@@ -11,7 +11,7 @@
 BOARD ?= virt
 AREA ?=
 TARGET ?= x86_64
-GUEST_TESTS ?= nfs two_guests mounts pjdfstest restart
+GUEST_TESTS ?= nfs two_guests mounts pjdfstest root restart
 CARGO := $(shell command -v cargo || echo /usr/bin/cargo)
 
 .PHONY: demo test unit guest bench size router fmt lint setup clean

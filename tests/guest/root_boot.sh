@@ -1,0 +1,10 @@
+#!/bin/sh
+# Runs in the guest as a service of systemd, which has booted from the root that came over NFS.
+cat /proc/1/comm
+stat -f -c 'root: %T' /
+# Also waits until the boot is over.
+state=$(systemctl is-system-running --wait)
+echo "state: $state, up for $(cut -d ' ' -f 1 /proc/uptime) s"
+systemctl --failed --no-legend
+journalctl -q -p err -n 10
+systemctl is-active multi-user.target dbus.service systemd-logind.service && busctl --list >/dev/null && [ "$state" = running ]
