@@ -68,6 +68,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     export.dir = dir;
     export.holder = Who::Addresses(clients);
     let (sink, mut events) = Sink::new(Clock::system());
+    // There from the first request on; set again below only to hear what is wrong with it.
+    config.exports = vec![export.clone()];
     let server = Server::start(config, AddressBook::observed_only(), sink)?;
     if let Some(unavailable) = server.set_exports(vec![export]).pop() {
         return Err(unavailable.into());

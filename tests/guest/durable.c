@@ -1,5 +1,5 @@
-/* durable DIR SECONDS MODE... - writes to DIR what a server must not lose, in one process per mode, and says on
- * standard output what is promised so far:
+/* durable DIR MODE... - writes to DIR what a server must not lose, in one process per mode, until there is a file
+ * /tmp/stop, and says on standard output (in the end also in /tmp/said) what is promised so far:
  *   fsync N    fsync.log has N lines: each batch of them was several writes, then fsync
  *   stable N   stable.log has N lines: each was a write of its own with O_SYNC
  *   file N     file.1 to file.N are there with a line each: created, written, fsync
@@ -18,13 +18,12 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <termios.h>
-#include <time.h>
 #include <unistd.h>
 
 #define LINE 64
 #define BATCH 512 /* lines: 32 KiB are several writes of the client, which it commits, when wsize is less */
 
-static int lost; /* files given up before their fsync */
+static char last[64]; /* what was said */
 
 static void die(const char *what, long n)
 {
@@ -37,12 +36,16 @@ static void die(const char *what, long n)
 
 static void say(const char *what, long n)
 {
-	char text[64];
-	int length = snprintf(text, sizeof text, "%s %ld\n", what, n);
-	if (write(1, text, length) != length)
+	int length = snprintf(last, sizeof last, "%s %ld\n", what, n);
+	if (write(1, last, length) != length)
 		die("saying", n);
 	/* Nothing else is done before it is said: at most one thing more than what was said. */
 	tcdrain(1);
+}
+
+static int over(void)
+{
+	return access("/tmp/stop", F_OK) == 0;
 }
 
 static void line(char *out, long n)
@@ -52,11 +55,11 @@ static void line(char *out, long n)
 	out[LINE - 1] = '\n';
 }
 
-static void fsync_log(long end)
+static void fsync_log(void)
 {
 	char batch[BATCH * LINE];
 	int fd = open("fsync.log", O_WRONLY | O_CREAT | O_APPEND, 0644);
-	for (long n = 0; time(NULL) < end;) {
+	for (long n = 0; !over();) {
 		for (int i = 0; i < BATCH; i++)
 			line(batch + i * LINE, ++n);
 		if (write(fd, batch, sizeof batch) != sizeof batch || fsync(fd))
@@ -66,11 +69,11 @@ static void fsync_log(long end)
 	}
 }
 
-static void stable_log(long end)
+static void stable_log(void)
 {
 	char text[LINE];
 	int fd = open("stable.log", O_WRONLY | O_CREAT | O_APPEND | O_SYNC, 0644);
-	for (long n = 1; time(NULL) < end; n++) {
+	for (long n = 1; !over(); n++) {
 		line(text, n);
 		if (write(fd, text, LINE) != LINE)
 			die("stable.log", n);
@@ -98,26 +101,25 @@ static int one_file(long n)
 	return close(fd);
 }
 
-static void files(long end, int may_lose)
+static void files(int may_lose)
 {
-	for (long n = 1; time(NULL) < end; n++) {
+	for (long n = 1; !over(); n++) {
 		while (one_file(n)) {
 			if (!may_lose || errno != ESTALE)
 				die("file", n);
-			lost++;
+			if (over())
+				return;
 		}
 		say("file", n);
 		usleep(20000);
 	}
-	if (may_lose)
-		say("lost before their fsync:", lost);
 }
 
-static void names(long end)
+static void names(void)
 {
 	char name[5][32];
 
-	for (long n = 1; time(NULL) < end; n++) {
+	for (long n = 1; !over(); n++) {
 		for (int i = 0; i < 5; i++)
 			sprintf(name[i], "%c.%ld", "nrlds"[i], n);
 		int fd = open(name[0], O_WRONLY | O_CREAT | O_EXCL, 0600);
@@ -131,6 +133,24 @@ static void names(long end)
 		say("name", n);
 		usleep(20000);
 	}
+}
+
+static void work(const char *mode)
+{
+	FILE *said;
+
+	if (!strcmp(mode, "fsync"))
+		fsync_log();
+	else if (!strcmp(mode, "stable"))
+		stable_log();
+	else if (!strcmp(mode, "name"))
+		names();
+	else
+		files(!strcmp(mode, "file?"));
+	said = fopen("/tmp/said", "a");
+	if (!said || fputs(last, said) < 0 || fclose(said))
+		die("/tmp/said", 0);
+	exit(0);
 }
 
 static int failed;
@@ -224,24 +244,13 @@ int main(int argc, char **argv)
 
 	if (argc == 4 && !strcmp(argv[1], "--check"))
 		return check_all(argv[2], argv[3]);
-	if (argc < 4 || chdir(argv[1])) {
-		fprintf(stderr, "usage: durable DIR SECONDS fsync|stable|file|file?|name...\n");
+	if (argc < 3 || chdir(argv[1])) {
+		fprintf(stderr, "usage: durable DIR fsync|stable|file|file?|name...\n");
 		return 2;
 	}
-	long end = time(NULL) + atol(argv[2]);
-	for (int i = 3; i < argc; i++) {
-		if (fork())
-			continue;
-		if (!strcmp(argv[i], "fsync"))
-			fsync_log(end);
-		else if (!strcmp(argv[i], "stable"))
-			stable_log(end);
-		else if (!strcmp(argv[i], "name"))
-			names(end);
-		else
-			files(end, !strcmp(argv[i], "file?"));
-		exit(0);
-	}
+	for (int i = 2; i < argc; i++)
+		if (!fork())
+			work(argv[i]);
 	while (wait(&result) != -1)
 		status |= result != 0;
 	return status;

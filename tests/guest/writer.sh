@@ -6,7 +6,7 @@ stty 115200 <&1
 mkdir -p /mnt/durable /small
 # A mount of its own, with writes so small that an fsync takes several, and a COMMIT.
 nfsmount 10.0.2.2:/export /small vers=3,tcp,nolock,wsize=8192 || exit 1
-/guest/durable /small/durable $seconds fsync stable file name &
+/guest/durable /small/durable fsync stable file name &
 durable=$!
 
 cd /mnt && mkdir writer && cd writer || exit 1
@@ -26,9 +26,11 @@ while [ "$(date +%s)" -lt $end ]; do
     sync log || bad sync
 done
 exec 3>&-
-wait $durable || bad "durable"
+touch /tmp/stop
+wait $durable || bad durable
 sync
 echo 3 >/proc/sys/vm/drop_caches
+/guest/durable --check /mnt/durable /tmp/said || bad "what durable wrote"
 for copy in copy.*; do cmp /tmp/reference "$copy" || bad "comparing $copy"; done
 [ "$(wc -l <log)" = $rounds ] || bad "log: $(wc -l <log) lines"
 [ "$(ls | wc -l)" = 5 ] || bad "listing: $(ls)"
