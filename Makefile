@@ -3,6 +3,8 @@
 #   make demo                 boot an emulated Raspberry Pi from the agent and show its timeline
 #   make demo BOARD=raspi3b   the same on QEMU's Raspberry Pi 3B, with a small root (slow network)
 #   make test                 all tests, and the demo
+#   make guest                the NFS server with the Linux kernel's client, in QEMU; part of make test
+#   make soak [CUTS=5]        the router's power fails under a Pi that writes, in two QEMU guests; minutes
 #   make bench [AREA=tftp]    ratios against named peers, measured in the same run
 #   make size                 size of the static binaries, memory of the idle agent
 #   make router [TARGET=…]    static binary for routers: aarch64 armv7hf mipsel riscv64gc x86_64 (the default)
@@ -11,10 +13,11 @@
 BOARD ?= virt
 AREA ?=
 TARGET ?= x86_64
+CUTS ?= 5
 GUEST_TESTS ?= nfs two_guests mounts pjdfstest root restart
 CARGO := $(shell command -v cargo || echo /usr/bin/cargo)
 
-.PHONY: demo test unit guest bench size router fmt lint setup clean
+.PHONY: demo test unit guest soak bench size router fmt lint setup clean
 demo: setup
 	@CARGO=$(CARGO) tests/demo/run.sh $(BOARD)
 
@@ -26,6 +29,9 @@ guest: setup
 	@for test in $(GUEST_TESTS); do \
 		echo "guest: $$test"; PATH="$(dir $(CARGO)):$$PATH" tests/guest/$$test.sh || exit; \
 	done
+
+soak: setup
+	@PATH="$(dir $(CARGO)):$$PATH" tests/guest/powercut.sh $(CUTS)
 
 unit: setup
 	$(CARGO) test --locked --workspace
