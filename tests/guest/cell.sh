@@ -27,13 +27,15 @@ cell() {
     unshare --net --mount --pid --fork --mount-proc --kill-child bash "$0" --inside "$work" "$@"
 }
 
-# start_server [OPTION...] - nfsd on $work/export, always with the same key; returns when it serves.
+# start_server [OPTION...] - nfsd on $work/export, always with the same key; without options where clients look for it.
+# Returns when it serves; $work/log is what it says.
 start_server() {
-    : >"$work/ready"
-    "$nfsd" --dir "$work/export" --portmap 111 --key "$work/key" "$@" 2>"$work/ready" &
+    [ $# -gt 0 ] || set -- --portmap 111
+    : >"$work/log"
+    "$nfsd" --dir "$work/export" --key "$work/key" "$@" 2>"$work/log" &
     server=$!
-    until grep -q '^ready' "$work/ready"; do
-        kill -0 "$server" 2>/dev/null || { cat "$work/ready" >&2; exit 1; }
+    until grep -q '^ready' "$work/log"; do
+        kill -0 "$server" 2>/dev/null || { cat "$work/log" >&2; exit 1; }
         sleep 0.1
     done
 }
