@@ -44,6 +44,7 @@ pub(super) struct OpenFile {
     decided_by: (u32, u32, u32),
     ino: u64,
     export: u16,
+    opening: [u8; 8],
     /// Held from "attributes before" to "attributes after" of a WRITE, so that they belong to it alone.
     pub(super) order: Mutex<()>,
     /// Sending it without a copy failed in the middle of an answer. Read by copying it can be said which error it was.
@@ -55,12 +56,14 @@ pub(super) struct OpenFile {
 }
 
 impl OpenFile {
-    pub(super) fn new(fd: OwnedFd, export: u16, attr: &Attr) -> Self {
+    /// A file that was opened on this opening of the export's volume.
+    pub(super) fn new(fd: OwnedFd, export: u16, opening: [u8; 8], attr: &Attr) -> Self {
         Self {
             fd,
             decided_by: (attr.mode, attr.uid, attr.gid),
             ino: attr.ino,
             export,
+            opening,
             order: Mutex::new(()),
             unsendable: AtomicBool::new(false),
             unflushed: AtomicBool::new(false),
@@ -112,9 +115,15 @@ impl OpenFile {
         self.unsendable.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the decision to open still holds: same owner and mode, and not deleted.
-    pub(super) fn still_fits(&self, attr: &Attr) -> bool {
-        attr.nlink > 0 && self.decided_by == (attr.mode, attr.uid, attr.gid)
+    /// Whether it belongs to the volume as it is open now. A request that was under way when the export was taken away
+    /// may have left it here after the others were closed.
+    pub(super) fn is_of(&self, opening: [u8; 8]) -> bool {
+        self.opening == opening
+    }
+
+    /// Whether the decision to open still holds: same volume, same owner and mode, and not deleted.
+    pub(super) fn still_fits(&self, opening: [u8; 8], attr: &Attr) -> bool {
+        self.is_of(opening) && attr.nlink > 0 && self.decided_by == (attr.mode, attr.uid, attr.gid)
     }
 }
 

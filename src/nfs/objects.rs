@@ -3,7 +3,8 @@
 //!
 //! An `O_PATH` descriptor gives no access to data, so one serves all callers. It keeps a deleted object in existence,
 //! though: who takes one from here looks at the attributes, which it needs anyway, and what loses a name by a request is
-//! forgotten at once.
+//! forgotten at once. Nor does one outlive the volume as it was opened: a request that was under way when the export was
+//! taken away may put its object here after the others were closed, but nobody finds it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use rustix::fs::FileType;
 
 use super::attr::Attr;
 use super::fs::Object;
-use super::handle::FileHandle;
+use super::handle::{FileHandle, Opened};
 use crate::clock::Moment;
 
 /// Objects kept open at most: sets times ways. Within its set an object takes the place of the one unused longest.
@@ -24,6 +25,7 @@ const IDLE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 struct Kept {
     handle: FileHandle,
+    opening: [u8; 8],
     object: Arc<Object>,
     export: u16,
     ino: u64,
@@ -42,20 +44,23 @@ impl Objects {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The object of this handle, if it is open.
-    pub(super) fn get(&self, handle: &FileHandle, now: Moment) -> Option<Arc<Object>> {
+    /// The object of this handle, if it is open on this opening of the volume.
+    pub(super) fn get(&self, opening: [u8; 8], handle: &FileHandle, now: Moment) -> Option<Arc<Object>> {
         let mut sets = self.sets();
-        let kept = sets[set_of(handle)].iter_mut().flatten().find(|kept| kept.handle == *handle)?;
+        let mut set = sets[set_of(handle)].iter_mut().flatten();
+        let kept = set.find(|kept| kept.opening == opening && kept.handle == *handle)?;
         kept.used = now;
         Some(Arc::clone(&kept.object))
     }
 
     /// Keeps an object that was opened by this handle.
-    pub(super) fn put(&self, handle: &FileHandle, object: &Arc<Object>, export: u16, attr: &Attr, now: Moment) {
+    pub(super) fn put(&self, opening: [u8; 8], handle: &Opened, object: &Arc<Object>, attr: &Attr, now: Moment) {
+        let Opened { wire: handle, export, .. } = handle;
         let new = Kept {
             handle: *handle,
+            opening,
             object: Arc::clone(object),
-            export,
+            export: *export,
             ino: attr.ino,
             is_dir: attr.kind == FileType::Directory,
             used: now,
@@ -113,8 +118,11 @@ mod tests {
     use super::*;
     use crate::nfs::handle::{HandleKey, KernelHandle};
 
-    fn handle(n: u8) -> FileHandle {
-        HandleKey::new([0; 16]).seal(1, 0, &KernelHandle::new(1, &[n; 8]).unwrap())
+    const OPENING: [u8; 8] = [1; 8];
+
+    fn handle(n: u8) -> Opened {
+        let key = HandleKey::new([0; 16]);
+        key.open(key.seal(7, 0, &KernelHandle::new(1, &[n; 8]).unwrap()).bytes()).unwrap()
     }
 
     fn object(path: &std::path::Path) -> (Arc<Object>, Attr) {
@@ -132,22 +140,23 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (root, attr) = object(dir.path());
         let cache = Objects::default();
-        cache.put(&handle(1), &root, 7, &attr, Moment::default());
-        assert!(Arc::ptr_eq(&cache.get(&handle(1), Moment::new(IDLE / 2)).unwrap(), &root));
-        assert!(cache.get(&handle(2), Moment::default()).is_none());
+        cache.put(OPENING, &handle(1), &root, &attr, Moment::default());
+        assert!(Arc::ptr_eq(&cache.get(OPENING, &handle(1).wire, Moment::new(IDLE / 2)).unwrap(), &root));
+        assert!(cache.get(OPENING, &handle(2).wire, Moment::default()).is_none());
+        assert!(cache.get([2; 8], &handle(1).wire, Moment::default()).is_none(), "the volume was opened anew");
         assert!(!cache.holds_any_file(7), "a directory");
         cache.expire(Moment::new(IDLE));
         assert_eq!(open(&cache), 1, "it was used meanwhile");
         cache.expire(Moment::new(IDLE / 2 + IDLE));
         assert_eq!(open(&cache), 0);
         let forget: [fn(&Objects, u64); 3] = [
-            |cache, _| cache.forget(&handle(1)),
+            |cache, _| cache.forget(&handle(1).wire),
             |cache, ino| cache.forget_object(7, ino),
             |cache, _| cache.forget_export(7),
         ];
         for forget in forget {
-            cache.put(&handle(1), &root, 7, &attr, Moment::default());
-            cache.put(&handle(1), &root, 7, &attr, Moment::default());
+            cache.put(OPENING, &handle(1), &root, &attr, Moment::default());
+            cache.put(OPENING, &handle(1), &root, &attr, Moment::default());
             assert_eq!(open(&cache), 1, "one object of a handle");
             forget(&cache, attr.ino);
             assert_eq!((open(&cache), Arc::strong_count(&root)), (0, 1));
@@ -160,12 +169,13 @@ mod tests {
         let (root, attr) = object(dir.path());
         let cache = Objects::default();
         for n in 0..=u8::MAX {
-            cache.put(&handle(n), &root, 7, &attr, Moment::new(Duration::from_millis(n.into())));
-            assert!(cache.get(&handle(n), Moment::new(Duration::from_millis(n.into()))).is_some());
+            cache.put(OPENING, &handle(n), &root, &attr, Moment::new(Duration::from_millis(n.into())));
+            assert!(cache.get(OPENING, &handle(n).wire, Moment::new(Duration::from_millis(n.into()))).is_some());
         }
         assert!(open(&cache) <= SETS * WAYS);
-        let same_set: Vec<u8> = (0..=u8::MAX).filter(|n| set_of(&handle(*n)) == set_of(&handle(0))).collect();
-        let kept = |n: &&u8| cache.get(&handle(**n), Moment::default()).is_some();
+        let of_set = |set: usize| (0..=u8::MAX).filter(|n| set_of(&handle(*n).wire) == set).collect::<Vec<u8>>();
+        let same_set = (0..SETS).map(of_set).max_by_key(Vec::len).unwrap();
+        let kept = |n: &&u8| cache.get(OPENING, &handle(**n).wire, Moment::default()).is_some();
         assert_eq!(same_set.iter().filter(kept).count(), WAYS);
         assert_eq!(same_set.iter().rev().take(WAYS).filter(kept).count(), WAYS);
     }

@@ -195,7 +195,7 @@ fn flush(op: &Op<'_>, object: &Object, attr: &Attr) -> Result<(), Errno> {
         return Ok(());
     }
     // The descriptor that wrote is told of every failed write-back; a fresh one only of those that nobody was told of.
-    match op.shared.files.any_writer(&op.handle.wire) {
+    match op.shared.files.any_writer(&op.handle.wire).filter(|file| file.is_of(op.volume.opening)) {
         Some(writer) => writer.flush(),
         None => rustix::fs::fsync(object::reopen(&op.shared.proc, object.as_fd(), OFlags::RDONLY)?),
     }
@@ -206,7 +206,7 @@ fn open(op: &mut Op<'_>, mode: Mode) -> Result<(Arc<OpenFile>, Attr), Stop> {
     let now = op.shared.clock.now();
     if let Some(file) = op.shared.files.get(&op.handle.wire, &op.identity, mode, now) {
         let attr = object::stat_at(file.fd.as_fd(), c"")?;
-        if file.still_fits(&attr) {
+        if file.still_fits(op.volume.opening, &attr) {
             return Ok((file, attr));
         }
         op.shared.files.forget(&op.handle.wire, &op.identity, mode);
@@ -232,7 +232,7 @@ fn open(op: &mut Op<'_>, mode: Mode) -> Result<(Arc<OpenFile>, Attr), Stop> {
         }
         other => other,
     }?;
-    let file = Arc::new(OpenFile::new(fd, op.handle.export, &attr));
+    let file = Arc::new(OpenFile::new(fd, op.handle.export, op.volume.opening, &attr));
     op.shared.files.put(&op.handle.wire, &op.identity, mode, &file, now);
     Ok((file, attr))
 }

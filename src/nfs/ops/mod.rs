@@ -112,7 +112,7 @@ impl Op<'_> {
 
     fn open(&mut self, handle: &Opened) -> Result<(Arc<Object>, Attr), Stop> {
         let now = self.shared.clock.now();
-        if let Some(object) = self.shared.objects.get(&handle.wire, now) {
+        if let Some(object) = self.shared.objects.get(self.volume.opening, &handle.wire, now) {
             let attr = object.attr()?;
             if attr.nlink > 0 {
                 return Ok((object, attr));
@@ -132,7 +132,7 @@ impl Op<'_> {
         };
         let attr = object.attr()?;
         if attr.nlink > 0 {
-            self.shared.objects.put(&handle.wire, &object, handle.export, &attr, now);
+            self.shared.objects.put(self.volume.opening, handle, &object, &attr, now);
         }
         Ok((object, attr))
     }
