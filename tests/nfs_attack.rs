@@ -5,12 +5,12 @@
 mod nfs_support;
 
 use std::fs;
-use std::io::Write;
+use std::io::{ErrorKind, Read, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nfs_support::attacks::{Attack, one_packet_attacks};
-use nfs_support::{Raw, config, export, is_root, limits, scratch, start, start_with};
+use nfs_support::{Fixture, Raw, config, export, is_root, limits, scratch, start, start_with};
 use nfs3_types::xdr_codec::Pack;
 use piboot::nfs::{Limits, ServerConfig};
 
@@ -176,26 +176,40 @@ fn a_request_that_never_completes_does_not_hold_its_connection() {
     }
     let _alone = alone();
     let dir = scratch();
-    let hasty = Limits { partial: Duration::from_millis(50), ..limits() };
+    // The server looks at the clock every 25 ms; the clock stands still until it is moved.
+    let hasty = Limits { partial: Duration::from_millis(50), idle: Duration::from_secs(10), ..limits() };
     let f = start_with(ServerConfig { limits: hasty, ..config() }, vec![export(1, "/pi/root", dir.path())]);
-    let mut raw = Raw::connect(f.address());
-    // A WRITE of a megabyte that stops in the middle. The clock stands still until it is moved.
-    raw.0.write_all(&(0x8000_0000_u32 | 1 << 20).to_be_bytes()).unwrap();
-    raw.0.write_all(&Raw::message(1, NFS.0, NFS.1, 7, &[0; 50_000])).unwrap();
     let mut quiet = Raw::connect(f.address());
     let null = Raw::message(5, NFS.0, NFS.1, 0, &[]);
-    assert!(quiet.ask(&null).is_some(), "others are served meanwhile");
-    let mover = std::thread::spawn({
-        let clock = f.clock.clone();
-        move || {
-            for _ in 0..400 {
-                clock.advance(Duration::from_millis(50));
-                std::thread::sleep(Duration::from_millis(5));
-            }
+    // A WRITE of a megabyte and a NULL that stop in the middle, at the record mark, and before its end.
+    let mark = |length: usize| (0x8000_0000_u32 | u32::try_from(length).unwrap()).to_be_bytes();
+    let write = [&mark(1 << 20)[..], &Raw::message(1, NFS.0, NFS.1, 7, &[0; 50_000])].concat();
+    let short = [&mark(null.len())[..], &null].concat();
+    for begun in [&write[..], &write[..4], &short[..30], &short[..4], &short[..2]] {
+        let mut raw = Raw::connect(f.address());
+        // Once something was answered, it is known that the rest has arrived too.
+        raw.0.write_all(&[&short, begun].concat()).unwrap();
+        assert!(raw.receive().is_some());
+        assert!(quiet.ask(&null).is_some(), "others are served meanwhile");
+        until_closed(&f, &mut raw, Duration::from_millis(50), Duration::from_secs(5));
+    }
+    assert!(quiet.ask(&null).is_some(), "who asks for nothing is not broken off so soon");
+    until_closed(&f, &mut quiet, Duration::from_secs(1), Duration::from_secs(60));
+}
+
+/// Moves the clock on, by steps up to a span, until the server has closed the connection.
+fn until_closed(f: &Fixture, raw: &mut Raw, step: Duration, span: Duration) {
+    raw.0.set_read_timeout(Some(Duration::from_millis(30))).unwrap();
+    let mut moved = Duration::ZERO;
+    loop {
+        match raw.0.read(&mut [0]) {
+            Ok(0) => return,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) && moved < span => {}
+            other => panic!("{other:?} after {moved:?}"),
         }
-    });
-    assert_eq!(raw.receive(), None, "closed");
-    mover.join().unwrap();
+        f.clock.advance(step);
+        moved += step;
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, TcpStream};
 use std::os::fd::AsFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -15,7 +15,7 @@ use super::fs::sys;
 use super::outbox::Outbox;
 use super::pool::{Job, Message};
 use super::rpc::RecordMark;
-use super::shared::{Counters, Shared, Worker};
+use super::shared::{Counters, Limits, Shared, Worker};
 use super::xdr;
 use crate::clock::Moment;
 
@@ -52,7 +52,15 @@ pub(super) struct Connection {
     pub(super) client: Client,
     pub(super) service: Service,
     writing: Mutex<()>,
-    used: Mutex<Moment>,
+    waiting: Mutex<Waiting>,
+}
+
+/// What the reader has been waiting for, and since when.
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    since: Moment,
+    /// For the rest of a request; else for the next one.
+    for_rest: bool,
 }
 
 impl Connection {
@@ -71,7 +79,6 @@ impl Connection {
             .with_retries(KEEPALIVE_PROBES);
         SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
         stream.set_write_timeout(Some(shared.limits.send))?;
-        stream.set_read_timeout(Some(shared.limits.partial.min(shared.limits.idle)))?;
         Ok(Self {
             stream,
             from,
@@ -79,13 +86,23 @@ impl Connection {
             client,
             service,
             writing: Mutex::new(()),
-            used: Mutex::new(shared.clock.now()),
+            waiting: Mutex::new(Waiting { since: shared.clock.now(), for_rest: false }),
         })
     }
 
-    /// When the last request came.
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When the last request came, or the first part of one.
     pub(super) fn used(&self) -> Moment {
-        *self.used.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting().since
+    }
+
+    /// Whether the client has been silent for too long, or takes too long over a request.
+    pub(super) fn is_overdue(&self, now: Moment, limits: &Limits) -> bool {
+        let Waiting { since, for_rest } = *self.waiting();
+        now.since(since) >= if for_rest { limits.partial } else { limits.idle }
     }
 
     /// Takes no further requests.
@@ -204,10 +221,10 @@ impl Inbox<'_> {
 
     /// Waits for the next record. `limit` says how long it may be if it is not short. `None`: the connection is over.
     fn next(&mut self, limit: impl FnOnce() -> usize) -> Option<Record> {
-        let mark = self.mark(true)?;
+        let mark = self.mark(false)?;
         let length = usize::try_from(mark.length).ok()?;
         if mark.last && length <= SHORT {
-            self.fill(length, false)?;
+            self.fill(length, true)?;
             let record = self.start..self.start + length;
             self.start += length;
             return Some(Record::Here(record));
@@ -233,14 +250,14 @@ impl Inbox<'_> {
             if mark.last {
                 return Some(Message::Large(lease));
             }
-            mark = self.mark(false)?;
+            mark = self.mark(true)?;
             length = usize::try_from(mark.length).ok()?;
         }
         None
     }
 
-    fn mark(&mut self, may_idle: bool) -> Option<RecordMark> {
-        self.fill(4, may_idle)?;
+    fn mark(&mut self, begun: bool) -> Option<RecordMark> {
+        self.fill(4, begun)?;
         let mark = self.bytes.get(self.start..)?.first_chunk::<4>()?;
         self.start += 4;
         Some(RecordMark::decode(*mark))
@@ -252,24 +269,22 @@ impl Inbox<'_> {
         out.extend_from_slice(&self.bytes[self.start..self.start + here]);
         self.start += here;
         let mut left = length - here;
-        let begun = self.shared.clock.now();
+        self.expect_rest();
         while left > 0 {
-            if self.shared.clock.now().since(begun) >= self.shared.limits.partial {
-                return None;
-            }
             match sys::read_some(self.connection.stream.as_fd(), out, left.min(STEP)) {
                 Ok(0) => return None,
                 Ok(read) => left -= read,
-                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(Errno::INTR) => {}
                 Err(_) => return None,
             }
         }
         Some(())
     }
 
-    /// Makes sure that `wanted` bytes are in the inbox, waiting for them. `may_idle`: nothing has arrived of a record
-    /// yet, so the client may take its time.
-    fn fill(&mut self, wanted: usize, may_idle: bool) -> Option<()> {
+    /// Makes sure that `wanted` bytes are in the inbox, waiting for them; `begun`: they belong to a request of which there
+    /// was something already. For how long is the hall's business: it breaks off what is overdue, because a timeout of
+    /// each read would cost as much as a system call.
+    fn fill(&mut self, wanted: usize, begun: bool) -> Option<()> {
         if self.end - self.start >= wanted {
             return Some(());
         }
@@ -278,36 +293,27 @@ impl Inbox<'_> {
             self.end -= self.start;
             self.start = 0;
         }
-        let mut begun = None;
         while self.end - self.start < wanted {
+            if begun || self.start != self.end {
+                self.expect_rest();
+            }
             match (&self.connection.stream).read(&mut self.bytes[self.end..]) {
                 Ok(0) => return None,
-                Ok(read) => {
-                    if self.start == self.end {
-                        begun = None;
-                    }
-                    self.end += read;
-                    if self.end - self.start >= wanted {
-                        break;
-                    }
-                }
-                Err(error) if is_tick(&error) => {}
+                Ok(read) => self.end += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return None,
-            }
-            let idle = may_idle && self.start == self.end;
-            let patience = if idle { self.shared.limits.idle } else { self.shared.limits.partial };
-            let now = self.shared.clock.now();
-            if now.since(*begun.get_or_insert(now)) >= patience {
-                return None;
             }
         }
         Some(())
     }
-}
 
-/// The read timeout, or a signal: time to look at the clock.
-fn is_tick(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
+    /// Part of a request is here.
+    fn expect_rest(&self) {
+        let mut waiting = self.connection.waiting();
+        if !waiting.for_rest {
+            *waiting = Waiting { since: self.shared.clock.now(), for_rest: true };
+        }
+    }
 }
 
 /// Reads and runs the requests of a connection until it ends. The calling thread is the connection's own.
@@ -330,7 +336,7 @@ pub(super) fn serve(connection: &Arc<Connection>, shared: &Arc<Shared>, worker: 
         };
         let Some(record) = inbox.next(limit) else { break };
         Counters::count(&shared.counters.requests);
-        *connection.used.lock().unwrap_or_else(PoisonError::into_inner) = shared.clock.now();
+        *connection.waiting() = Waiting { since: shared.clock.now(), for_rest: false };
         let view = shared.access.view(connection.from, &mut cached, &shared.activity);
         was_let_in |= !view.is_empty();
         let run =

@@ -17,6 +17,7 @@ use super::connection::{self, Connection, Service};
 use super::server::STACK;
 use super::shared::{Counters, Limits, Shared, Worker};
 use super::{listen, portmap};
+use crate::clock::Moment;
 
 /// How long nobody is accepted after that failed.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -24,8 +25,8 @@ const PAUSE: Duration = Duration::from_millis(200);
 const PER_EXPORT: usize = 4;
 /// Datagrams answered in a row.
 const DATAGRAMS_PER_TURN: usize = 64;
-/// How often idle files and buffers are let go.
-const HOUSEKEEPING_MS: u16 = 5000;
+/// How often idle files, buffers and connections are let go.
+const HOUSEKEEPING: Duration = Duration::from_secs(5);
 
 /// The connections that are open.
 #[derive(Debug, Default)]
@@ -73,6 +74,16 @@ impl Registry {
         true
     }
 
+    /// Breaks off the connections whose clients have been silent for too long; clients connect again by themselves.
+    fn break_off_overdue(&self, now: Moment, limits: &Limits) {
+        for guest in self.open().values_mut().filter(|guest| !guest.leaving) {
+            if guest.connection.is_overdue(now, limits) {
+                guest.leaving = true;
+                guest.connection.abort();
+            }
+        }
+    }
+
     /// Waits until all are gone, at most this long.
     pub(super) fn wait_empty(&self, patience: Duration) -> bool {
         let result = self.changed.wait_timeout_while(self.open(), patience, |open| !open.is_empty());
@@ -104,11 +115,15 @@ pub(super) struct Hall {
 
 impl Hall {
     pub(super) fn run(self) {
+        // Often enough that a limit is exceeded by a fraction of it at most.
+        let limits = &self.shared.limits;
+        let pause = HOUSEKEEPING.min(limits.partial / 2).min(limits.idle / 2);
+        let pause = PollTimeout::try_from(pause).unwrap_or(PollTimeout::from(u8::MAX));
         while !self.shared.is_stopping() {
             let mut fds = vec![PollFd::new(self.wake.as_fd(), PollFlags::POLLIN)];
             fds.extend(self.tcp.iter().map(|(socket, _)| PollFd::new(socket.as_fd(), PollFlags::POLLIN)));
             fds.extend(self.udp.iter().map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)));
-            match poll(&mut fds, PollTimeout::from(HOUSEKEEPING_MS)) {
+            match poll(&mut fds, pause) {
                 Ok(_) | Err(nix::errno::Errno::EINTR) => {}
                 Err(errno) => log::error!("NFS: poll: {errno}"),
             }
@@ -121,6 +136,7 @@ impl Hall {
             let now = self.shared.clock.now();
             self.shared.files.expire(now);
             self.shared.objects.expire(now);
+            self.registry.break_off_overdue(now, limits);
             self.shared.buffers.trim();
         }
     }

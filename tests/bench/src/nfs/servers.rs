@@ -54,6 +54,9 @@ impl Contestant {
             Self::Piboot => {
                 let mut command = Command::new(std::env::current_exe()?);
                 command.args(["serve-nfs"]).arg(export);
+                // As in the router's binary: musl's allocator has one arena, and gives large blocks back. glibc's has one for
+                // each of the first threads, which is what would be measured.
+                command.env("MALLOC_ARENA_MAX", "1").env("MALLOC_MMAP_THRESHOLD_", "131072");
                 (command, NFS_PORT)
             }
             Self::Ganesha => {
