@@ -168,7 +168,8 @@ static void check(int good, const char *what, long n)
 	errno = 0;
 }
 
-/* The last promised line before one that is neither there nor overwritten by its successor; all is well when it is the last. */
+/* The last promised line before one that is neither there nor overwritten by its successor: the very last when all is
+ * well. */
 static long stable_lines(long promised)
 {
 	char have[LINE], want[LINE];

@@ -4,7 +4,8 @@
 #
 #   tests/guest/powercut.sh [CUTS]     default 5, with --sync and then without
 #
-# Needs some minutes. What is lost is what the router's kernel had not yet given to its disk; the disk itself loses nothing that it has.
+# Five cuts take some five minutes. What is lost is what the router's kernel had not yet given to its disk; the disk
+# itself loses nothing that it has.
 set -euo pipefail
 . "$(dirname "$0")/cell.sh"
 
@@ -35,15 +36,16 @@ network() {
 start_router() {
     tr -d '\r' <"$work/pi.out" >"$work/said"
     : >"$work/router.out"
-    "$GUEST/run.sh" --tap router --ip 10.9.0.1/24 --gw 10.9.0.3 --mac 52:54:00:12:34:01 --disk "$work/disk" --timeout 3600 \
-        --out "$work/router.out" --log "$work/router.log" --pid "$work/router.pid" \
+    "$GUEST/run.sh" --tap router --ip 10.9.0.1/24 --gw 10.9.0.3 --mac 52:54:00:12:34:01 --disk "$work/disk" \
+        --timeout 86400 --out "$work/router.out" --log "$work/router.log" --pid "$work/router.pid" \
         "$GUEST/powercut_router.sh" "$work/nfsd" "$work/durable" "$work/said" "$work/options" "$@" 2>"$work/router.err" &
     router=$!
 }
 
 serving() {
     until grep -q '^ready' "$work/router.out"; do
-        kill -0 "$router" 2>/dev/null || { cat "$work/router.out" "$work/router.err"; tail -n 20 "$work/router.log"; return 1; }
+        kill -0 "$router" 2>/dev/null ||
+            { cat "$work/router.out" "$work/router.err"; tail -n 20 "$work/router.log"; return 1; }
         sleep 0.2
     done
     grep '^promised' "$work/router.out" || true
@@ -61,6 +63,7 @@ at_work() {
 }
 
 cut_power() {
+    # QEMU itself: to end run.sh would end it in good order.
     kill -9 "$(cat "$work/router.pid")"
     wait "$router" 2>/dev/null || true
     tr -d '\r' <"$work/router.out" | grep '^memory' >>"$work/memory" || true
@@ -85,8 +88,9 @@ scenario() {
     mke2fs -q -t ext4 "$work/disk"
     start_router
     serving
-    "$GUEST/run.sh" --tap pi --ip 10.9.0.2/24 --gw 10.9.0.3 --mac 52:54:00:12:34:02 --mount 10.9.0.1:/export --timeout 3600 \
-        --out "$work/pi.out" --log "$work/pi.log" "$GUEST/powercut_pi.sh" "$work/durable" "$work/modes" &
+    "$GUEST/run.sh" --tap pi --ip 10.9.0.2/24 --gw 10.9.0.3 --mac 52:54:00:12:34:02 --mount 10.9.0.1:/export \
+        --timeout 86400 --out "$work/pi.out" --log "$work/pi.log" \
+        "$GUEST/powercut_pi.sh" "$work/durable" "$work/modes" &
     pi=$!
     for ((n = 1; n <= cuts; n++)); do
         at_work
@@ -104,7 +108,8 @@ scenario() {
     wait "$router" || status=$?
     grep -v '^guest: exit' "$work/router.out" || true
     e2fsck -fn "$work/disk" >"$work/fsck" 2>&1 || { cat "$work/fsck"; status=1; }
-    echo "powercut: $((cuts + 1)) cuts ${3:-without --sync}, status $status, server at most $(peak Rss:) kB, VmHWM $(peak VmHWM:) kB"
+    echo "powercut: $((cuts + 1)) cuts ${3:-without --sync}, status $status," \
+        "server at most $(peak Rss:) kB, VmHWM $(peak VmHWM:) kB"
     return "$status"
 }
 

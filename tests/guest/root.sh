@@ -23,8 +23,8 @@ boot() {
 
 inside() {
     start_server
-    boot "$GUEST/root_steps.sh" --timeout 400
-    boot "$GUEST/root_boot.sh" --timeout 200 --init /sbin/init
+    boot "$GUEST/root_steps.sh" --timeout 900
+    boot "$GUEST/root_boot.sh" --timeout 300 --init /sbin/init
     grep VmHWM "/proc/$server/status"
 }
 

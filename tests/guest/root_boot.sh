@@ -5,6 +5,5 @@ stat -f -c 'root: %T' /
 # Also waits until the boot is over.
 state=$(systemctl is-system-running --wait)
 echo "state: $state, up for $(cut -d ' ' -f 1 /proc/uptime) s"
-systemctl --failed --no-legend
-journalctl -q -p err -n 10
-systemctl is-active multi-user.target dbus.service systemd-logind.service && busctl --list >/dev/null && [ "$state" = running ]
+[ "$state" = running ] || { systemctl --failed --no-legend; journalctl -q -p err -n 20; exit 1; }
+systemctl is-active multi-user.target dbus.service systemd-logind.service && busctl list >/dev/null
