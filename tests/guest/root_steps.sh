@@ -9,7 +9,9 @@ step() {
     local name=$1 status=0 start end
     shift
     start=$(cut -d ' ' -f 1 /proc/uptime)
-    (set -e; cd /var/tmp/work; "$@") >/tmp/step.log 2>&1 </dev/null || status=$?
+    # In the background, because to the left of "||" a shell goes on after errors, whatever it was told.
+    (set -e; cd /var/tmp/work; "$@") >/tmp/step.log 2>&1 </dev/null &
+    wait $! || status=$?
     end=$(cut -d ' ' -f 1 /proc/uptime)
     awk -v n="$name" -v s="$start" -v e="$end" 'BEGIN { printf "%6.1f s  %s\n", e - s, n }'
     [ "$status" = 0 ] && return
@@ -68,11 +70,13 @@ use_git() {
     diff -r --exclude=.git one two
 }
 
-# Each transaction is a journal made, synced and removed. (The other journal of sqlite wants memory that machines share.)
+# Each transaction is a journal made, synced and removed. (A write-ahead log is not for network file systems.)
 use_sqlite() {
     {
         echo 'PRAGMA synchronous=FULL; PRAGMA journal_mode=DELETE; CREATE TABLE t (n INTEGER PRIMARY KEY, v BLOB);'
-        for n in $(seq 150); do echo "BEGIN; INSERT INTO t VALUES ($n, randomblob(3000)); DELETE FROM t WHERE n % 10 = 1 AND n < $n; COMMIT;"; done
+        for n in $(seq 150); do
+            echo "BEGIN; INSERT INTO t VALUES ($n, randomblob(3000)); DELETE FROM t WHERE n % 10 = 1 AND n < $n; COMMIT;"
+        done
     } | sqlite3 -bail base
     same "$(sqlite3 base 'PRAGMA integrity_check; SELECT count(*), sum(length(v)) FROM t')" "ok"$'\n'"135|405000"
     refused test -e base-journal
