@@ -51,13 +51,20 @@ serving() {
     grep '^promised' "$work/router.out" || true
 }
 
+# from_pi - what it said, but for its promises.
+from_pi() { tr -d '\r' <"$work/pi.out" | grep -Ev '^(fsync|stable|file|name) [0-9]|^guest: exit ' || true; }
+
 # at_work - the Pi has been told more since this began.
 at_work() {
     local lines patience=$((SECONDS + 120))
     lines=$(wc -l <"$work/pi.out")
     until [ "$(wc -l <"$work/pi.out")" -gt $((lines + 20)) ]; do
-        kill -0 "$pi" 2>/dev/null || { echo "the Pi has ended"; return 1; }
-        [ $SECONDS -lt $patience ] || { echo "the Pi does not go on"; return 1; }
+        if ! kill -0 "$pi" 2>/dev/null || [ $SECONDS -ge $patience ]; then
+            say "the Pi does not go on"
+            from_pi
+            tail -n 5 "$work/pi.log"
+            return 1
+        fi
         sleep 0.2
     done
 }
@@ -82,7 +89,7 @@ scenario() {
     local cuts=$1 n status=0
     echo "$2" >"$work/modes"
     echo "$3" >"$work/options"
-    : >"$work/pi.out" >"$work/memory"
+    truncate -s 0 "$work/pi.out" "$work/memory"
     rm -f "$work/disk"
     truncate -s 1G "$work/disk"
     mke2fs -q -t ext4 "$work/disk"
@@ -102,7 +109,7 @@ scenario() {
     at_work
     : >/dev/tcp/10.9.0.2/9
     wait "$pi" || status=$?
-    tr -d '\r' <"$work/pi.out" | grep -Ev '^(fsync|stable|file|name) [0-9]|^guest: exit ' || true
+    from_pi
     cut_power
     start_router "$work/last"
     wait "$router" || status=$?

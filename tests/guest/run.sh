@@ -22,7 +22,7 @@ set -euo pipefail
 HERE=$(cd "$(dirname "$0")" && pwd)
 
 cmdline="console=ttyS0 panic=-1 mitigations=off nokaslr random.trust_cpu=on"
-net="user,id=n0" mac=52:54:00:12:34:56 limit=300 log=/dev/null out= extra=()
+net="user,id=n0" mac=52:54:00:12:34:56 limit=300 log=/dev/null out='' extra=()
 while [ $# -gt 0 ]; do
     case $1 in
     --mount) cmdline+=" guest.mount=$2" ;;
