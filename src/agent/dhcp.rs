@@ -7,11 +7,14 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::openwrt::{Plan, Worker};
 use crate::api::types::Finding;
 use crate::clock::{Clock, Moment};
 use crate::config::{DhcpMode, Main, Severity};
 use crate::dhcp::drop_in;
+use crate::dhcp::sections::{self, Client};
 use crate::fleet::Wanted;
+use crate::pi::Mac;
 
 /// How a dnsmasq that systemd runs is restarted; nothing happens if it does not run.
 const SYSTEMD_RESTART: [&str; 3] = ["systemctl", "try-restart", "dnsmasq.service"];
@@ -26,7 +29,10 @@ const RESTARTS_WITHIN: Duration = Duration::from_secs(12);
 /// Keeps a dnsmasq drop-in in line with the enrolled Pis.
 #[derive(Debug, Default)]
 pub(super) struct BootOptions {
+    /// OpenWrt's dnsmasq, where this is OpenWrt.
+    openwrt: Option<Worker>,
     mode: DhcpMode,
+    interfaces: Vec<String>,
     confdir: Option<PathBuf>,
     restart: Vec<String>,
     restarts: Arc<Mutex<Restarts>>,
@@ -47,16 +53,38 @@ struct Restarts {
 }
 
 impl BootOptions {
+    /// On OpenWrt through its own dnsmasq, elsewhere by a drop-in.
+    pub(super) fn new(openwrt: Option<Worker>) -> Self {
+        Self { openwrt, ..Self::default() }
+    }
+
     /// Takes the configuration.
     pub(super) fn configure(&mut self, main: &Main) {
         self.restart.clone_from(&main.dnsmasq_restart);
+        self.interfaces.clone_from(&main.interfaces);
         if self.confdir != main.dnsmasq_confdir || self.mode != main.dhcp {
-            self.withdraw();
+            self.remove(self.drops_in().map(PathBuf::as_path));
             (self.mode, self.confdir) = (main.dhcp, main.dnsmasq_confdir.clone());
             if self.drops_in().is_none() {
                 // One may be left from before a change that was made while no agent ran.
                 self.remove(self.confdir.as_deref());
             }
+            if let (None, Some(worker)) = (self.by_openwrt(), &self.openwrt) {
+                worker.withdraw();
+            }
+        }
+    }
+
+    /// OpenWrt's dnsmasq, if it is to have the boot options.
+    fn by_openwrt(&self) -> Option<&Worker> {
+        let wanted = matches!(self.mode, DhcpMode::Auto | DhcpMode::Dnsmasq) && self.confdir.is_none();
+        self.openwrt.as_ref().filter(|_| wanted)
+    }
+
+    /// Somebody may have changed the configuration of this router.
+    pub(super) fn look_again(&self) {
+        if let Some(worker) = self.by_openwrt() {
+            worker.look_again();
         }
     }
 
@@ -64,9 +92,12 @@ impl BootOptions {
         matches!(self.mode, DhcpMode::Auto | DhcpMode::Dnsmasq).then_some(self.confdir.as_ref()).flatten()
     }
 
-    /// Removes a drop-in that is no longer wanted.
+    /// Takes back whatever was done.
     pub(super) fn withdraw(&self) {
         self.remove(self.drops_in().map(PathBuf::as_path));
+        if let Some(worker) = &self.openwrt {
+            worker.withdraw();
+        }
     }
 
     fn remove(&self, confdir: Option<&Path>) {
@@ -80,9 +111,14 @@ impl BootOptions {
 
     /// Makes the drop-in say what is wanted.
     pub(super) fn apply(&mut self, wanted: &Wanted, server: Option<Ipv4Addr>) {
-        let (Some(confdir), Some(server)) = (self.drops_in().cloned(), server) else { return };
-        let confdir = &confdir;
-        let result = drop_in::reconcile(confdir, server, &wanted.enrolled);
+        let Some(server) = server else { return };
+        if let Some(worker) = self.by_openwrt() {
+            let clients = wanted.enrolled.iter().map(|pi| Client { mac: pi.mac, hostname: pi.hostname.clone() });
+            worker.want(Plan { server, clients: clients.collect(), interfaces: self.interfaces.clone() });
+        }
+        let Some(confdir) = &self.drops_in().cloned() else { return };
+        let macs: Vec<Mac> = wanted.enrolled.iter().map(|pi| pi.mac).collect();
+        let result = drop_in::reconcile(confdir, server, &macs);
         let is_first = !std::mem::replace(&mut self.applied, true);
         // An agent that ended between writing the file and the restart left it to this one.
         if matches!(result, Ok(true)) || is_first && result.is_ok() && drop_in::is_unread(confdir) {
@@ -124,6 +160,9 @@ impl BootOptions {
             (DhcpMode::Off, _) => "off: somebody else gives the boot options".to_owned(),
             (DhcpMode::Proxy, _) => "proxy: not in this version".to_owned(),
             (_, Some(confdir)) => format!("dnsmasq, by a drop-in in {}", confdir.display()),
+            (_, None) if self.openwrt.is_some() => {
+                format!("dnsmasq, by the sections {}* of /etc/config/dhcp", sections::PREFIX)
+            }
             (_, None) => "none: dnsmasq_confdir is not set".to_owned(),
         }
     }
@@ -141,12 +180,13 @@ impl BootOptions {
                 let text = "'proxy' is not in this version: set it to 'dnsmasq' with dnsmasq_confdir, or to 'off'";
                 findings.push(finding(Severity::Error, "dhcp", text));
             }
-            (DhcpMode::Auto | DhcpMode::Dnsmasq, None) => {
+            (DhcpMode::Auto | DhcpMode::Dnsmasq, None) if self.openwrt.is_none() => {
                 let text = "is not set: Pis get no boot options; name the directory of dnsmasq's conf-dir line (Debian: /etc/dnsmasq.d)";
                 findings.push(finding(Severity::Error, "dnsmasq_confdir", text));
             }
             _ => {}
         }
+        findings.extend(self.by_openwrt().map(Worker::findings).unwrap_or_default());
         findings.extend(self.problem.iter().map(|text| finding(Severity::Error, "dnsmasq_confdir", text)));
         let mut restarts = self.restarts.lock().unwrap_or_else(PoisonError::into_inner);
         if restarts.by_hand && self.confdir.as_deref().is_some_and(|confdir| !drop_in::is_unread(confdir)) {

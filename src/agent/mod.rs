@@ -2,6 +2,7 @@
 //! reloads, and shuts down in order.
 
 mod dhcp;
+pub mod openwrt;
 mod servers;
 pub mod socket;
 
@@ -16,10 +17,13 @@ use tokio::time::MissedTickBehavior;
 
 use crate::api::Api;
 use crate::clock::Clock;
+use crate::config::{Place, UciTool};
+use crate::dhcp::openwrt::OpenWrt;
 use crate::events::{Event, Sink};
 use crate::fleet::{Fleet, FleetError};
 use crate::net::AddressBook;
 use crate::net::neighbour::Watch;
+use openwrt::Worker;
 use servers::Wire;
 use socket::Call;
 
@@ -91,14 +95,16 @@ async fn serve(options: &Options) -> Result<(), AgentError> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     // Then the socket: it keeps a second agent away from everything that follows.
     let mut calls = socket::listen(&options.socket)?;
-    let fleet = match open_fleet(options, clock, addresses.clone(), job_sender) {
+    let place = place(options);
+    let fleet = match open_fleet(options, place.clone(), clock.clone(), addresses.clone(), job_sender) {
         Ok(fleet) => fleet,
         Err(error) => {
             socket::remove(&options.socket);
             return Err(error);
         }
     };
-    let wire = Wire::start(sink, addresses.clone(), &options.key)?;
+    let openwrt = place.tool().map(|tool| start_openwrt(options, tool, clock)).transpose()?;
+    let wire = Wire::start(sink, addresses.clone(), &options.key, openwrt)?;
     let mut api = Api { fleet, servers: wire };
     refresh(&mut api);
     tokio::spawn(watch_neighbours(addresses));
@@ -133,13 +139,25 @@ async fn serve(options: &Options) -> Result<(), AgentError> {
     Ok(())
 }
 
+/// Where the configuration is kept. What is not committed yet goes to the socket's directory, which is root's alone and
+/// gone after a reboot.
+fn place(options: &Options) -> Place {
+    Place::of(options.config.clone(), &options.socket.with_file_name("uci"))
+}
+
+fn start_openwrt(options: &Options, tool: &UciTool, clock: Clock) -> Result<Worker, AgentError> {
+    let scratch = options.socket.parent().unwrap_or(Path::new("/var/run")).to_owned();
+    Ok(Worker::start(OpenWrt::new(tool.clone(), Box::new(openwrt::InitScript), clock, scratch))?)
+}
+
 fn open_fleet(
     options: &Options,
+    place: Place,
     clock: Clock,
     addresses: AddressBook,
     ended_jobs: mpsc::UnboundedSender<u32>,
 ) -> Result<Fleet, AgentError> {
-    let fleet = Fleet::open(options.config.clone(), clock, addresses, ended_jobs)?;
+    let fleet = Fleet::open(place, clock, addresses, ended_jobs)?;
     if !fleet.config().main.enabled {
         return Err(AgentError::Disabled(options.config.clone()));
     }
@@ -182,6 +200,7 @@ fn reload(api: &mut Api<Wire>, config: &Path) {
         Err(error) => log::error!("the old configuration stays in force: {error}"),
     }
     refresh(api);
+    api.servers.look_again();
 }
 
 /// Looks at the interfaces, then brings everything in line.

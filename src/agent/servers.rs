@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::AgentError;
 use super::dhcp::BootOptions;
+use super::openwrt::Worker;
 use crate::api::Servers;
 use crate::api::types::{Finding, NfsStatus, TftpStatus};
 use crate::config::{Main, Severity};
@@ -40,14 +41,19 @@ pub(super) struct Wire {
 
 impl Wire {
     /// Prepares everything; [`Wire::refresh`] starts it.
-    pub(super) fn start(sink: Sink, addresses: AddressBook, key: &Path) -> Result<Self, AgentError> {
+    pub(super) fn start(
+        sink: Sink,
+        addresses: AddressBook,
+        key: &Path,
+        openwrt: Option<Worker>,
+    ) -> Result<Self, AgentError> {
         let handle_key = nfs::load_or_create_key(key).map_err(|e| AgentError::Key(key.to_owned(), e.to_string()))?;
         Ok(Self {
             sink,
             addresses,
             handle_key,
             interest: Interest::default(),
-            boot_options: BootOptions::default(),
+            boot_options: BootOptions::new(openwrt),
             interfaces: Vec::new(),
             observers: Vec::new(),
             tftp: None,
@@ -190,6 +196,11 @@ impl Wire {
         }
     }
 
+    /// Somebody may have changed the configuration of this router.
+    pub(super) fn look_again(&self) {
+        self.boot_options.look_again();
+    }
+
     /// Takes the boot options back, for an agent that is not to serve any more.
     pub(super) fn withdraw(&self) {
         self.boot_options.withdraw();
@@ -214,7 +225,7 @@ impl Servers for Wire {
             return;
         }
         self.wanted = wanted.clone();
-        self.interest.set_enrolled(wanted.enrolled.iter().copied());
+        self.interest.set_enrolled(wanted.enrolled.iter().map(|pi| pi.mac));
         if let Some(tftp) = &self.tftp {
             tftp.set_routes(Arc::new(routes(wanted)));
         }

@@ -1,7 +1,10 @@
 //! DHCP as a netboot server needs it: recognise Pis, watch the conversation, say which options make them boot,
 //! and have a dnsmasq send those to enrolled Pis only.
 
+pub mod conflicts;
 pub mod drop_in;
 pub mod fingerprint;
 pub mod observe;
+pub mod openwrt;
 pub mod options;
+pub mod sections;

@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use super::Fleet;
 use super::provision::{discard, set_aside};
 use crate::config::{
-    self, Device, EditError, NameError, RootKind, check_hostname, check_image_name, device_id_from_hostname,
+    self, ChangePlaceError, Device, EditError, NameError, RootKind, check_hostname, check_image_name,
+    device_id_from_hostname,
 };
 use crate::image;
 use crate::jobs::{JobKind, JobsError};
 use crate::pi::{Mac, Serial};
-use crate::storage::{RESERVE_BYTES, rewrite};
+use crate::storage::RESERVE_BYTES;
 
 /// What is asked for when a Pi is enrolled.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -72,8 +73,8 @@ pub enum EnrolError {
     Volume(String),
     /// The configuration could not be changed.
     #[error(transparent)]
-    Edit(#[from] EditError),
-    /// The configuration file could not be read or written.
+    Config(#[from] ChangePlaceError),
+    /// A directory could not be moved.
     #[error("cannot change {0}: {1}")]
     File(String, io::Error),
     /// The files could not be moved aside.
@@ -174,7 +175,7 @@ impl Fleet {
             // It ends by itself and leaves nothing; an error here means it just did.
             let _ = self.jobs.cancel(job);
         }
-        self.edit_config(|text| config::remove_device(text, id).map(Some))?;
+        self.place.edit(|text| config::remove_device(text, id).map(Some))?;
         self.config.devices.retain(|d| d.id != id);
         self.failed.remove(id);
         self.served.remove(id);
@@ -259,25 +260,19 @@ impl Fleet {
 
     /// Adds a device's section. One that is in the file but not in force is the admin's to correct.
     fn add_device(&self, device: &Device) -> Result<(), EnrolError> {
-        self.edit_config(|text| {
+        self.place.edit(|text| {
             if config::has_section(text, &device.id)? {
                 return Err(EditError::Exists(device.id.clone()));
             }
             config::put_device(text, device).map(Some)
-        })
+        })?;
+        Ok(())
     }
 
     /// Notes what a device showed of its identity, if the file has it and lacks it.
     pub(super) fn note_identity(&self, id: &str, mac: Mac, serial: Serial) -> Result<(), EnrolError> {
-        self.edit_config(|text| config::complete_identity(text, id, mac, serial))
-    }
-
-    /// Changes the configuration file; `None` leaves it alone.
-    fn edit_config(&self, edit: impl FnOnce(&str) -> Result<Option<String>, EditError>) -> Result<(), EnrolError> {
-        let name = || self.config_file.display().to_string();
-        let text = std::fs::read_to_string(&self.config_file).map_err(|e| EnrolError::File(name(), e))?;
-        let Some(edited) = edit(&text)? else { return Ok(()) };
-        rewrite(&self.config_file, edited.as_bytes()).map_err(|e| EnrolError::File(name(), e))
+        self.place.edit(|text| config::complete_identity(text, id, mac, serial))?;
+        Ok(())
     }
 }
 

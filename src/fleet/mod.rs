@@ -13,7 +13,7 @@ mod seen;
 mod store;
 
 pub use enrol::{EnrolError, Enrolment, Removal};
-pub use reconcile::{DeviceState, Served, Wanted};
+pub use reconcile::{DeviceState, Enrolled, Served, Wanted};
 pub use record::{AdaptedFor, DeviceRecord, RecordError};
 pub use seen::{MAX_SEEN, Seen, SeenPi};
 pub use store::{Store, StoreError};
@@ -21,13 +21,12 @@ pub use store::{Store, StoreError};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
 
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::boot::{Boot, Tracker};
 use crate::clock::Clock;
-use crate::config::{self, Config, Problem};
+use crate::config::{self, Config, Place, Problem};
 use crate::jobs::{Job, Jobs};
 use crate::net::AddressBook;
 use crate::pi::Mac;
@@ -37,7 +36,7 @@ use crate::storage::{Layout, Volume};
 #[derive(Debug)]
 pub struct Fleet {
     clock: Clock,
-    config_file: PathBuf,
+    place: Place,
     config: Config,
     problems: Vec<Problem>,
     layout: Layout,
@@ -87,12 +86,12 @@ impl Fleet {
     /// # Errors
     /// When the configuration cannot be read or the process lacks the bare necessities.
     pub fn open(
-        config_file: PathBuf,
+        place: Place,
         clock: Clock,
         addresses: AddressBook,
         job_ended: UnboundedSender<u32>,
     ) -> Result<Self, FleetError> {
-        let (config, problems) = config::load(&config_file, None)?;
+        let (config, problems) = place.load(None)?;
         let layout = Layout::new(config.main.data_dir.clone());
         let store = Store::in_memory()?;
         let jobs = Jobs::start(clock.clone(), 1, job_ended).map_err(FleetError::Worker)?;
@@ -100,7 +99,7 @@ impl Fleet {
             tracker: Tracker::new(clock.clone()),
             volume: on_volume::look_at(&layout),
             clock,
-            config_file,
+            place,
             config,
             problems,
             layout,
@@ -131,7 +130,7 @@ impl Fleet {
     /// # Errors
     /// When the file is unreadable or no UCI.
     pub fn reload(&mut self) -> Result<(), config::LoadError> {
-        let (config, problems) = match config::load(&self.config_file, Some(&self.config)) {
+        let (config, problems) = match self.place.load(Some(&self.config)) {
             Ok(loaded) => loaded,
             Err(error) => {
                 let why = format!("{error}; the configuration from before stays in force");

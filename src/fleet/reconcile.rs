@@ -46,13 +46,22 @@ pub struct Served {
     pub export_pair: u16,
 }
 
+/// An enrolled Pi as a DHCP server knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Enrolled {
+    /// Hardware address.
+    pub mac: Mac,
+    /// Host name.
+    pub hostname: String,
+}
+
 /// What the servers shall do.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Wanted {
     /// Devices with trees.
     pub served: Vec<Served>,
-    /// Hardware address of every enrolled Pi, with trees or not.
-    pub enrolled: Vec<Mac>,
+    /// Every enrolled Pi whose hardware address is known, with trees or not.
+    pub enrolled: Vec<Enrolled>,
     /// Whether the volume was there since the start: until then nobody is told that a file or an export does not exist.
     pub ready: bool,
     /// How often the volume came or went: exports on it have to be opened anew.
@@ -71,7 +80,7 @@ impl Fleet {
         self.states.retain(|id, _| devices.iter().any(|d| d.id == *id));
         self.served.retain(|id, _| devices.iter().any(|d| d.id == *id));
         for device in &devices {
-            wanted.enrolled.extend(device.mac);
+            wanted.enrolled.extend(device.mac.map(|mac| Enrolled { mac, hostname: device.hostname.clone() }));
             let (served, state) = self.reconcile_device(device);
             if let Some(served) = served {
                 // From the image, which no Pi can write: what strangers run must not be one Pi's choice.

@@ -1,0 +1,208 @@
+//! Boot options by OpenWrt's dnsmasq, on a thread of its own: a reload of dnsmasq is watched for seconds.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use serde_json::Value;
+
+use crate::api::types::Finding;
+use crate::config::uci::Section;
+use crate::config::{Problem, Severity};
+use crate::dhcp::conflicts::{self, Packages};
+use crate::dhcp::openwrt::{Broker, OpenWrt, OpenWrtError};
+use crate::dhcp::sections::{self, Client};
+
+/// What dnsmasq is to have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Plan {
+    /// Where Pis load from.
+    pub(super) server: Ipv4Addr,
+    /// The enrolled Pis.
+    pub(super) clients: Vec<Client>,
+    /// The interfaces that are served, by their names in `/etc/config/network`.
+    pub(super) interfaces: Vec<String>,
+}
+
+/// The thread, as the agent sees it.
+pub(super) struct Worker {
+    shared: Arc<Shared>,
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").finish_non_exhaustive()
+    }
+}
+
+struct Shared {
+    state: Mutex<State>,
+    wake: Condvar,
+    openwrt: Mutex<OpenWrt>,
+}
+
+#[derive(Default)]
+struct State {
+    plan: Option<Plan>,
+    /// The plan, or what others have in the configuration, may have changed.
+    look: bool,
+    ended: bool,
+    findings: Vec<Finding>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Worker {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When there can be no more threads.
+    pub(super) fn start(openwrt: OpenWrt) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared { state: Mutex::default(), wake: Condvar::new(), openwrt: Mutex::new(openwrt) });
+        let thread = Arc::clone(&shared);
+        std::thread::Builder::new().name("dnsmasq".into()).spawn(move || thread.run())?;
+        Ok(Self { shared })
+    }
+
+    /// Has dnsmasq brought in line with a plan, unless that is done already.
+    pub(super) fn want(&self, plan: Plan) {
+        let mut state = lock(&self.shared.state);
+        if state.plan.as_ref() != Some(&plan) {
+            state.plan = Some(plan);
+            state.look = true;
+            self.shared.wake.notify_one();
+        }
+    }
+
+    /// Somebody may have changed the configuration of this router.
+    pub(super) fn look_again(&self) {
+        lock(&self.shared.state).look = true;
+        self.shared.wake.notify_one();
+    }
+
+    /// Takes everything back, and waits for it.
+    pub(super) fn withdraw(&self) {
+        {
+            let mut state = lock(&self.shared.state);
+            state.plan = None;
+            state.findings.clear();
+        }
+        match lock(&self.shared.openwrt).withdraw() {
+            Ok(true) => log::info!("boot options taken out of /etc/config/dhcp"),
+            Ok(false) => {}
+            Err(error) => log::error!("{error}"),
+        }
+    }
+
+    /// What is in the way.
+    pub(super) fn findings(&self) -> Vec<Finding> {
+        lock(&self.shared.state).findings.clone()
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        lock(&self.shared.state).ended = true;
+        self.shared.wake.notify_one();
+    }
+}
+
+impl Shared {
+    fn run(&self) {
+        // A plan that dnsmasq did not start with is tried again when the plan, or what others wrote, is another one.
+        let mut failed: Option<(Plan, Vec<Section>, String)> = None;
+        while let Some(plan) = self.next() {
+            let openwrt = lock(&self.openwrt);
+            let packages = read_packages(&openwrt);
+            let others = sections::without_ours(&packages.dhcp);
+            let known = failed.take().filter(|(was, beside, _)| *was == plan && *beside == others);
+            let result = match known {
+                Some((.., why)) => Err((why, true)),
+                None => openwrt
+                    .reconcile(plan.server, &plan.clients)
+                    .map_err(|error| (error.to_string(), matches!(error, OpenWrtError::TakenBack(_)))),
+            };
+            drop(openwrt);
+            let mut findings = Vec::new();
+            match result {
+                Ok(true) => log::info!("dnsmasq has the boot options of {} Pis", plan.clients.len()),
+                Ok(false) => {}
+                Err((why, is_final)) => {
+                    findings.push(Finding { severity: Severity::Error, place: "dhcp".to_owned(), text: why.clone() });
+                    if is_final {
+                        failed = Some((plan.clone(), others, why));
+                    }
+                }
+            }
+            findings.extend(conflicts::find(&packages, &plan.interfaces).into_iter().map(finding));
+            self.publish(findings);
+        }
+    }
+
+    /// The plan, once there is something to do; `None` when the agent ends.
+    fn next(&self) -> Option<Plan> {
+        let mut state = lock(&self.state);
+        loop {
+            if state.ended {
+                return None;
+            }
+            if std::mem::take(&mut state.look)
+                && let Some(plan) = state.plan.clone()
+            {
+                return Some(plan);
+            }
+            state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn publish(&self, findings: Vec<Finding>) {
+        let mut state = lock(&self.state);
+        // Withdrawn meanwhile.
+        if state.plan.is_none() {
+            return;
+        }
+        for new in findings.iter().filter(|finding| !state.findings.contains(finding)) {
+            match new.severity {
+                Severity::Error => log::error!("{}: {}", new.place, new.text),
+                Severity::Warning => log::warn!("{}: {}", new.place, new.text),
+            }
+        }
+        state.findings = findings;
+    }
+}
+
+fn finding(problem: Problem) -> Finding {
+    Finding { severity: problem.severity, place: problem.place, text: problem.why }
+}
+
+/// What cannot be read is not in the way, as far as can be told.
+fn read_packages(openwrt: &OpenWrt) -> Packages {
+    let read = |name: &str| {
+        openwrt.package(name).unwrap_or_else(|error| {
+            log::debug!("{error}");
+            Vec::new()
+        })
+    };
+    Packages { dhcp: read("dhcp"), network: read("network"), firewall: read("firewall") }
+}
+
+/// Reloads dnsmasq by its init script, where procd cannot be reached over ubus.
+#[derive(Debug, Clone, Copy)]
+pub struct InitScript;
+
+impl Broker for InitScript {
+    fn call(&self, object: &str, method: &str, _: Value) -> Result<Value, String> {
+        const SCRIPT: &str = "/etc/init.d/dnsmasq";
+        if (object, method) != ("service", "event") {
+            return Err("there is no connection to ubus".to_owned());
+        }
+        match Command::new(SCRIPT).arg("reload").stdin(Stdio::null()).output() {
+            Ok(output) if output.status.success() => Ok(Value::Null),
+            Ok(output) => Err(format!("'{SCRIPT} reload' failed ({})", output.status)),
+            Err(error) => Err(format!("{SCRIPT}: {error}")),
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Boot options through OpenWrt's dnsmasq: our sections in its package, a reload by procd, and the way back if dnsmasq does
+//! not come up with them. A LAN without DHCP and DNS is worse than a Pi that does not boot.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::sections::{self, Client};
+use crate::clock::Clock;
+use crate::config::uci::Section;
+use crate::config::{UciError, UciTool, change};
+
+const PACKAGE: &str = "dhcp";
+/// procd waits a second for more changes before it reloads a service, and dnsmasq takes moments to start.
+const RELOAD: Duration = Duration::from_millis(2500);
+/// So long has dnsmasq to run without a change of process before it is believed to have started.
+const STEADY: Duration = Duration::from_secs(2);
+/// After this time it has not.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// How often procd is asked meanwhile.
+const GLANCE: Duration = Duration::from_millis(500);
+/// Where the init script writes what it makes of the package.
+const GENERATED: &str = "/var/etc";
+
+/// procd as it is reached over ubus.
+pub trait Broker: Send + Sync {
+    /// Calls a method of an object.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    fn call(&self, object: &str, method: &str, arguments: Value) -> Result<Value, String>;
+}
+
+/// Why dnsmasq does not have what it should have.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenWrtError {
+    /// `uci` could not do it.
+    #[error(transparent)]
+    Uci(#[from] UciError),
+    /// dnsmasq would not take our lines; nothing was changed.
+    #[error("dnsmasq would refuse the boot options, so nothing was changed: {0}")]
+    Refused(String),
+    /// procd was not told: dnsmasq goes on with what it had.
+    #[error("/etc/config/dhcp is changed, but procd could not be told ({0}): run '/etc/init.d/dnsmasq reload'")]
+    NotTold(String),
+    /// dnsmasq did not come up; the sections from before are back.
+    #[error("dnsmasq did not start with the boot options, so they were taken back: {0}")]
+    TakenBack(String),
+}
+
+/// dnsmasq's package, and who reloads it.
+pub struct OpenWrt {
+    tool: UciTool,
+    broker: Box<dyn Broker>,
+    clock: Clock,
+    scratch: PathBuf,
+}
+
+impl OpenWrt {
+    /// For the machine that `tool` and `broker` belong to; `scratch` is a directory of the agent's own.
+    #[must_use]
+    pub fn new(tool: UciTool, broker: Box<dyn Broker>, clock: Clock, scratch: PathBuf) -> Self {
+        Self { tool, broker, clock, scratch }
+    }
+
+    /// The package as it is committed.
+    ///
+    /// # Errors
+    /// [`OpenWrtError::Uci`].
+    pub fn package(&self, name: &str) -> Result<Vec<Section>, OpenWrtError> {
+        Ok(self.tool.sections(name)?)
+    }
+
+    /// Makes dnsmasq give these Pis what they need, and nobody else; true if that took a change. Takes seconds then.
+    ///
+    /// # Errors
+    /// [`OpenWrtError`]; what it says about dnsmasq is the state at the end.
+    pub fn reconcile(&self, server: Ipv4Addr, clients: &[Client]) -> Result<bool, OpenWrtError> {
+        let before = self.package(PACKAGE)?;
+        let after = sections::wanted(&before, server, clients);
+        if change::is_same(PACKAGE, &before, &after) {
+            return Ok(false);
+        }
+        self.test_lines(&sections::directives(&after))?;
+        self.replace(&before, &after)
+    }
+
+    /// Takes everything of ours out of the package; true if there was something.
+    ///
+    /// # Errors
+    /// [`OpenWrtError`].
+    pub fn withdraw(&self) -> Result<bool, OpenWrtError> {
+        let before = self.package(PACKAGE)?;
+        self.replace(&before, &sections::without_ours(&before))
+    }
+
+    /// Has dnsmasq check our lines before they are committed.
+    fn test_lines(&self, lines: &str) -> Result<(), OpenWrtError> {
+        let file = self.scratch.join("dnsmasq.trial");
+        let written = crate::storage::write_beside(&file, lines.as_bytes(), 0o600);
+        let result = written.map_err(|error| error.to_string()).and_then(|()| test(&file));
+        // Nothing is lost if it stays.
+        let _ = std::fs::remove_file(&file);
+        result.map_err(OpenWrtError::Refused)
+    }
+
+    fn replace(&self, before: &[Section], after: &[Section]) -> Result<bool, OpenWrtError> {
+        let ran = self.process();
+        if !self.tool.change(PACKAGE, before, after)? {
+            return Ok(false);
+        }
+        self.announce().map_err(OpenWrtError::NotTold)?;
+        // One that did not run before is not ours to judge by.
+        if ran.is_none() || self.comes_up() {
+            return Ok(true);
+        }
+        let why = self.why_it_does_not_run();
+        let now = self.package(PACKAGE)?;
+        // Others may have changed theirs meanwhile: only ours go back.
+        let mut restored = sections::without_ours(&now);
+        restored.extend(before.iter().filter(|section| sections::is_ours(section)).cloned());
+        self.tool.change(PACKAGE, &now, &restored)?;
+        self.announce().map_err(OpenWrtError::NotTold)?;
+        Err(OpenWrtError::TakenBack(why))
+    }
+
+    /// Tells procd that the package changed, as rpcd does after a commit.
+    fn announce(&self) -> Result<(), String> {
+        let event = json!({ "type": "config.change", "data": { "package": PACKAGE } });
+        self.broker.call("service", "event", event).map(|_| ())
+    }
+
+    /// The processes of all dnsmasq instances; `None` if one does not run, or procd does not say.
+    fn process(&self) -> Option<Vec<i64>> {
+        let services = self.broker.call("service", "list", json!({ "name": "dnsmasq" })).ok()?;
+        let instances = services.get("dnsmasq")?.get("instances")?.as_object()?;
+        let process = |instance: &Value| {
+            let runs = instance.get("running").and_then(Value::as_bool) == Some(true);
+            if runs { instance.get("pid").and_then(Value::as_i64) } else { None }
+        };
+        let processes: Option<Vec<i64>> = instances.values().map(process).collect();
+        processes.filter(|processes| !processes.is_empty())
+    }
+
+    /// Whether dnsmasq runs, and goes on running, after a reload.
+    fn comes_up(&self) -> bool {
+        thread::sleep(RELOAD);
+        let begun = self.clock.now();
+        let mut steady: Option<(Vec<i64>, _)> = None;
+        while self.clock.now().since(begun) < PATIENCE {
+            match (self.process(), &steady) {
+                (Some(processes), Some((same, since))) if processes == *same => {
+                    if self.clock.now().since(*since) >= STEADY {
+                        return true;
+                    }
+                }
+                (Some(processes), _) => steady = Some((processes, self.clock.now())),
+                (None, _) => steady = None,
+            }
+            thread::sleep(GLANCE);
+        }
+        false
+    }
+
+    /// dnsmasq's own words about the files that its init script has generated.
+    fn why_it_does_not_run(&self) -> String {
+        let files = std::fs::read_dir(GENERATED).into_iter().flatten().flatten().map(|entry| entry.path());
+        let is_its =
+            |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("dnsmasq.conf."));
+        let refusals = files.filter(|path| is_its(path)).filter_map(|path| test(&path).err());
+        let refusals: Vec<String> = refusals.collect();
+        if refusals.is_empty() { "'logread -e dnsmasq' may say why".to_owned() } else { refusals.join("; ") }
+    }
+}
+
+/// Whether dnsmasq takes a file; where there is no such program there is nothing to take down either.
+fn test(file: &Path) -> Result<(), String> {
+    let mut conf_file = std::ffi::OsString::from("--conf-file=");
+    conf_file.push(file);
+    match Command::new("dnsmasq").arg("--test").arg(conf_file).stdin(Stdio::null()).output() {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error.to_string()),
+    }
+}

@@ -1,0 +1,219 @@
+//! The sections of OpenWrt's `/etc/config/dhcp` that make dnsmasq give enrolled Pis, and nobody else, what they need.
+//!
+//! Pure. Ours are the sections whose names start with [`PREFIX`]; every other is somebody else's and stays as it is.
+//!
+//! A `tag` section carries the options, a `mac` section for each Pi gives it the tag, and a `host` section its name and a
+//! lease for ever: a Pi whose root is on the network never renews one. Options go in as hexadecimal bytes, because a `tag`
+//! section splits its values at blanks.
+
+use std::net::Ipv4Addr;
+
+use super::options::{boot_menu, hex};
+use crate::config::uci::{Opt, Section, Value};
+use crate::pi::Mac;
+
+/// What the names of our sections start with.
+pub const PREFIX: &str = "piboot_";
+const TAG: &str = "piboot_rpi";
+const BOOT: &str = "piboot_boot";
+
+/// A Pi that is to boot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Client {
+    /// Its hardware address.
+    pub mac: Mac,
+    /// Its name.
+    pub hostname: String,
+}
+
+/// Whether a section is ours.
+#[must_use]
+pub fn is_ours(section: &Section) -> bool {
+    section.name.as_deref().is_some_and(|name| name.starts_with(PREFIX))
+}
+
+/// The package as it should be: the sections of others as they are, and ours for these Pis, booting from `server`.
+/// Without Pis there are none of ours.
+#[must_use]
+pub fn wanted(package: &[Section], server: Ipv4Addr, clients: &[Client]) -> Vec<Section> {
+    let mut sections = without_ours(package);
+    if clients.is_empty() {
+        return sections;
+    }
+    let leaks = boots_everybody(&sections);
+    let mut options = vec![format!("43,{}", hex(&boot_menu())), "60,PXEClient".to_owned()];
+    // A `boot` section sends it as well, and twice is once too often.
+    if !leaks {
+        options.push(format!("66,{server}"));
+    }
+    let mut ours = vec![section("tag", TAG, &[("force", "1")], Some(("dhcp_option", options)))];
+    if leaks {
+        let server = server.to_string();
+        let options =
+            [("networkid", TAG), ("filename", "bootcode.bin"), ("servername", &server), ("serveraddress", &server)];
+        ours.push(section("boot", BOOT, &options, None));
+    }
+    for client in clients {
+        let (mac, compact) = (client.mac.to_string(), client.mac.to_string().replace(':', ""));
+        ours.push(section("mac", &format!("{PREFIX}m_{compact}"), &[("networkid", TAG), ("mac", &mac)], None));
+        if !has_host(&sections, client.mac) {
+            let options = [("name", client.hostname.as_str()), ("leasetime", "infinite")];
+            ours.push(section("host", &format!("{PREFIX}h_{compact}"), &options, Some(("mac", vec![mac]))));
+        }
+    }
+    sections.extend(ours);
+    sections
+}
+
+/// The package without anything of ours.
+#[must_use]
+pub fn without_ours(package: &[Section]) -> Vec<Section> {
+    package.iter().filter(|section| !is_ours(section)).cloned().collect()
+}
+
+/// The lines that dnsmasq's init script makes of our sections: what to have dnsmasq check before it may see them.
+#[must_use]
+pub fn directives(package: &[Section]) -> String {
+    let mut lines = String::new();
+    for section in package.iter().filter(|section| is_ours(section)) {
+        let get = |name: &str| section.get(name).map(Value::values).unwrap_or_default().join(",");
+        match section.kind.as_str() {
+            "tag" => {
+                for option in section.get("dhcp_option").map(Value::values).unwrap_or_default() {
+                    lines.push_str(&format!("dhcp-option-force=tag:{TAG},{option}\n"));
+                }
+            }
+            "mac" => lines.push_str(&format!("dhcp-mac={},{}\n", get("networkid"), get("mac"))),
+            "host" => lines.push_str(&format!("dhcp-host={},{},{}\n", get("mac"), get("name"), get("leasetime"))),
+            "boot" => lines.push_str(&format!(
+                "dhcp-boot=tag:{TAG},{},{},{}\n",
+                get("filename"),
+                get("servername"),
+                get("serveraddress")
+            )),
+            _ => {}
+        }
+    }
+    lines
+}
+
+/// Whether a boot server is named for all clients: it would reach Pis too, beside ours.
+fn boots_everybody(package: &[Section]) -> bool {
+    package.iter().any(|section| match section.kind.as_str() {
+        "dnsmasq" => is_set(section, "dhcp_boot"),
+        "boot" => !is_set(section, "networkid"),
+        _ => false,
+    })
+}
+
+/// Whether the admin has named this hardware address: that section is used as it is.
+fn has_host(package: &[Section], mac: Mac) -> bool {
+    let is_of = |section: &&Section| {
+        let values = section.get("mac").map(Value::values).unwrap_or_default();
+        // One `option` may hold several, with blanks between them.
+        values.iter().flat_map(|value| value.split_whitespace()).any(|text| text.parse() == Ok(mac))
+    };
+    package.iter().filter(|section| section.kind == "host").any(|section| is_of(&section))
+}
+
+pub(super) fn is_set(section: &Section, option: &str) -> bool {
+    section.get(option).is_some_and(|value| value.values().iter().any(|value| !value.is_empty()))
+}
+
+fn section(kind: &str, name: &str, options: &[(&str, &str)], list: Option<(&str, Vec<String>)>) -> Section {
+    let option =
+        |(name, value): &(&str, &str)| Opt { name: (*name).to_owned(), value: Value::One((*value).to_owned()) };
+    let mut options: Vec<Opt> = options.iter().map(option).collect();
+    options.extend(list.map(|(name, values)| Opt { name: name.to_owned(), value: Value::List(values) }));
+    Section { kind: kind.to_owned(), name: Some(name.to_owned()), options, span: 0..0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::change::commands;
+    use crate::config::uci::parse;
+
+    const SERVER: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 1);
+    const FRESH: &str = "config dnsmasq\n\toption authoritative '1'\n\nconfig dhcp 'lan'\n\toption interface 'lan'\n";
+
+    fn lion() -> Client {
+        Client { mac: "dc:a6:32:79:26:df".parse().unwrap(), hostname: "running-lion".to_owned() }
+    }
+
+    fn change(package: &str, clients: &[Client]) -> String {
+        let package = parse(package).unwrap();
+        commands("dhcp", &package, &wanted(&package, SERVER, clients)).unwrap()
+    }
+
+    #[test]
+    fn a_pi_gets_a_tag_with_the_options_a_name_and_a_lease_for_ever() {
+        assert_eq!(
+            change(FRESH, &[lion()]),
+            "set dhcp.piboot_rpi='tag'\n\
+             add_list dhcp.piboot_rpi.dhcp_option='43,06:01:03:0a:04:00:50:58:45:09:17:00:00:14:52:61:73:70:62:65:72:72:79:20:50:69:20:42:6f:6f:74:20:20:20:ff'\n\
+             add_list dhcp.piboot_rpi.dhcp_option='60,PXEClient'\n\
+             add_list dhcp.piboot_rpi.dhcp_option='66,192.168.1.1'\n\
+             set dhcp.piboot_rpi.force='1'\n\
+             set dhcp.piboot_m_dca6327926df='mac'\n\
+             set dhcp.piboot_m_dca6327926df.mac='dc:a6:32:79:26:df'\n\
+             set dhcp.piboot_m_dca6327926df.networkid='piboot_rpi'\n\
+             set dhcp.piboot_h_dca6327926df='host'\n\
+             set dhcp.piboot_h_dca6327926df.leasetime='infinite'\n\
+             add_list dhcp.piboot_h_dca6327926df.mac='dc:a6:32:79:26:df'\n\
+             set dhcp.piboot_h_dca6327926df.name='running-lion'\n"
+        );
+        assert_eq!(change(FRESH, &[]), "");
+    }
+
+    #[test]
+    fn the_second_time_nothing_changes_and_in_the_end_nothing_is_left() {
+        let fresh = parse(FRESH).unwrap();
+        let once = wanted(&fresh, SERVER, &[lion()]);
+        assert_eq!(wanted(&once, SERVER, &[lion()]), once);
+        assert_eq!(wanted(&once, SERVER, &[]), fresh);
+        assert_eq!(without_ours(&once), fresh);
+        let moved = wanted(&once, Ipv4Addr::new(192, 168, 2, 1), &[lion()]);
+        let commands = commands("dhcp", &once, &moved).unwrap();
+        assert!(commands.lines().all(|line| line.contains("piboot_rpi.dhcp_option")), "{commands}");
+    }
+
+    #[test]
+    fn the_admins_own_host_section_is_used_as_it_is() {
+        for mac in [
+            "\toption mac 'DC:A6:32:79:26:DF'\n",
+            "\toption mac '00:11:22:33:44:55 dc:a6:32:79:26:df'\n",
+            "\tlist mac 'dc:a6:32:79:26:df'\n",
+        ] {
+            let lines = change(&format!("{FRESH}\nconfig host\n\toption ip '192.168.1.7'\n{mac}"), &[lion()]);
+            assert!(lines.contains("piboot_m_") && !lines.contains("piboot_h_"), "{mac} {lines}");
+        }
+    }
+
+    #[test]
+    fn a_boot_server_for_everybody_is_kept_from_pis() {
+        for everybody in [
+            "config dnsmasq\n\toption dhcp_boot 'pxelinux.0,,192.168.1.9'\n",
+            "config boot 'pc'\n\toption filename 'pxelinux.0'\n",
+        ] {
+            let lines = change(everybody, &[lion()]);
+            assert!(lines.contains("set dhcp.piboot_boot.serveraddress='192.168.1.1'"), "{lines}");
+            assert!(!lines.contains("'66,"), "{lines}");
+        }
+        let tagged = "config boot 'pc'\n\toption filename 'x'\n\toption networkid 'pcs'\n";
+        assert!(!change(tagged, &[lion()]).contains("piboot_boot"));
+    }
+
+    #[test]
+    fn what_dnsmasq_is_to_check_is_what_it_will_get() {
+        let lines = directives(&wanted(&parse("config boot\n\toption filename 'x'\n").unwrap(), SERVER, &[lion()]));
+        assert_eq!(
+            lines,
+            "dhcp-option-force=tag:piboot_rpi,43,06:01:03:0a:04:00:50:58:45:09:17:00:00:14:52:61:73:70:62:65:72:72:79:20:50:69:20:42:6f:6f:74:20:20:20:ff\n\
+             dhcp-option-force=tag:piboot_rpi,60,PXEClient\n\
+             dhcp-boot=tag:piboot_rpi,bootcode.bin,192.168.1.1,192.168.1.1\n\
+             dhcp-mac=piboot_rpi,dc:a6:32:79:26:df\n\
+             dhcp-host=dc:a6:32:79:26:df,running-lion,infinite\n"
+        );
+    }
+}
