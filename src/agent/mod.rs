@@ -18,7 +18,7 @@ use tokio::time::MissedTickBehavior;
 use crate::api::Api;
 use crate::clock::Clock;
 use crate::config::{Place, UciTool};
-use crate::dhcp::openwrt::OpenWrt;
+use crate::dhcp::openwrt::{OpenWrt, OpenWrtError};
 use crate::events::{Event, Sink};
 use crate::fleet::{Fleet, FleetError};
 use crate::net::AddressBook;
@@ -58,6 +58,12 @@ pub enum AgentError {
     /// The handle key cannot be had.
     #[error("cannot use the key of the NFS file handles {0}: {1}")]
     Key(PathBuf, String),
+    /// The boot options cannot be taken back.
+    #[error(transparent)]
+    OpenWrt(#[from] OpenWrtError),
+    /// The agent would bring back what is taken.
+    #[error("the agent is running, and would put back what is taken: stop it first")]
+    Running,
     /// The runtime cannot be had.
     #[error("cannot start: {0}")]
     Runtime(#[from] io::Error),
@@ -71,6 +77,21 @@ pub fn run(options: &Options) -> Result<(), AgentError> {
     raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(serve(options))
+}
+
+/// Takes the boot options out of OpenWrt's configuration while no agent runs; true if there were any. Elsewhere than on
+/// OpenWrt there is nothing to take.
+///
+/// # Errors
+/// [`AgentError::Running`], and when the configuration cannot be changed.
+pub fn withdraw(socket: &Path) -> Result<bool, AgentError> {
+    if std::os::unix::net::UnixStream::connect(socket).is_ok() {
+        return Err(AgentError::Running);
+    }
+    let Some(tool) = UciTool::find(&socket.with_file_name("uci")) else { return Ok(false) };
+    let scratch = socket.parent().unwrap_or(Path::new("/var/run")).to_owned();
+    let openwrt = OpenWrt::new(tool, Box::new(openwrt::InitScript), Clock::system(), scratch);
+    Ok(openwrt.withdraw()?)
 }
 
 /// A TFTP transfer takes two descriptors and an NFS client keeps files open; the usual 1024 do not go far.

@@ -17,8 +17,8 @@ pub(super) fn run(command: Command, client: &Client) -> Result<(), CliError> {
     let none = json!({});
     let now_ms = Clock::system().wall_ms();
     match command {
-        // Handled by the caller: it is the agent, not a client of it.
-        Command::Serve(_) => Ok(()),
+        // Handled by the caller: they are no clients of the agent.
+        Command::Serve(_) | Command::Withdraw(_) => Ok(()),
         Command::Status(_) => shown(client.ask::<Status>("status", none)?, |s| show::status(&s)),
         Command::Check(_) => check(client),
         Command::Devices(_) => shown(client.ask::<Devices>("devices", none)?, |d| show::devices(&d, now_ms)),

@@ -40,6 +40,7 @@ pub struct Args {
 #[argh(subcommand)]
 enum Command {
     Serve(Serve),
+    Withdraw(Withdraw),
     Status(Status),
     Check(Check),
     Devices(Devices),
@@ -69,6 +70,11 @@ struct Serve {
     #[argh(switch, short = 'v')]
     verbose: bool,
 }
+
+/// Take piboot's sections out of OpenWrt's /etc/config/dhcp; for when the agent will not run again.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "withdraw")]
+struct Withdraw {}
 
 /// Show what the agent does and what is wrong.
 #[derive(FromArgs, Debug)]
@@ -310,8 +316,19 @@ pub fn run(args: Args) -> Result<(), CliError> {
     };
     match command {
         Command::Serve(serve) => start_agent(serve, socket),
+        Command::Withdraw(_) => withdraw(&socket),
         command => commands::run(command, &client::Client::new(socket, args.json)),
     }
+}
+
+fn withdraw(socket: &std::path::Path) -> Result<(), CliError> {
+    crate::logging::init(log::LevelFilter::Info);
+    match crate::agent::withdraw(socket) {
+        Ok(true) => say_line("boot options taken out of /etc/config/dhcp"),
+        Ok(false) => say_line("there was nothing of piboot's in /etc/config/dhcp"),
+        Err(error) => return Err(CliError::Failed(error.to_string())),
+    }
+    Ok(())
 }
 
 fn start_agent(serve: Serve, socket: PathBuf) -> Result<(), CliError> {
