@@ -109,13 +109,13 @@ impl OpenWrt {
     }
 
     fn replace(&self, before: &[Section], after: &[Section]) -> Result<bool, OpenWrtError> {
-        let ran = self.process();
+        let ran = self.processes();
         if !self.tool.change(PACKAGE, before, after)? {
             return Ok(false);
         }
         self.announce().map_err(OpenWrtError::NotTold)?;
-        // One that did not run before is not ours to judge by.
-        if ran.is_none() || self.comes_up() {
+        // What did not run before is not ours to judge by.
+        if ran.is_empty() || self.come_up(ran.len()) {
             return Ok(true);
         }
         let why = self.why_it_does_not_run();
@@ -134,32 +134,32 @@ impl OpenWrt {
         self.broker.call("service", "event", event).map(|_| ())
     }
 
-    /// The processes of all dnsmasq instances; `None` if one does not run, or procd does not say.
-    fn process(&self) -> Option<Vec<i64>> {
-        let services = self.broker.call("service", "list", json!({ "name": "dnsmasq" })).ok()?;
-        let instances = services.get("dnsmasq")?.get("instances")?.as_object()?;
+    /// The processes of the dnsmasq instances that run: as procd says, or where it does not, by their name.
+    fn processes(&self) -> Vec<i64> {
+        let Ok(services) = self.broker.call("service", "list", json!({ "name": "dnsmasq" })) else {
+            return by_name("dnsmasq");
+        };
+        let instances = services.get("dnsmasq").and_then(|service| service.get("instances")).and_then(Value::as_object);
         let process = |instance: &Value| {
             let runs = instance.get("running").and_then(Value::as_bool) == Some(true);
             if runs { instance.get("pid").and_then(Value::as_i64) } else { None }
         };
-        let processes: Option<Vec<i64>> = instances.values().map(process).collect();
-        processes.filter(|processes| !processes.is_empty())
+        let mut processes: Vec<i64> = instances.into_iter().flat_map(|all| all.values()).filter_map(process).collect();
+        processes.sort_unstable();
+        processes
     }
 
-    /// Whether dnsmasq runs, and goes on running, after a reload.
-    fn comes_up(&self) -> bool {
+    /// Whether so many instances run, and go on running, after a reload.
+    fn come_up(&self, count: usize) -> bool {
         thread::sleep(RELOAD);
         let begun = self.clock.now();
-        let mut steady: Option<(Vec<i64>, _)> = None;
+        let mut same = (self.processes(), begun);
         while self.clock.now().since(begun) < PATIENCE {
-            match (self.process(), &steady) {
-                (Some(processes), Some((same, since))) if processes == *same => {
-                    if self.clock.now().since(*since) >= STEADY {
-                        return true;
-                    }
-                }
-                (Some(processes), _) => steady = Some((processes, self.clock.now())),
-                (None, _) => steady = None,
+            let (processes, now) = (self.processes(), self.clock.now());
+            if processes != same.0 {
+                same = (processes, now);
+            } else if processes.len() >= count && now.since(same.1) >= STEADY {
+                return true;
             }
             thread::sleep(GLANCE);
         }
@@ -175,6 +175,17 @@ impl OpenWrt {
         let refusals: Vec<String> = refusals.collect();
         if refusals.is_empty() { "'logread -e dnsmasq' may say why".to_owned() } else { refusals.join("; ") }
     }
+}
+
+/// Processes whose program has this name (proc(5): stat), in order.
+fn by_name(name: &str) -> Vec<i64> {
+    let marker = format!(" ({name}) ");
+    let stats = std::fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path().join("stat"));
+    let texts = stats.filter_map(|path| std::fs::read_to_string(path).ok());
+    let mut processes: Vec<i64> =
+        texts.filter_map(|text| text.split_once(&marker).and_then(|(pid, _)| pid.parse().ok())).collect();
+    processes.sort_unstable();
+    processes
 }
 
 /// Whether dnsmasq takes a file; where there is no such program there is nothing to take down either.
