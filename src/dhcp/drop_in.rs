@@ -11,10 +11,10 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::options::{boot_menu, hex};
+use super::trial;
 use crate::clock::Clock;
 use crate::pi::Mac;
 
@@ -120,24 +120,11 @@ fn content(server: Ipv4Addr, enrolled: &[Mac]) -> String {
     text
 }
 
-/// Has dnsmasq check the file before it may see it: with a bad line it would not start again, and the LAN would be
-/// without DHCP and DNS. Where no dnsmasq program is found there is nothing to take down either.
+/// Has dnsmasq check the file before it may see it.
 fn try_out(path: &Path, text: &str) -> Result<(), DropInError> {
-    let refused = |why: String| DropInError::Refused(path.to_owned(), why);
     // A running dnsmasq skips names that start with a dot.
     let trial = path.with_file_name(".piboot.conf.trial");
-    crate::storage::write_beside(&trial, text.as_bytes(), 0o600).map_err(|e| DropInError::Write(trial.clone(), e))?;
-    let mut conf_file = std::ffi::OsString::from("--conf-file=");
-    conf_file.push(&trial);
-    let output = Command::new("dnsmasq").arg("--test").arg(conf_file).stdin(Stdio::null()).output();
-    // Nothing is lost if it stays.
-    let _ = std::fs::remove_file(&trial);
-    match output {
-        Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => Err(refused(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(refused(error.to_string())),
-    }
+    trial::check_lines(text, &trial).map_err(|why| DropInError::Refused(path.to_owned(), why))
 }
 
 #[cfg(test)]

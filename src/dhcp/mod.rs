@@ -8,3 +8,4 @@ pub mod observe;
 pub mod openwrt;
 pub mod options;
 pub mod sections;
+mod trial;

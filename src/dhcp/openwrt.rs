@@ -3,13 +3,13 @@
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::sections::{self, Client};
+use super::trial;
 use crate::clock::Clock;
 use crate::config::uci::Section;
 use crate::config::{UciError, UciTool, change};
@@ -100,12 +100,7 @@ impl OpenWrt {
 
     /// Has dnsmasq check our lines before they are committed.
     fn test_lines(&self, lines: &str) -> Result<(), OpenWrtError> {
-        let file = self.scratch.join("dnsmasq.trial");
-        let written = crate::storage::write_beside(&file, lines.as_bytes(), 0o600);
-        let result = written.map_err(|error| error.to_string()).and_then(|()| test(&file));
-        // Nothing is lost if it stays.
-        let _ = std::fs::remove_file(&file);
-        result.map_err(OpenWrtError::Refused)
+        trial::check_lines(lines, &self.scratch.join("dnsmasq.trial")).map_err(OpenWrtError::Refused)
     }
 
     fn replace(&self, before: &[Section], after: &[Section]) -> Result<bool, OpenWrtError> {
@@ -171,7 +166,7 @@ impl OpenWrt {
         let files = std::fs::read_dir(GENERATED).into_iter().flatten().flatten().map(|entry| entry.path());
         let is_its =
             |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("dnsmasq.conf."));
-        let refusals = files.filter(|path| is_its(path)).filter_map(|path| test(&path).err());
+        let refusals = files.filter(|path| is_its(path)).filter_map(|path| trial::check_file(&path).err());
         let refusals: Vec<String> = refusals.collect();
         if refusals.is_empty() { "'logread -e dnsmasq' may say why".to_owned() } else { refusals.join("; ") }
     }
@@ -186,16 +181,4 @@ fn by_name(name: &str) -> Vec<i64> {
         texts.filter_map(|text| text.split_once(&marker).and_then(|(pid, _)| pid.parse().ok())).collect();
     processes.sort_unstable();
     processes
-}
-
-/// Whether dnsmasq takes a file; where there is no such program there is nothing to take down either.
-fn test(file: &Path) -> Result<(), String> {
-    let mut conf_file = std::ffi::OsString::from("--conf-file=");
-    conf_file.push(file);
-    match Command::new("dnsmasq").arg("--test").arg(conf_file).stdin(Stdio::null()).output() {
-        Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error.to_string()),
-    }
 }
