@@ -15,18 +15,25 @@ pub struct Packages {
     pub firewall: Vec<Section>,
 }
 
-/// What stands in the way on these interfaces (names of `/etc/config/network`).
+/// What stands in the way on these interfaces: names of `/etc/config/network`, or of devices.
 #[must_use]
 pub fn find(packages: &Packages, interfaces: &[String]) -> Vec<Problem> {
     let mut problems = Vec::new();
     services(&packages.dhcp, &mut problems);
     options(&packages.dhcp, &mut problems);
     for interface in interfaces {
+        let interface = logical(&packages.network, interface);
         leases(&packages.dhcp, interface, &mut problems);
         address(&packages.network, interface, &mut problems);
         firewall(&packages.firewall, interface, &mut problems);
     }
     problems
+}
+
+/// The interface that a device belongs to; OpenWrt's packages know nothing else.
+fn logical<'a>(network: &'a [Section], name: &'a str) -> &'a str {
+    let is_its = |section: &&Section| section.kind == "interface" && text(section, "device") == Some(name);
+    network.iter().find(is_its).and_then(|section| section.name.as_deref()).unwrap_or(name)
 }
 
 fn problem(severity: Severity, place: String, why: String) -> Problem {
@@ -215,6 +222,9 @@ mod tests {
     #[test]
     fn a_fresh_router_has_nothing_in_the_way() {
         assert_eq!(found(DHCP, NETWORK, FIREWALL), [""; 0]);
+        let bridge = parse("config interface 'lan'\n\toption device 'br-lan'\n\toption proto 'static'\n").unwrap();
+        let packages = Packages { dhcp: parse(DHCP).unwrap(), network: bridge, ..Packages::default() };
+        assert_eq!(find(&packages, &["br-lan".to_owned()]), []);
     }
 
     #[test]
