@@ -113,12 +113,13 @@ impl BootOptions {
     pub(super) fn apply(&mut self, wanted: &Wanted, server: Option<Ipv4Addr>) {
         let Some(server) = server else { return };
         if let Some(worker) = self.by_openwrt() {
-            let clients = wanted.enrolled.iter().map(|pi| Client { mac: pi.mac, hostname: pi.hostname.clone() });
+            let clients =
+                wanted.enrolled.iter().map(|pi| Client { mac: pi.mac, hostname: pi.hostname.clone(), ip: pi.ip });
             worker.want(Plan { server, clients: clients.collect(), interfaces: self.interfaces.clone() });
         }
         let Some(confdir) = &self.drops_in().cloned() else { return };
-        let macs: Vec<Mac> = wanted.enrolled.iter().map(|pi| pi.mac).collect();
-        let result = drop_in::reconcile(confdir, server, &macs);
+        let clients: Vec<(Mac, Option<Ipv4Addr>)> = wanted.enrolled.iter().map(|pi| (pi.mac, pi.ip)).collect();
+        let result = drop_in::reconcile(confdir, server, &clients);
         let is_first = !std::mem::replace(&mut self.applied, true);
         // An agent that ended between writing the file and the restart left it to this one.
         if matches!(result, Ok(true)) || is_first && result.is_ok() && drop_in::is_unread(confdir) {

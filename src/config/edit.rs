@@ -103,6 +103,9 @@ fn device_block(device: &Device) -> String {
     if let Some(mac) = device.mac {
         option("option", "mac", &mac.to_string());
     }
+    if let Some(ip) = device.ip {
+        option("option", "ip", &ip.to_string());
+    }
     option("option", "hostname", &device.hostname);
     option("option", "image", &device.image);
     if device.root != RootKind::Copy {
@@ -133,6 +136,7 @@ mod tests {
             id: id.to_owned(),
             serial: Some("38c128c0".parse().unwrap()),
             mac: Some("dc:a6:32:79:26:df".parse().unwrap()),
+            ip: Some(std::net::Ipv4Addr::new(192, 168, 1, 50)),
             hostname: "running-lion".to_owned(),
             image: "lite".to_owned(),
             root: RootKind::Copy,

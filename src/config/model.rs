@@ -1,6 +1,7 @@
 //! The typed configuration.
 
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -48,6 +49,8 @@ pub struct Device {
     pub serial: Option<Serial>,
     /// Hardware address.
     pub mac: Option<Mac>,
+    /// The address that DHCP gives it, always; absent: any.
+    pub ip: Option<Ipv4Addr>,
     /// Host name of the booted system.
     pub hostname: String,
     /// Image its root was or will be made from.

@@ -1,6 +1,7 @@
 //! From UCI sections to the typed configuration, with what is wrong with them.
 
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -241,7 +242,7 @@ fn read_device_over(fields: &mut Fields<'_>, above: &[Device], old: Option<&Devi
 }
 
 fn read_device(fields: &mut Fields<'_>, before: &[Device]) -> Option<Device> {
-    fields.warn_unknown(&["serial", "mac", "hostname", "image", "root", "ssh_key"]);
+    fields.warn_unknown(&["serial", "mac", "ip", "hostname", "image", "root", "ssh_key"]);
     let id = fields.name.to_owned();
     if let Err(error) = check_device_id(&id) {
         let place = format!("piboot.{id}");
@@ -268,6 +269,16 @@ fn read_device(fields: &mut Fields<'_>, before: &[Device]) -> Option<Device> {
         match before.iter().find(|d| d.serial == Some(serial)) {
             Some(other) => Err(format!("'{serial}' is enrolled already, as {}", other.id)),
             None => Ok(serial),
+        }
+    });
+    let ip = fields.one("ip", |text| {
+        let ip: Ipv4Addr = text.parse().map_err(|_| format!("'{text}' is not an IPv4 address"))?;
+        match before.iter().find(|d| d.ip == Some(ip)) {
+            Some(other) => Err(format!("'{ip}' is given already, to {}", other.id)),
+            None if ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast() || ip.is_loopback() => {
+                Err(format!("'{ip}' is no address of one device"))
+            }
+            None => Ok(ip),
         }
     });
     let hostname = fields.one("hostname", |text| checked(text, check_hostname));
@@ -301,7 +312,7 @@ fn read_device(fields: &mut Fields<'_>, before: &[Device]) -> Option<Device> {
         return None;
     };
     let hostname = hostname.unwrap_or_else(|| id.replace('_', "-"));
-    Some(Device { id, serial, mac, hostname, image, root, ssh_keys: good_keys })
+    Some(Device { id, serial, mac, ip, hostname, image, root, ssh_keys: good_keys })
 }
 
 /// One line of an authorized_keys file: type, base64, comment; no line break can smuggle in a second.
@@ -361,6 +372,28 @@ mod tests {
             "piboot.b.serial: '1' is not a serial",
             "piboot.c.mac: 'dc:a6:32:79:26:df' is enrolled already, as b",
             "piboot.d.mac: neither mac nor serial is given",
+        ];
+        assert_eq!(problems.len(), expected.len(), "{problems:#?}");
+        for (problem, start) in problems.iter().zip(expected) {
+            assert!(problem.starts_with(start), "{problem}");
+        }
+    }
+
+    #[test]
+    fn a_fixed_address_is_one_devices_own() {
+        let device = |id: &str, ip: &str| {
+            let serial = format!("0000000{id}");
+            format!("config device 'd{id}'\n\toption serial '{serial}'\n\toption image 'x'\n\toption ip '{ip}'\n")
+        };
+        let text: String = [("1", "192.168.1.50"), ("2", "192.168.1.50"), ("3", "224.0.0.1"), ("4", "lion")]
+            .map(|(id, ip)| device(id, ip))
+            .concat();
+        let (config, problems) = read(&text);
+        assert_eq!(config.devices.iter().filter_map(|d| d.ip).collect::<Vec<_>>(), [Ipv4Addr::new(192, 168, 1, 50)]);
+        let expected = [
+            "piboot.d2.ip: '192.168.1.50' is given already, to d1",
+            "piboot.d3.ip: '224.0.0.1' is no address",
+            "piboot.d4.ip: 'lion' is not an IPv4 address",
         ];
         assert_eq!(problems.len(), expected.len(), "{problems:#?}");
         for (problem, start) in problems.iter().zip(expected) {

@@ -39,11 +39,11 @@ pub enum DropInError {
     Refused(PathBuf, String),
 }
 
-/// Makes the drop-in name exactly these Pis; true if that took a change, and dnsmasq has to be restarted to read it.
+/// Makes the drop-in name exactly these Pis, with the address that each is to have, if any; true if that took a change, and dnsmasq has to be restarted to read it.
 ///
 /// # Errors
 /// When the directory is missing or not writable, or dnsmasq would refuse the file; it is then as it was.
-pub fn reconcile(confdir: &Path, server: Ipv4Addr, enrolled: &[Mac]) -> Result<bool, DropInError> {
+pub fn reconcile(confdir: &Path, server: Ipv4Addr, enrolled: &[(Mac, Option<Ipv4Addr>)]) -> Result<bool, DropInError> {
     if !confdir.is_dir() {
         return Err(DropInError::NoDirectory(confdir.to_owned()));
     }
@@ -105,7 +105,7 @@ pub fn remove(confdir: &Path) -> Result<bool, DropInError> {
     }
 }
 
-fn content(server: Ipv4Addr, enrolled: &[Mac]) -> String {
+fn content(server: Ipv4Addr, enrolled: &[(Mac, Option<Ipv4Addr>)]) -> String {
     let mut text = format!(
         "# Written by piboot: boot options for enrolled Raspberry Pis, and for nobody else.\n\
          dhcp-option-force=tag:{TAG},43,{}\n\
@@ -113,9 +113,12 @@ fn content(server: Ipv4Addr, enrolled: &[Mac]) -> String {
          dhcp-option-force=tag:{TAG},66,{server}\n",
         hex(&boot_menu()),
     );
-    for mac in enrolled {
+    for (mac, ip) in enrolled {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "dhcp-mac=set:{TAG},{mac}");
+        if let Some(ip) = ip {
+            let _ = writeln!(text, "dhcp-host={mac},{ip},infinite");
+        }
     }
     text
 }
@@ -134,11 +137,15 @@ mod tests {
     #[test]
     fn the_second_reconcile_does_nothing_and_removal_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let lion = "dc:a6:32:79:26:df".parse().unwrap();
+        let lion = ("dc:a6:32:79:26:df".parse().unwrap(), None);
         let server = Ipv4Addr::new(192, 168, 1, 1);
         assert!(reconcile(dir.path(), server, &[lion]).unwrap());
         assert!(!reconcile(dir.path(), server, &[lion]).unwrap());
         assert!(reconcile(dir.path(), Ipv4Addr::new(192, 168, 1, 2), &[lion]).unwrap(), "the router moved");
+        let fixed = (lion.0, Some(Ipv4Addr::new(192, 168, 1, 50)));
+        assert!(reconcile(dir.path(), server, &[fixed]).unwrap(), "it is to have an address of its own");
+        let text = std::fs::read_to_string(dir.path().join(FILE)).unwrap();
+        assert!(text.ends_with("dhcp-host=dc:a6:32:79:26:df,192.168.1.50,infinite\n"), "{text}");
         assert!(remove(dir.path()).unwrap());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
         assert!(!remove(dir.path()).unwrap());

@@ -24,6 +24,8 @@ pub struct Client {
     pub mac: Mac,
     /// Its name.
     pub hostname: String,
+    /// The address that it is always to get; absent: any.
+    pub ip: Option<Ipv4Addr>,
 }
 
 /// Whether a section is ours.
@@ -57,7 +59,9 @@ pub fn wanted(package: &[Section], server: Ipv4Addr, clients: &[Client]) -> Vec<
         let (mac, compact) = (client.mac.to_string(), client.mac.to_string().replace(':', ""));
         ours.push(section("mac", &format!("{PREFIX}m_{compact}"), &[("networkid", TAG), ("mac", &mac)], None));
         if !has_host(&sections, client.mac) {
-            let options = [("name", client.hostname.as_str()), ("leasetime", "infinite")];
+            let ip = client.ip.map(|ip| ip.to_string());
+            let mut options = vec![("name", client.hostname.as_str()), ("leasetime", "infinite")];
+            options.extend(ip.as_deref().map(|ip| ("ip", ip)));
             ours.push(section("host", &format!("{PREFIX}h_{compact}"), &options, Some(("mac", vec![mac]))));
         }
     }
@@ -84,7 +88,10 @@ pub fn directives(package: &[Section]) -> String {
                 }
             }
             "mac" => lines.push_str(&format!("dhcp-mac={},{}\n", get("networkid"), get("mac"))),
-            "host" => lines.push_str(&format!("dhcp-host={},{},{}\n", get("mac"), get("name"), get("leasetime"))),
+            "host" => {
+                let address = if is_set(section, "ip") { format!("{},", get("ip")) } else { String::new() };
+                lines.push_str(&format!("dhcp-host={},{address}{},{}\n", get("mac"), get("name"), get("leasetime")));
+            }
             "boot" => lines.push_str(&format!(
                 "dhcp-boot=tag:{TAG},{},{},{}\n",
                 get("filename"),
@@ -138,7 +145,7 @@ mod tests {
     const FRESH: &str = "config dnsmasq\n\toption authoritative '1'\n\nconfig dhcp 'lan'\n\toption interface 'lan'\n";
 
     fn lion() -> Client {
-        Client { mac: "dc:a6:32:79:26:df".parse().unwrap(), hostname: "running-lion".to_owned() }
+        Client { mac: "dc:a6:32:79:26:df".parse().unwrap(), hostname: "running-lion".to_owned(), ip: None }
     }
 
     fn change(package: &str, clients: &[Client]) -> String {
@@ -164,6 +171,12 @@ mod tests {
              set dhcp.piboot_h_dca6327926df.name='running-lion'\n"
         );
         assert_eq!(change(FRESH, &[]), "");
+        let fixed = Client { ip: Some(Ipv4Addr::new(192, 168, 1, 50)), ..lion() };
+        assert!(
+            change(FRESH, std::slice::from_ref(&fixed)).contains("set dhcp.piboot_h_dca6327926df.ip='192.168.1.50'\n")
+        );
+        let lines = directives(&wanted(&parse(FRESH).unwrap(), SERVER, &[fixed]));
+        assert!(lines.contains("dhcp-host=dc:a6:32:79:26:df,192.168.1.50,running-lion,infinite\n"), "{lines}");
     }
 
     #[test]

@@ -160,7 +160,7 @@ impl Fleet {
             let shown: String = bad.chars().take(24).filter(|c| !c.is_control()).collect();
             return Err(EnrolError::Key(format!("'{shown}…' is not a public key line (ssh-ed25519 AAAA… name)")));
         }
-        Ok(Device { id, serial, mac, hostname, image, root: RootKind::Copy, ssh_keys: request.ssh_keys })
+        Ok(Device { id, serial, mac, ip: None, hostname, image, root: RootKind::Copy, ssh_keys: request.ssh_keys })
     }
 
     /// Takes a device out of the configuration, and its files away if `delete`.

@@ -1,5 +1,6 @@
 //! From what the configuration asks for to what is served, by way of jobs for what is missing.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -53,6 +54,8 @@ pub struct Enrolled {
     pub mac: Mac,
     /// Host name.
     pub hostname: String,
+    /// The address that it is to have.
+    pub ip: Option<Ipv4Addr>,
 }
 
 /// What the servers shall do.
@@ -80,7 +83,11 @@ impl Fleet {
         self.states.retain(|id, _| devices.iter().any(|d| d.id == *id));
         self.served.retain(|id, _| devices.iter().any(|d| d.id == *id));
         for device in &devices {
-            wanted.enrolled.extend(device.mac.map(|mac| Enrolled { mac, hostname: device.hostname.clone() }));
+            wanted.enrolled.extend(device.mac.map(|mac| Enrolled {
+                mac,
+                hostname: device.hostname.clone(),
+                ip: device.ip,
+            }));
             let (served, state) = self.reconcile_device(device);
             if let Some(served) = served {
                 // From the image, which no Pi can write: what strangers run must not be one Pi's choice.
