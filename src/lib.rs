@@ -24,3 +24,4 @@ mod printable;
 pub mod progress;
 pub mod storage;
 pub mod tftp;
+pub mod ubus;

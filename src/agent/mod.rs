@@ -1,6 +1,7 @@
 //! The agent: starts the parts, carries events from the wire to the fleet and calls from the socket to the API,
 //! reloads, and shuts down in order.
 
+mod announce;
 mod dhcp;
 pub mod openwrt;
 mod servers;
@@ -16,6 +17,7 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use crate::api::Api;
+use crate::api::call::Call;
 use crate::clock::Clock;
 use crate::config::{Place, UciTool};
 use crate::dhcp::openwrt::{OpenWrt, OpenWrtError};
@@ -23,14 +25,21 @@ use crate::events::{Event, Sink};
 use crate::fleet::{Fleet, FleetError};
 use crate::net::AddressBook;
 use crate::net::neighbour::Watch;
+use crate::ubus::{self, Notice};
+use announce::Announcer;
 use openwrt::Worker;
 use servers::Wire;
-use socket::Call;
 
 /// Files that may be open: 512 transfers, 64 clients, and room to spare.
 const DESCRIPTORS: u64 = 4096;
 /// How often the volume and the interfaces are looked at and what piled up is stored. SQLite is not written more often.
 const TICK: Duration = Duration::from_secs(5);
+/// How often events are sent over ubus at most, for each thing that changes.
+const ANNOUNCE: Duration = Duration::from_secs(1);
+/// Calls that may wait for the control task; each transport holds back its own beyond that.
+const CALLS: usize = 16;
+/// What ubus told and nobody looked at yet.
+const NOTICES: usize = 256;
 
 /// What `piboot serve` is told.
 #[derive(Debug, Clone)]
@@ -41,6 +50,8 @@ pub struct Options {
     pub socket: PathBuf,
     /// Key of the NFS file handles.
     pub key: PathBuf,
+    /// Socket of the ubus broker; it need not be there.
+    pub ubus: PathBuf,
 }
 
 /// Why the agent did not start.
@@ -115,7 +126,8 @@ async fn serve(options: &Options) -> Result<(), AgentError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     // Then the socket: it keeps a second agent away from everything that follows.
-    let mut calls = socket::listen(&options.socket)?;
+    let (call_sender, mut calls) = mpsc::channel(CALLS);
+    socket::listen(&options.socket, call_sender.clone())?;
     let place = place(options);
     let fleet = match open_fleet(options, place.clone(), clock.clone(), addresses.clone(), job_sender) {
         Ok(fleet) => fleet,
@@ -129,10 +141,17 @@ async fn serve(options: &Options) -> Result<(), AgentError> {
     let mut api = Api { fleet, servers: wire };
     refresh(&mut api);
     tokio::spawn(watch_neighbours(addresses));
+    let (notice_sender, mut notices) = mpsc::channel(NOTICES);
+    let ubus = ubus::start(options.ubus.clone(), call_sender, notice_sender);
+    let ubus = ubus.inspect_err(|error| log::error!("not on ubus: {error}")).ok();
+    let mut announcer = Announcer::default();
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut announce = tokio::time::interval(ANNOUNCE);
+    announce.set_missed_tick_behavior(MissedTickBehavior::Delay);
     log::info!("piboot {} serves {}", env!("CARGO_PKG_VERSION"), options.config.display());
     loop {
+        let listening = ubus.as_ref().filter(|ubus| announcer.is_due && ubus.is_connected());
         tokio::select! {
             Some(event) = events.recv() => on_event(&mut api, &event),
             Some(call) = calls.recv() => answer(&mut api, call),
@@ -140,18 +159,19 @@ async fn serve(options: &Options) -> Result<(), AgentError> {
                 api.fleet.job_ended(job);
                 api.reconcile();
             }
+            Some(notice) = notices.recv() => if on_notice(&mut api, &notice) && !reload(&mut api, &options.config) { break },
             _ = tick.tick() => on_tick(&mut api),
-            _ = hangup.recv() => {
-                reload(&mut api, &options.config);
-                if !api.fleet.config().main.enabled {
-                    log::info!("piboot.main.enabled is '0' now");
-                    api.servers.withdraw();
-                    break;
+            _ = announce.tick(), if listening.is_some() => {
+                if let Some(ubus) = listening {
+                    announcer.announce(&api, ubus);
                 }
+                continue;
             }
+            _ = hangup.recv() => if !reload(&mut api, &options.config) { break },
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         }
+        announcer.is_due = true;
     }
     log::info!("stopping");
     api.servers.stop();
@@ -210,7 +230,23 @@ fn on_tick(api: &mut Api<Wire>) {
     api.fleet.save();
 }
 
-fn reload(api: &mut Api<Wire>, config: &Path) {
+/// Takes what was told on ubus; true if the configuration has to be read again.
+fn on_notice(api: &mut Api<Wire>, notice: &Notice) -> bool {
+    match notice {
+        Notice::ConfigChanged { package } => return matches!(package.as_str(), "piboot" | "dhcp"),
+        Notice::Interface { name, up } => {
+            log::debug!("interface {name} went {}", if *up { "up" } else { "down" });
+            refresh(api);
+        }
+        Notice::Lease { mac, ip, interface, present: true } => api.servers.lease(*ip, *mac, interface),
+        // A released address is its holder's until another gets it, as after a RELEASE seen on the wire.
+        Notice::Lease { .. } | Notice::Connected => {}
+    }
+    false
+}
+
+/// Reads the configuration again; false if the agent is not to run any more.
+fn reload(api: &mut Api<Wire>, config: &Path) -> bool {
     match api.fleet.reload() {
         Ok(()) => {
             for problem in api.fleet.problems() {
@@ -221,7 +257,14 @@ fn reload(api: &mut Api<Wire>, config: &Path) {
         Err(error) => log::error!("the old configuration stays in force: {error}"),
     }
     refresh(api);
-    api.servers.look_again();
+    let enabled = api.fleet.config().main.enabled;
+    if enabled {
+        api.servers.look_again();
+    } else {
+        log::info!("piboot.main.enabled is '0' now");
+        api.servers.withdraw();
+    }
+    enabled
 }
 
 /// Looks at the interfaces, then brings everything in line.

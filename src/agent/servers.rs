@@ -15,6 +15,7 @@ use crate::events::Sink;
 use crate::fleet::{Wanted, provision};
 use crate::net::AddressBook;
 use crate::net::interface::{self, Interface};
+use crate::pi::Mac;
 use crate::{nfs, tftp};
 
 /// Everything that touches the wire.
@@ -102,6 +103,14 @@ impl Wire {
             log::error!("{place}: {why}");
         }
         self.problems = problems;
+    }
+
+    /// Another program says that DHCP gave `ip` to `mac`: as good as having seen it, where Pis are served.
+    pub(super) fn lease(&self, ip: IpAddr, mac: Mac, interface: &str) {
+        if self.interfaces.iter().any(|i| i.name == interface) {
+            log::debug!("{mac} was given {ip} on {interface}");
+            self.addresses.observe(ip, mac);
+        }
     }
 
     /// The address that Pis are told.

@@ -11,9 +11,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::api::ApiError;
+use crate::api::call::{self, Call};
 
 /// Callers at once; more wait in the listen queue.
 const MAX_CALLERS: usize = 16;
@@ -33,17 +34,6 @@ pub enum SocketError {
     Io(PathBuf, io::Error),
 }
 
-/// A call that waits for its answer.
-#[derive(Debug)]
-pub struct Call {
-    /// Verb.
-    pub method: String,
-    /// Parameters.
-    pub params: Value,
-    /// Where the answer goes.
-    pub reply: oneshot::Sender<Result<Value, ApiError>>,
-}
-
 #[derive(Deserialize)]
 struct Request {
     method: String,
@@ -51,11 +41,11 @@ struct Request {
     params: Value,
 }
 
-/// Opens the socket; calls come out of the returned channel.
+/// Opens the socket; calls go into `calls`.
 ///
 /// # Errors
 /// When another agent has it, or the directory cannot be used.
-pub fn listen(path: &Path) -> Result<mpsc::Receiver<Call>, SocketError> {
+pub fn listen(path: &Path, calls: mpsc::Sender<Call>) -> Result<(), SocketError> {
     let failed = |e: io::Error| SocketError::Io(path.to_owned(), e);
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
         return Err(SocketError::Taken(path.to_owned()));
@@ -70,9 +60,8 @@ pub fn listen(path: &Path) -> Result<mpsc::Receiver<Call>, SocketError> {
     let listener = UnixListener::bind(path);
     rustix::process::umask(before);
     let listener = listener.map_err(failed)?;
-    let (sender, receiver) = mpsc::channel(MAX_CALLERS);
-    tokio::spawn(accept(listener, sender));
-    Ok(receiver)
+    tokio::spawn(accept(listener, calls));
+    Ok(())
 }
 
 /// Takes the socket away.
@@ -120,7 +109,7 @@ async fn converse(stream: UnixStream, calls: mpsc::Sender<Call>) -> io::Result<(
         }
         let whole = line.last() == Some(&b'\n');
         let answer = if whole || length < usize::try_from(MAX_LINE).unwrap_or(usize::MAX) {
-            call(&line, &calls).await
+            answer(&line, &calls).await
         } else {
             Err(ApiError::InvalidArgument(format!("a request is longer than {MAX_LINE} bytes")))
         };
@@ -137,14 +126,11 @@ async fn converse(stream: UnixStream, calls: mpsc::Sender<Call>) -> io::Result<(
     }
 }
 
-async fn call(line: &[u8], calls: &mpsc::Sender<Call>) -> Result<Value, ApiError> {
+async fn answer(line: &[u8], calls: &mpsc::Sender<Call>) -> Result<Value, ApiError> {
     let request: Request = serde_json::from_slice(line).map_err(|e| {
         ApiError::InvalidArgument(format!("not a request of the form {{\"method\": …, \"params\": …}}: {e}"))
     })?;
-    let (reply, answer) = oneshot::channel();
-    let gone = || ApiError::Failed("piboot is stopping".to_owned());
-    calls.send(Call { method: request.method, params: request.params, reply }).await.map_err(|_| gone())?;
-    answer.await.map_err(|_| gone())?
+    call::ask(calls, request.method, request.params).await
 }
 
 #[cfg(test)]
@@ -164,9 +150,10 @@ mod tests {
     async fn calls_are_answered_and_nonsense_is_refused_in_words() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run/piboot.sock");
-        let mut calls = listen(&path).unwrap();
+        let (sender, mut calls) = mpsc::channel(1);
+        listen(&path, sender.clone()).unwrap();
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
-        assert!(matches!(listen(&path), Err(SocketError::Taken(_))));
+        assert!(matches!(listen(&path, sender), Err(SocketError::Taken(_))));
         tokio::spawn(async move {
             while let Some(call) = calls.recv().await {
                 let _ = call.reply.send(Ok(json!({ "echo": call.method, "got": call.params })));
@@ -184,6 +171,6 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("piboot.sock");
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-        assert!(listen(&path).is_ok());
+        assert!(listen(&path, mpsc::channel(1).0).is_ok());
     }
 }

@@ -1,5 +1,6 @@
 //! The verbs: one function each, typed request and answer. Knows no transport; every transport calls [`Api::call`].
 
+pub mod call;
 mod check;
 pub mod types;
 
@@ -155,7 +156,7 @@ impl<S: Servers> Api<S> {
         config.device(id).or_else(by_name).ok_or_else(unknown)
     }
 
-    fn device_info(&self, device: &Device) -> DeviceInfo {
+    pub(crate) fn device_info(&self, device: &Device) -> DeviceInfo {
         let seen = device.mac.and_then(|mac| self.fleet.seen().get(mac));
         let boot = device.mac.and_then(|mac| self.fleet.last_boot(mac));
         let boot = boot.as_ref();

@@ -66,6 +66,9 @@ struct Serve {
     /// file with the key of the NFS file handles, made if missing (default: /etc/piboot/handle.key, or CONFIG.key)
     #[argh(option)]
     key: Option<PathBuf>,
+    /// socket of the ubus broker, used while there is one (default: /var/run/ubus/ubus.sock)
+    #[argh(option)]
+    ubus: Option<PathBuf>,
     /// log more
     #[argh(switch, short = 'v')]
     verbose: bool,
@@ -343,6 +346,12 @@ fn start_agent(serve: Serve, socket: PathBuf) -> Result<(), CliError> {
         PathBuf::from(name)
     });
     let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
-    let options = crate::agent::Options { config: absolute(config), socket: absolute(socket), key: absolute(key) };
+    let ubus = serve.ubus.unwrap_or_else(|| PathBuf::from(crate::ubus::SOCKET));
+    let options = crate::agent::Options {
+        config: absolute(config),
+        socket: absolute(socket),
+        key: absolute(key),
+        ubus: absolute(ubus),
+    };
     crate::agent::run(&options).map_err(|e| CliError::Failed(e.to_string()))
 }

@@ -227,6 +227,11 @@ impl Fleet {
         self.tracker.boot(mac).cloned().or_else(stored)
     }
 
+    /// The boots under way, and the last of each Pi in this run of the agent.
+    pub fn current_boots(&self) -> impl Iterator<Item = &Boot> {
+        self.tracker.boots()
+    }
+
     /// Past and current boots, newest first.
     ///
     /// # Errors
