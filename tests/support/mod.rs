@@ -10,6 +10,7 @@
     reason = "helpers of tests, shared by several"
 )]
 
+pub mod bus;
 pub mod disk;
 pub mod image;
 pub mod nfs;
@@ -103,6 +104,11 @@ impl Router {
         self.dnsmasq.confdir.clone()
     }
 
+    /// Where the agent looks for a ubus broker.
+    pub fn ubus(&self) -> PathBuf {
+        self.scratch("ubus.sock")
+    }
+
     fn socket(&self) -> PathBuf {
         self.scratch("piboot.sock")
     }
@@ -111,6 +117,7 @@ impl Router {
     pub fn start_agent(&mut self) {
         let mut command = self.net.command(PIBOOT);
         command.arg("--socket").arg(self.socket()).args(["serve", "--verbose", "--config"]).arg(self.config());
+        command.arg("--ubus").arg(self.ubus());
         let agent = self.net.spawn("piboot", command).unwrap();
         agent.wait_line("serves", PATIENCE).unwrap();
         self.agent = Some(agent);
