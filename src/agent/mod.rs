@@ -136,14 +136,14 @@ async fn serve(options: &Options) -> Result<(), AgentError> {
             return Err(error);
         }
     };
-    let openwrt = place.tool().map(|tool| start_openwrt(options, tool, clock)).transpose()?;
+    let (notice_sender, mut notices) = mpsc::channel(NOTICES);
+    let ubus = ubus::start(options.ubus.clone(), call_sender, notice_sender);
+    let ubus = ubus.inspect_err(|error| log::error!("not on ubus: {error}")).ok();
+    let openwrt = place.tool().map(|tool| start_openwrt(options, tool, clock, ubus.clone())).transpose()?;
     let wire = Wire::start(sink, addresses.clone(), &options.key, openwrt)?;
     let mut api = Api { fleet, servers: wire };
     refresh(&mut api);
     tokio::spawn(watch_neighbours(addresses));
-    let (notice_sender, mut notices) = mpsc::channel(NOTICES);
-    let ubus = ubus::start(options.ubus.clone(), call_sender, notice_sender);
-    let ubus = ubus.inspect_err(|error| log::error!("not on ubus: {error}")).ok();
     let mut announcer = Announcer::default();
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -186,9 +186,14 @@ fn place(options: &Options) -> Place {
     Place::of(options.config.clone(), &options.socket.with_file_name("uci"))
 }
 
-fn start_openwrt(options: &Options, tool: &UciTool, clock: Clock) -> Result<Worker, AgentError> {
+fn start_openwrt(
+    options: &Options,
+    tool: &UciTool,
+    clock: Clock,
+    ubus: Option<ubus::Handle>,
+) -> Result<Worker, AgentError> {
     let scratch = options.socket.parent().unwrap_or(Path::new("/var/run")).to_owned();
-    Ok(Worker::start(OpenWrt::new(tool.clone(), Box::new(openwrt::InitScript), clock, scratch))?)
+    Ok(Worker::start(OpenWrt::new(tool.clone(), Box::new(openwrt::Procd(ubus)), clock, scratch))?)
 }
 
 fn open_fleet(

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -13,6 +14,7 @@ use crate::config::{Problem, Severity};
 use crate::dhcp::conflicts::{self, Packages};
 use crate::dhcp::openwrt::{Broker, OpenWrt, OpenWrtError};
 use crate::dhcp::sections::{self, Client};
+use crate::ubus;
 
 /// What dnsmasq is to have.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -187,6 +189,23 @@ fn read_packages(openwrt: &OpenWrt) -> Packages {
         })
     };
     Packages { dhcp: read("dhcp"), network: read("network"), firewall: read("firewall") }
+}
+
+/// How long procd has to answer.
+const ANSWER: Duration = Duration::from_secs(10);
+/// How long the bus has to come up when router and agent start.
+const BUS: Duration = Duration::from_secs(5);
+
+/// procd over ubus, and without a bus dnsmasq's init script.
+pub(super) struct Procd(pub(super) Option<ubus::Handle>);
+
+impl Broker for Procd {
+    fn call(&self, object: &str, method: &str, arguments: Value) -> Result<Value, String> {
+        let Some(ubus) = self.0.as_ref().filter(|ubus| ubus.wait_until_connected(BUS)) else {
+            return InitScript.call(object, method, arguments);
+        };
+        ubus.call(object, method, &arguments, ANSWER).map_err(|error| error.to_string())
+    }
 }
 
 /// Reloads dnsmasq by its init script, where procd cannot be reached over ubus.

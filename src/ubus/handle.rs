@@ -53,6 +53,19 @@ impl Handle {
         self.connected.load(Ordering::Relaxed)
     }
 
+    /// The same, after waiting for it as long as this; not for threads that others wait for.
+    #[must_use]
+    pub fn wait_until_connected(&self, patience: Duration) -> bool {
+        const GLANCES: u32 = 50;
+        for _ in 0..GLANCES {
+            if self.is_connected() {
+                return true;
+            }
+            std::thread::sleep(patience / GLANCES);
+        }
+        self.is_connected()
+    }
+
     /// Broadcasts an event, and notifies the subscribers of `piboot` of the same. Never waits: without a broker, or when it
     /// is too slow, the event is lost.
     pub fn event(&self, id: &'static str, data: Value) {
