@@ -108,7 +108,7 @@ config forwarding
 const PIBOOT: &str = "
 config piboot 'main'
 	option enabled '1'
-	list interface 'br-lan'
+	list interface 'lan'
 	option data_dir '/mnt/ssd/piboot'
 	option dhcp 'auto'
 	option unknown 'ask'

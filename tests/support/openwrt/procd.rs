@@ -13,8 +13,8 @@ use emupi::lab::{Net, Process};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-use ubus::json::{blobmsg_to_json, json_to_blobmsg};
-use ubus::{UbusError, UbusObject};
+use ubus_zero::json::{blobmsg_to_json, json_to_blobmsg};
+use ubus_zero::{UbusError, UbusObject};
 
 use super::dnsmasq::{self, Instance};
 use super::namespace::Entrance;
@@ -231,15 +231,21 @@ impl Shared {
     fn act(&self, package: &str) {
         match package {
             // The init script names these as its triggers; the interface trigger comes to the same as `network`.
-            "dhcp" | "network" | "system" => self.dnsmasq(),
-            "piboot" => {
-                let agent = self.lock().agent;
-                if let Some(pid) = agent {
-                    let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGHUP);
-                    self.happened(Happening::Signalled);
-                }
+            "dhcp" | "network" => {
+                self.dnsmasq();
+                self.signal_agent();
             }
+            "system" => self.dnsmasq(),
+            "piboot" => self.signal_agent(),
             _ => {}
+        }
+    }
+
+    fn signal_agent(&self) {
+        let agent = self.lock().agent;
+        if let Some(pid) = agent {
+            let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGHUP);
+            self.happened(Happening::Signalled);
         }
     }
 

@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use serde_json::Value;
-use ubus::client::UbusClient;
-use ubus::json::{blobmsg_to_json, json_to_blobmsg};
-use ubus::server::{DispatchOutcome, UbusConnection};
-use ubus::unix::UnixUbusTransport;
-use ubus::{Transport, UbusError, UbusObject};
+use ubus_zero::client::UbusClient;
+use ubus_zero::json::{blobmsg_to_json, json_to_blobmsg};
+use ubus_zero::server::{DispatchOutcome, UbusConnection};
+use ubus_zero::unix::UnixUbusTransport;
+use ubus_zero::{Transport, UbusError, UbusObject};
 use ubusd::{Broker, Config};
 
 /// A broker that ends when dropped.
