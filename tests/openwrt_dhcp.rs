@@ -73,3 +73,114 @@ fn every_model_gets_what_it_needs_and_others_what_they_got_before() {
     assert_eq!(String::from_utf8(router.read(DHCP)), String::from_utf8(original));
     assert_eq!(others(&router, &link), before);
 }
+
+const LION: &str = "config device 'lion'\n\toption mac 'dc:a6:32:01:02:03'\n\toption image 'none'\n";
+
+fn lion() -> Pi {
+    Pi { mac: "dc:a6:32:01:02:03".parse().unwrap(), ..Pi::new(Model::Pi4B, SERIAL) }
+}
+
+#[test]
+fn uci_by_hand_and_what_an_admin_is_in_the_middle_of() {
+    let host = "config host\n\toption name 'cub'\n\tlist mac 'dc:a6:32:01:02:04'\n\toption ip '192.168.1.60'\n";
+    let mut router = OpenWrt::with(&Extra { dhcp: host, ..Extra::default() });
+    let link = router.net.tap_link().unwrap();
+    router.start_agent();
+    assert_eq!(own_sections(&router), [""; 0]);
+
+    // Not committed: it is neither taken along nor lost.
+    router.uci(&["set", "dhcp.lan.leasetime=1h"]);
+    router.uci(&["set", "piboot.main.sync=1"]);
+    router.uci(&["commit", "piboot"]);
+    router.uci(&["set", "piboot.main.unknown=ignore"]);
+    router.uci_batch(
+        "set piboot.lion=device\nset piboot.lion.mac='dc:a6:32:01:02:03'\nset piboot.lion.ip='192.168.1.50'\n\
+         set piboot.lion.image='none'\nset piboot.cub=device\nset piboot.cub.mac='dc:a6:32:01:02:04'\n\
+         set piboot.cub.image='none'\nset piboot.bad=device\nset piboot.bad.mac='nonsense'\nset piboot.bad.image='none'\n",
+    );
+    router.commit_and_reload("piboot");
+    settled(&router);
+    assert_eq!(
+        own_sections(&router),
+        [
+            "config tag 'piboot_rpi'",
+            "config mac 'piboot_m_dca632010203'",
+            "config host 'piboot_h_dca632010203'",
+            "config mac 'piboot_m_dca632010204'"
+        ]
+    );
+    assert!(router.uci(&["changes", "dhcp"]).contains("dhcp.lan.leasetime='1h'"));
+    assert!(!router.text(DHCP).contains("'1h'"));
+    let offer = router.offer(&link, &lion());
+    assert_eq!(offer.message.yiaddr.octets(), [192, 168, 1, 50]);
+    assert_eq!(offer.message.address(51).map(u32::from), Some(u32::MAX), "a lease for ever");
+    let cub = Pi { mac: "dc:a6:32:01:02:04".parse().unwrap(), ..lion() };
+    assert_eq!(router.offer(&link, &cub).message.yiaddr.octets(), [192, 168, 1, 60], "as the admin has it");
+    let check = router.piboot(&["check"]).unwrap_err();
+    assert!(check.contains("piboot.bad.mac"), "{check}");
+
+    router.uci(&["delete", "piboot.lion"]);
+    router.commit_and_reload("piboot");
+    router.wait_until("lion's sections to go", || !router.text(DHCP).contains("dca632010203"));
+}
+
+#[test]
+fn what_others_broke_is_not_brought_down_and_what_does_not_come_up_is_taken_back() {
+    let mut router = OpenWrt::with(&Extra { piboot: LION, ..Extra::default() });
+    let link = router.net.tap_link().unwrap();
+    let laptop = Pi::new(Model::Laptop, SERIAL);
+    // Committed, and not seen by dnsmasq yet.
+    router.uci_batch("set dhcp.broken=mac\nset dhcp.broken.networkid=x\nset dhcp.broken.mac=no-address\n");
+    router.uci(&["commit", "dhcp"]);
+    let before = router.read(DHCP);
+    router.start_agent();
+    router.wait_until("the reason", || router.said("has something that dnsmasq refuses") > 0);
+    assert!(router.piboot(&["check"]).unwrap_err().contains("left alone until that is mended"));
+    router.offer(&link, &laptop);
+    assert_eq!(router.read(DHCP), before);
+
+    // What cannot be foreseen: dnsmasq does not come up, and what is ours is taken back.
+    router.uci(&["delete", "dhcp.broken"]);
+    router.uci(&["set", "dhcp.@dnsmasq[0].port=nonsense"]);
+    router.uci(&["commit", "dhcp"]);
+    let before = router.read(DHCP);
+    router.agent().signal(nix::sys::signal::Signal::SIGHUP).unwrap();
+    router.wait_until("the way back", || router.said("so they were taken back") > 0);
+    assert_eq!(String::from_utf8(router.read(DHCP)), String::from_utf8(before));
+    let check = router.piboot(&["check"]).unwrap_err();
+    assert!(check.contains("so they were taken back") && check.contains("dnsmasq.conf."), "{check}");
+    router.procd.wait_until_settled();
+    let started = restarts(&router);
+    let read = router.said("read again");
+    router.config_changed("piboot");
+    router.wait_until("another look", || router.said("read again") > read);
+    router.procd.wait_until_settled();
+    assert_eq!(restarts(&router), started, "not tried again and again");
+
+    router.uci(&["delete", "dhcp.@dnsmasq[0].port"]);
+    router.commit_and_reload("dhcp");
+    settled(&router);
+    assert_eq!(router.offer(&link, &lion()).only(43).unwrap(), MENU);
+    router.offer(&link, &laptop);
+}
+
+#[test]
+fn a_rollback_and_a_new_address_are_followed_and_removal_leaves_nothing() {
+    let mut router = OpenWrt::with(&Extra { piboot: LION, ..Extra::default() });
+    let link = router.net.tap_link().unwrap();
+    let original = router.read(DHCP);
+    router.start_agent();
+    settled(&router);
+
+    // LuCI takes back a whole file when nobody confirms a change.
+    std::fs::write(router.path(DHCP), &original).unwrap();
+    router.config_changed("dhcp");
+    router.wait_until("the sections to be back", || own_sections(&router).len() == 3);
+    router.procd.wait_until_settled();
+    assert_eq!(router.offer(&link, &lion()).only(43).unwrap(), MENU);
+
+    assert!(router.piboot(&["withdraw"]).unwrap_err().contains("stop it first"));
+    router.kill_agent();
+    router.piboot(&["withdraw"]).unwrap_err();
+    assert_eq!(String::from_utf8(router.read(DHCP)), String::from_utf8(original));
+}

@@ -19,7 +19,7 @@ use tokio::time::MissedTickBehavior;
 use crate::api::Api;
 use crate::api::call::Call;
 use crate::clock::Clock;
-use crate::config::{Place, UciTool};
+use crate::config::file::{PACKAGES, is_package};
 use crate::dhcp::openwrt::{OpenWrt, OpenWrtError};
 use crate::events::{Event, Sink};
 use crate::fleet::{Fleet, FleetError};
@@ -99,9 +99,11 @@ pub fn withdraw(socket: &Path) -> Result<bool, AgentError> {
     if std::os::unix::net::UnixStream::connect(socket).is_ok() {
         return Err(AgentError::Running);
     }
-    let Some(tool) = UciTool::find(&socket.with_file_name("uci")) else { return Ok(false) };
+    if !is_package(&Path::new(PACKAGES).join("dhcp")) {
+        return Ok(false);
+    }
     let scratch = socket.parent().unwrap_or(Path::new("/var/run")).to_owned();
-    let openwrt = OpenWrt::new(tool, Box::new(openwrt::InitScript), Clock::system(), scratch);
+    let openwrt = OpenWrt::new(Box::new(openwrt::InitScript), Clock::system(), scratch);
     Ok(openwrt.withdraw()?)
 }
 
@@ -128,8 +130,7 @@ async fn serve(options: &Options) -> Result<(), AgentError> {
     // Then the socket: it keeps a second agent away from everything that follows.
     let (call_sender, mut calls) = mpsc::channel(CALLS);
     socket::listen(&options.socket, call_sender.clone())?;
-    let place = place(options);
-    let fleet = match open_fleet(options, place.clone(), clock.clone(), addresses.clone(), job_sender) {
+    let fleet = match open_fleet(options, clock.clone(), addresses.clone(), job_sender) {
         Ok(fleet) => fleet,
         Err(error) => {
             socket::remove(&options.socket);
@@ -139,7 +140,7 @@ async fn serve(options: &Options) -> Result<(), AgentError> {
     let (notice_sender, mut notices) = mpsc::channel(NOTICES);
     let ubus = ubus::start(options.ubus.clone(), call_sender, notice_sender);
     let ubus = ubus.inspect_err(|error| log::error!("not on ubus: {error}")).ok();
-    let openwrt = place.tool().map(|tool| start_openwrt(options, tool, clock, ubus.clone())).transpose()?;
+    let openwrt = if is_package(&options.config) { Some(start_openwrt(options, clock, ubus.clone())?) } else { None };
     let wire = Wire::start(sink, addresses.clone(), &options.key, openwrt)?;
     let mut api = Api { fleet, servers: wire };
     refresh(&mut api);
@@ -180,30 +181,18 @@ async fn serve(options: &Options) -> Result<(), AgentError> {
     Ok(())
 }
 
-/// Where the configuration is kept. What is not committed yet goes to the socket's directory, which is root's alone and
-/// gone after a reboot.
-fn place(options: &Options) -> Place {
-    Place::of(options.config.clone(), &options.socket.with_file_name("uci"))
-}
-
-fn start_openwrt(
-    options: &Options,
-    tool: &UciTool,
-    clock: Clock,
-    ubus: Option<ubus::Handle>,
-) -> Result<Worker, AgentError> {
+fn start_openwrt(options: &Options, clock: Clock, ubus: Option<ubus::Handle>) -> Result<Worker, AgentError> {
     let scratch = options.socket.parent().unwrap_or(Path::new("/var/run")).to_owned();
-    Ok(Worker::start(OpenWrt::new(tool.clone(), Box::new(openwrt::Procd(ubus)), clock, scratch))?)
+    Ok(Worker::start(OpenWrt::new(Box::new(openwrt::Procd(ubus)), clock, scratch))?)
 }
 
 fn open_fleet(
     options: &Options,
-    place: Place,
     clock: Clock,
     addresses: AddressBook,
     ended_jobs: mpsc::UnboundedSender<u32>,
 ) -> Result<Fleet, AgentError> {
-    let fleet = Fleet::open(place, clock, addresses, ended_jobs)?;
+    let fleet = Fleet::open(options.config.clone(), clock, addresses, ended_jobs)?;
     if !fleet.config().main.enabled {
         return Err(AgentError::Disabled(options.config.clone()));
     }

@@ -1,9 +1,10 @@
 //! Edits of a UCI text that leave every other byte alone: comments, order and the sections of others.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::model::{Device, RootKind};
-use super::uci::{self, Section, quote};
+use super::uci::{self, Section, Value, quote};
 use crate::pi::{Mac, Serial};
 
 /// Why an edit was not made.
@@ -33,15 +34,67 @@ pub fn put_device(text: &str, device: &Device) -> Result<String, EditError> {
         Some(section) => {
             Ok(format!("{}{}{}", &text[..section.span.start], block.trim_end(), &text[section.span.end..]))
         }
-        None => {
-            let gap = match text {
-                "" => "",
-                _ if text.ends_with('\n') => "\n",
-                _ => "\n\n",
-            };
-            Ok(format!("{text}{gap}{block}"))
+        None => Ok(append(text, &block)),
+    }
+}
+
+/// Returns `text` without the sections that `is_ours` names, and with `wanted` behind the rest. `None` if it says that
+/// already.
+///
+/// # Errors
+/// When `text` is no UCI.
+pub fn replace_sections(
+    text: &str,
+    is_ours: impl Fn(&Section) -> bool,
+    wanted: &[Section],
+) -> Result<Option<String>, EditError> {
+    let ours: Vec<Section> = uci::parse(text)?.into_iter().filter(|section| is_ours(section)).collect();
+    let same = |(a, b): (&Section, &Section)| a.kind == b.kind && a.name == b.name && options(a) == options(b);
+    if ours.len() == wanted.len() && ours.iter().zip(wanted).all(same) {
+        return Ok(None);
+    }
+    let mut text = text.to_owned();
+    // From the last one on, so that the places of the others stay what they are.
+    for section in ours.iter().rev() {
+        text = cut(&text, section);
+    }
+    Ok(Some(wanted.iter().fold(text, |text, section| append(&text, &block(section)))))
+}
+
+/// The options of a section by name; their order says nothing.
+fn options(section: &Section) -> BTreeMap<&str, &Value> {
+    section.options.iter().map(|option| (option.name.as_str(), &option.value)).collect()
+}
+
+fn block(section: &Section) -> String {
+    let name = section.name.as_deref().map(|name| format!(" {}", quote(name))).unwrap_or_default();
+    let mut block = format!("config {}{name}\n", section.kind);
+    for option in &section.options {
+        let keyword = if matches!(option.value, Value::One(_)) { "option" } else { "list" };
+        for value in option.value.values() {
+            // Writing to a String cannot fail.
+            let _ = writeln!(block, "\t{keyword} {} {}", option.name, quote(value));
         }
     }
+    block
+}
+
+/// `text` with a section behind it, set off by a blank line.
+fn append(text: &str, block: &str) -> String {
+    let gap = match text {
+        "" => "",
+        _ if text.ends_with('\n') => "\n",
+        _ => "\n\n",
+    };
+    format!("{text}{gap}{block}")
+}
+
+/// `text` without a section, the rest of its last line, and the blank line that set it off.
+fn cut(text: &str, section: &Section) -> String {
+    let (before, after) = (&text[..section.span.start], &text[section.span.end..]);
+    let after = after.find('\n').map_or("", |end| &after[end + 1..]);
+    let before = before.strip_suffix("\n\n").map_or(before, |_| &before[..before.len() - 1]);
+    format!("{before}{after}")
 }
 
 /// Returns `text` with what the section of device `id` lacks of serial and hardware address; nothing else of it changes.
@@ -76,11 +129,7 @@ pub fn has_section(text: &str, id: &str) -> Result<bool, EditError> {
 /// When `text` is no UCI or has no such device.
 pub fn remove_device(text: &str, id: &str) -> Result<String, EditError> {
     let section = find(text, id)?.ok_or_else(|| EditError::NoDevice(id.to_owned()))?;
-    let (before, after) = (&text[..section.span.start], &text[section.span.end..]);
-    // The rest of the last line goes too, and the blank line that set the section off.
-    let after = after.find('\n').map_or("", |end| &after[end + 1..]);
-    let before = before.strip_suffix("\n\n").map_or(before, |_| &before[..before.len() - 1]);
-    Ok(format!("{before}{after}"))
+    Ok(cut(text, &section))
 }
 
 fn find(text: &str, id: &str) -> Result<Option<Section>, EditError> {
@@ -180,6 +229,28 @@ mod tests {
         assert_eq!(complete_identity(&completed, "a", mac, serial).unwrap(), None);
         assert_eq!(complete_identity(text, "gone", mac, serial).unwrap(), None, "the admin removed it");
         assert!(has_section(text, "b").unwrap() && !has_section(text, "c").unwrap());
+    }
+
+    #[test]
+    fn sections_of_ours_come_and_go_and_the_rest_stays_as_written() {
+        let ours = |section: &Section| section.name.as_deref().is_some_and(|name| name.starts_with("our_"));
+        let wanted =
+            uci::parse("config tag 'our_a'\n\tlist x '1'\n\tlist x 'it'\\''s'\nconfig mac 'our_b'\n\toption y '2'\n");
+        let wanted = wanted.unwrap();
+        for text in ["", "# mine\nconfig dhcp 'lan'  # here\n\toption start 100\n", "config dhcp\n\n\n"] {
+            let with = replace_sections(text, ours, &wanted).unwrap().unwrap();
+            assert!(with.starts_with(text), "{with}");
+            assert_eq!(replace_sections(&with, ours, &wanted).unwrap(), None, "it is there");
+            let other = with.replace("'2'", "'3'");
+            assert_eq!(replace_sections(&other, ours, &wanted).unwrap().as_deref(), Some(with.as_str()));
+            assert_eq!(replace_sections(&with, ours, &[]).unwrap().as_deref(), Some(text));
+            assert_eq!(replace_sections(text, ours, &[]).unwrap(), None);
+        }
+        // Wherever an admin, or uci, has put them since.
+        let moved =
+            "config mac 'our_b'\n\toption y '2'\n\nconfig dhcp 'lan'\n\nconfig tag 'our_a'\n\nconfig dhcp 'wan'\n";
+        let without = replace_sections(moved, ours, &[]).unwrap().unwrap();
+        assert_eq!(uci::parse(&without).unwrap().len(), 2, "{without}");
     }
 
     #[test]

@@ -3,18 +3,29 @@
 //! Reading never fails as a whole over one wrong value: each is reported as a [`Problem`] by section and option,
 //! and the rest works on.
 
-pub mod change;
 mod edit;
+pub mod file;
 mod model;
 mod names;
-mod place;
 mod read;
-mod tool;
 pub mod uci;
 
-pub use edit::{EditError, complete_identity, has_section, put_device, remove_device};
+pub use edit::{EditError, complete_identity, has_section, put_device, remove_device, replace_sections};
+pub use file::FileError;
 pub use model::{Config, Device, DhcpMode, Main, Problem, RootKind, Severity, UnknownPolicy};
 pub use names::{NameError, check_device_id, check_hostname, check_image_name, device_id_from_hostname};
-pub use place::{ChangePlaceError, LoadError, Place};
 pub use read::is_ssh_key;
-pub use tool::{UciError, UciTool};
+
+use std::path::Path;
+
+/// Reads a UCI file and types it; `before` is the configuration in force, if one is.
+///
+/// # Errors
+/// When the file cannot be read or is no UCI text; wrong values are [`Problem`]s instead.
+pub fn load(path: &Path, before: Option<&Config>) -> Result<(Config, Vec<Problem>), FileError> {
+    let sections = file::sections(path)?;
+    Ok(match before {
+        Some(before) => Config::from_sections_over(&sections, before),
+        None => Config::from_sections(&sections),
+    })
+}

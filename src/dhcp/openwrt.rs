@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 use super::sections::{self, Client};
 use super::trial;
 use crate::clock::Clock;
+use crate::config::file::{self, PACKAGES};
 use crate::config::uci::Section;
-use crate::config::{UciError, UciTool, change};
+use crate::config::{FileError, replace_sections};
 
 const PACKAGE: &str = "dhcp";
 /// procd waits a second for more changes before it reloads a service, and dnsmasq takes moments to start.
@@ -38,12 +39,17 @@ pub trait Broker: Send + Sync {
 /// Why dnsmasq does not have what it should have.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenWrtError {
-    /// `uci` could not do it.
+    /// A configuration file could not be read or changed.
     #[error(transparent)]
-    Uci(#[from] UciError),
+    File(#[from] FileError),
     /// dnsmasq would not take our lines; nothing was changed.
     #[error("dnsmasq would refuse the boot options, so nothing was changed: {0}")]
     Refused(String),
+    /// dnsmasq would not start any more, by somebody else's doing; nothing was changed.
+    #[error(
+        "/etc/config/dhcp has something that dnsmasq refuses, so it is left alone until that is mended, because dnsmasq would not start again: {0}"
+    )]
+    Broken(String),
     /// procd was not told: dnsmasq goes on with what it had.
     #[error("/etc/config/dhcp is changed, but procd could not be told ({0}): run '/etc/init.d/dnsmasq reload'")]
     NotTold(String),
@@ -54,25 +60,24 @@ pub enum OpenWrtError {
 
 /// dnsmasq's package, and who reloads it.
 pub struct OpenWrt {
-    tool: UciTool,
     broker: Box<dyn Broker>,
     clock: Clock,
     scratch: PathBuf,
 }
 
 impl OpenWrt {
-    /// For the machine that `tool` and `broker` belong to; `scratch` is a directory of the agent's own.
+    /// For the machine that `broker` belongs to; `scratch` is a directory of the agent's own.
     #[must_use]
-    pub fn new(tool: UciTool, broker: Box<dyn Broker>, clock: Clock, scratch: PathBuf) -> Self {
-        Self { tool, broker, clock, scratch }
+    pub fn new(broker: Box<dyn Broker>, clock: Clock, scratch: PathBuf) -> Self {
+        Self { broker, clock, scratch }
     }
 
     /// The package as it is committed.
     ///
     /// # Errors
-    /// [`OpenWrtError::Uci`].
+    /// [`OpenWrtError::File`].
     pub fn package(&self, name: &str) -> Result<Vec<Section>, OpenWrtError> {
-        Ok(self.tool.sections(name)?)
+        Ok(file::sections(&Path::new(PACKAGES).join(name))?)
     }
 
     /// Makes dnsmasq give these Pis what they need, and nobody else; true if that took a change. Takes seconds then.
@@ -80,13 +85,14 @@ impl OpenWrt {
     /// # Errors
     /// [`OpenWrtError`]; what it says about dnsmasq is the state at the end.
     pub fn reconcile(&self, server: Ipv4Addr, clients: &[Client]) -> Result<bool, OpenWrtError> {
-        let before = self.package(PACKAGE)?;
-        let after = sections::wanted(&before, server, clients);
-        if change::is_same(PACKAGE, &before, &after) {
+        let package = self.package(PACKAGE)?;
+        let ours = sections::wanted(&package, server, clients);
+        if replace_sections(&self.text()?, sections::is_ours, &ours).map_err(FileError::Edit)?.is_none() {
             return Ok(false);
         }
-        self.test_lines(&sections::directives(&after))?;
-        self.replace(&before, &after)
+        self.test_lines(&sections::directives(&ours)).map_err(OpenWrtError::Refused)?;
+        self.test_lines(&sections::directives_of_others(&package)).map_err(OpenWrtError::Broken)?;
+        self.replace(&ours)
     }
 
     /// Takes everything of ours out of the package; true if there was something.
@@ -94,18 +100,23 @@ impl OpenWrt {
     /// # Errors
     /// [`OpenWrtError`].
     pub fn withdraw(&self) -> Result<bool, OpenWrtError> {
-        let before = self.package(PACKAGE)?;
-        self.replace(&before, &sections::without_ours(&before))
+        self.replace(&[])
     }
 
-    /// Has dnsmasq check our lines before they are committed.
-    fn test_lines(&self, lines: &str) -> Result<(), OpenWrtError> {
-        trial::check_lines(lines, &self.scratch.join("dnsmasq.trial")).map_err(OpenWrtError::Refused)
+    /// Has dnsmasq check lines before it has to start with them.
+    fn test_lines(&self, lines: &str) -> Result<(), String> {
+        trial::check_lines(lines, &self.scratch.join("dnsmasq.trial"))
     }
 
-    fn replace(&self, before: &[Section], after: &[Section]) -> Result<bool, OpenWrtError> {
+    fn text(&self) -> Result<String, FileError> {
+        let path = Path::new(PACKAGES).join(PACKAGE);
+        std::fs::read_to_string(&path).map_err(|e| FileError::Read(path, e))
+    }
+
+    fn replace(&self, ours: &[Section]) -> Result<bool, OpenWrtError> {
+        let before: Vec<Section> = self.package(PACKAGE)?.into_iter().filter(sections::is_ours).collect();
         let ran = self.processes();
-        if !self.tool.change(PACKAGE, before, after)? {
+        if !self.write(ours)? {
             return Ok(false);
         }
         self.announce().map_err(OpenWrtError::NotTold)?;
@@ -114,13 +125,15 @@ impl OpenWrt {
             return Ok(true);
         }
         let why = self.why_it_does_not_run();
-        let now = self.package(PACKAGE)?;
-        // Others may have changed theirs meanwhile: only ours go back.
-        let mut restored = sections::without_ours(&now);
-        restored.extend(before.iter().filter(|section| sections::is_ours(section)).cloned());
-        self.tool.change(PACKAGE, &now, &restored)?;
+        self.write(&before)?;
         self.announce().map_err(OpenWrtError::NotTold)?;
         Err(OpenWrtError::TakenBack(why))
+    }
+
+    /// Puts these sections in the place of ours; others may have changed theirs meanwhile, and keep them.
+    fn write(&self, ours: &[Section]) -> Result<bool, FileError> {
+        let path = Path::new(PACKAGES).join(PACKAGE);
+        file::edit(&path, |text| replace_sections(text, sections::is_ours, ours))
     }
 
     /// Tells procd that the package changed, as rpcd does after a commit.

@@ -34,15 +34,14 @@ pub fn is_ours(section: &Section) -> bool {
     section.name.as_deref().is_some_and(|name| name.starts_with(PREFIX))
 }
 
-/// The package as it should be: the sections of others as they are, and ours for these Pis, booting from `server`.
-/// Without Pis there are none of ours.
+/// Our sections as they should be beside those of others, for these Pis, booting from `server`. Without Pis there are none.
 #[must_use]
 pub fn wanted(package: &[Section], server: Ipv4Addr, clients: &[Client]) -> Vec<Section> {
-    let mut sections = without_ours(package);
     if clients.is_empty() {
-        return sections;
+        return Vec::new();
     }
-    let leaks = boots_everybody(&sections);
+    let others = without_ours(package);
+    let leaks = boots_everybody(&others);
     let mut options = vec![format!("43,{}", hex(&boot_menu())), "60,PXEClient".to_owned()];
     // A `boot` section sends it as well, and twice is once too often.
     if !leaks {
@@ -58,15 +57,14 @@ pub fn wanted(package: &[Section], server: Ipv4Addr, clients: &[Client]) -> Vec<
     for client in clients {
         let (mac, compact) = (client.mac.to_string(), client.mac.to_string().replace(':', ""));
         ours.push(section("mac", &format!("{PREFIX}m_{compact}"), &[("networkid", TAG), ("mac", &mac)], None));
-        if !has_host(&sections, client.mac) {
+        if !has_host(&others, client.mac) {
             let ip = client.ip.map(|ip| ip.to_string());
             let mut options = vec![("name", client.hostname.as_str()), ("leasetime", "infinite")];
             options.extend(ip.as_deref().map(|ip| ("ip", ip)));
             ours.push(section("host", &format!("{PREFIX}h_{compact}"), &options, Some(("mac", vec![mac]))));
         }
     }
-    sections.extend(ours);
-    sections
+    ours
 }
 
 /// The package without anything of ours.
@@ -98,6 +96,51 @@ pub fn directives(package: &[Section]) -> String {
                 get("servername"),
                 get("serveraddress")
             )),
+            _ => {}
+        }
+    }
+    lines
+}
+
+/// The lines that dnsmasq's init script makes of what others have set as raw text. It checks nothing, and one bad line keeps
+/// dnsmasq from starting: a reload is no time to find that out.
+#[must_use]
+pub fn directives_of_others(package: &[Section]) -> String {
+    let mut lines = String::new();
+    let values = |section: &Section, option: &str| -> Vec<String> {
+        match section.get(option) {
+            // What is not a list, and all that is in a tag, is split at blanks.
+            Some(Value::List(values)) if section.kind != "tag" => values.clone(),
+            Some(value) => {
+                value.values().iter().flat_map(|value| value.split_whitespace()).map(str::to_owned).collect()
+            }
+            None => Vec::new(),
+        }
+    };
+    for section in package.iter().filter(|section| !is_ours(section)) {
+        let text = |option: &str| section.get(option).and_then(|value| value.values().last()).cloned();
+        let network = text("networkid");
+        let prefix = match (section.kind.as_str(), &network) {
+            ("dnsmasq", _) => Some(String::new()),
+            ("dhcp", _) => text("networkid").or(text("interface")).map(|network| format!("{network},")),
+            ("tag", _) => section.name.as_ref().map(|name| format!("tag:{name},")),
+            ("mac" | "match" | "vendorclass" | "userclass" | "host", Some(network)) => Some(format!("{network},")),
+            _ => None,
+        };
+        let Some(prefix) = prefix else { continue };
+        let force = if text("force").as_deref() == Some("1") && section.kind != "mac" { "-force" } else { "" };
+        for (option, force) in [("dhcp_option", force), ("dhcp_option_force", "-force")] {
+            for value in values(section, option) {
+                lines.push_str(&format!("dhcp-option{force}={prefix}{value}\n"));
+            }
+        }
+        let Some(network) = network else { continue };
+        match section.kind.as_str() {
+            "mac" => lines.extend(text("mac").map(|mac| format!("dhcp-mac={network},{mac}\n"))),
+            "match" => lines.extend(text("match").map(|what| format!("dhcp-match=set:{network},{what}\n"))),
+            "vendorclass" => {
+                lines.extend(text("vendorclass").map(|class| format!("dhcp-vendorclass=set:{network},{class}\n")));
+            }
             _ => {}
         }
     }
@@ -138,7 +181,7 @@ fn section(kind: &str, name: &str, options: &[(&str, &str)], list: Option<(&str,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::change::commands;
+    use crate::config::replace_sections;
     use crate::config::uci::parse;
 
     const SERVER: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 1);
@@ -149,46 +192,41 @@ mod tests {
     }
 
     fn change(package: &str, clients: &[Client]) -> String {
-        let package = parse(package).unwrap();
-        commands("dhcp", &package, &wanted(&package, SERVER, clients)).unwrap()
+        let ours = wanted(&parse(package).unwrap(), SERVER, clients);
+        replace_sections("", is_ours, &ours).unwrap().unwrap_or_default()
     }
 
     #[test]
     fn a_pi_gets_a_tag_with_the_options_a_name_and_a_lease_for_ever() {
         assert_eq!(
             change(FRESH, &[lion()]),
-            "set dhcp.piboot_rpi='tag'\n\
-             add_list dhcp.piboot_rpi.dhcp_option='43,06:01:03:0a:04:00:50:58:45:09:17:00:00:14:52:61:73:70:62:65:72:72:79:20:50:69:20:42:6f:6f:74:20:20:20:ff'\n\
-             add_list dhcp.piboot_rpi.dhcp_option='60,PXEClient'\n\
-             add_list dhcp.piboot_rpi.dhcp_option='66,192.168.1.1'\n\
-             set dhcp.piboot_rpi.force='1'\n\
-             set dhcp.piboot_m_dca6327926df='mac'\n\
-             set dhcp.piboot_m_dca6327926df.mac='dc:a6:32:79:26:df'\n\
-             set dhcp.piboot_m_dca6327926df.networkid='piboot_rpi'\n\
-             set dhcp.piboot_h_dca6327926df='host'\n\
-             set dhcp.piboot_h_dca6327926df.leasetime='infinite'\n\
-             add_list dhcp.piboot_h_dca6327926df.mac='dc:a6:32:79:26:df'\n\
-             set dhcp.piboot_h_dca6327926df.name='running-lion'\n"
+            "config tag 'piboot_rpi'\n\
+             \toption force '1'\n\
+             \tlist dhcp_option '43,06:01:03:0a:04:00:50:58:45:09:17:00:00:14:52:61:73:70:62:65:72:72:79:20:50:69:20:42:6f:6f:74:20:20:20:ff'\n\
+             \tlist dhcp_option '60,PXEClient'\n\
+             \tlist dhcp_option '66,192.168.1.1'\n\n\
+             config mac 'piboot_m_dca6327926df'\n\
+             \toption networkid 'piboot_rpi'\n\
+             \toption mac 'dc:a6:32:79:26:df'\n\n\
+             config host 'piboot_h_dca6327926df'\n\
+             \toption name 'running-lion'\n\
+             \toption leasetime 'infinite'\n\
+             \tlist mac 'dc:a6:32:79:26:df'\n"
         );
         assert_eq!(change(FRESH, &[]), "");
         let fixed = Client { ip: Some(Ipv4Addr::new(192, 168, 1, 50)), ..lion() };
-        assert!(
-            change(FRESH, std::slice::from_ref(&fixed)).contains("set dhcp.piboot_h_dca6327926df.ip='192.168.1.50'\n")
-        );
+        assert!(change(FRESH, std::slice::from_ref(&fixed)).contains("\toption ip '192.168.1.50'\n"));
         let lines = directives(&wanted(&parse(FRESH).unwrap(), SERVER, &[fixed]));
         assert!(lines.contains("dhcp-host=dc:a6:32:79:26:df,192.168.1.50,running-lion,infinite\n"), "{lines}");
     }
 
     #[test]
-    fn the_second_time_nothing_changes_and_in_the_end_nothing_is_left() {
+    fn what_is_ours_does_not_change_what_is_wanted() {
         let fresh = parse(FRESH).unwrap();
-        let once = wanted(&fresh, SERVER, &[lion()]);
-        assert_eq!(wanted(&once, SERVER, &[lion()]), once);
-        assert_eq!(wanted(&once, SERVER, &[]), fresh);
-        assert_eq!(without_ours(&once), fresh);
-        let moved = wanted(&once, Ipv4Addr::new(192, 168, 2, 1), &[lion()]);
-        let commands = commands("dhcp", &once, &moved).unwrap();
-        assert!(commands.lines().all(|line| line.contains("piboot_rpi.dhcp_option")), "{commands}");
+        let ours = wanted(&fresh, SERVER, &[lion()]);
+        let both = [fresh.clone(), ours.clone()].concat();
+        assert_eq!(wanted(&both, SERVER, &[lion()]), ours);
+        assert_eq!(without_ours(&both), fresh);
     }
 
     #[test]
@@ -210,11 +248,27 @@ mod tests {
             "config boot 'pc'\n\toption filename 'pxelinux.0'\n",
         ] {
             let lines = change(everybody, &[lion()]);
-            assert!(lines.contains("set dhcp.piboot_boot.serveraddress='192.168.1.1'"), "{lines}");
+            assert!(lines.contains("\toption serveraddress '192.168.1.1'\n"), "{lines}");
             assert!(!lines.contains("'66,"), "{lines}");
         }
         let tagged = "config boot 'pc'\n\toption filename 'x'\n\toption networkid 'pcs'\n";
         assert!(!change(tagged, &[lion()]).contains("piboot_boot"));
+    }
+
+    #[test]
+    fn the_raw_text_of_others_becomes_the_lines_that_the_init_script_makes() {
+        let package = parse(
+            "config dnsmasq\n\tlist dhcp_option '6,192.168.1.1'\n\nconfig dhcp 'lan'\n\toption interface 'lan'\n\tlist dhcp_option_force '43,\"a b\"'\n\n\
+             config tag 'voip'\n\toption force '1'\n\tlist dhcp_option '66,a b'\n\nconfig mac\n\toption networkid 'x'\n\toption mac 'no-address'\n\toption force '1'\n\tlist dhcp_option '3,1.2.3.4'\n\n\
+             config match\n\toption networkid 'y'\n\toption match '97,00'\n\nconfig host\n\toption name 'tv'\n",
+        );
+        let mut package = package.unwrap();
+        package.extend(wanted(&package, SERVER, &[lion()]));
+        assert_eq!(
+            directives_of_others(&package),
+            "dhcp-option=6,192.168.1.1\ndhcp-option-force=lan,43,\"a b\"\ndhcp-option-force=tag:voip,66,a\n\
+             dhcp-option-force=tag:voip,b\ndhcp-option=x,3,1.2.3.4\ndhcp-mac=x,no-address\ndhcp-match=set:y,97,00\n"
+        );
     }
 
     #[test]

@@ -6,8 +6,7 @@ use std::path::PathBuf;
 use super::Fleet;
 use super::provision::{discard, set_aside};
 use crate::config::{
-    self, ChangePlaceError, Device, EditError, NameError, RootKind, check_hostname, check_image_name,
-    device_id_from_hostname,
+    self, Device, EditError, FileError, NameError, RootKind, check_hostname, check_image_name, device_id_from_hostname,
 };
 use crate::image;
 use crate::jobs::{JobKind, JobsError};
@@ -73,7 +72,7 @@ pub enum EnrolError {
     Volume(String),
     /// The configuration could not be changed.
     #[error(transparent)]
-    Config(#[from] ChangePlaceError),
+    Config(#[from] FileError),
     /// A directory could not be moved.
     #[error("cannot change {0}: {1}")]
     File(String, io::Error),
@@ -175,7 +174,7 @@ impl Fleet {
             // It ends by itself and leaves nothing; an error here means it just did.
             let _ = self.jobs.cancel(job);
         }
-        self.place.edit(|text| config::remove_device(text, id).map(Some))?;
+        config::file::edit(&self.config_file, |text| config::remove_device(text, id).map(Some))?;
         self.config.devices.retain(|d| d.id != id);
         self.failed.remove(id);
         self.served.remove(id);
@@ -260,7 +259,7 @@ impl Fleet {
 
     /// Adds a device's section. One that is in the file but not in force is the admin's to correct.
     fn add_device(&self, device: &Device) -> Result<(), EnrolError> {
-        self.place.edit(|text| {
+        config::file::edit(&self.config_file, |text| {
             if config::has_section(text, &device.id)? {
                 return Err(EditError::Exists(device.id.clone()));
             }
@@ -271,7 +270,7 @@ impl Fleet {
 
     /// Notes what a device showed of its identity, if the file has it and lacks it.
     pub(super) fn note_identity(&self, id: &str, mac: Mac, serial: Serial) -> Result<(), EnrolError> {
-        self.place.edit(|text| config::complete_identity(text, id, mac, serial))?;
+        config::file::edit(&self.config_file, |text| config::complete_identity(text, id, mac, serial))?;
         Ok(())
     }
 }

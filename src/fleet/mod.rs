@@ -21,12 +21,13 @@ pub use store::{Store, StoreError};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::boot::{Boot, Tracker};
 use crate::clock::Clock;
-use crate::config::{self, Config, Place, Problem};
+use crate::config::{self, Config, FileError, Problem};
 use crate::jobs::{Job, Jobs};
 use crate::net::AddressBook;
 use crate::pi::Mac;
@@ -36,7 +37,7 @@ use crate::storage::{Layout, Volume};
 #[derive(Debug)]
 pub struct Fleet {
     clock: Clock,
-    place: Place,
+    config_file: PathBuf,
     config: Config,
     problems: Vec<Problem>,
     layout: Layout,
@@ -70,7 +71,7 @@ pub struct Fleet {
 pub enum FleetError {
     /// The configuration cannot be read.
     #[error(transparent)]
-    Config(#[from] config::LoadError),
+    Config(#[from] FileError),
     /// Not even a database in memory can be had.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -86,12 +87,12 @@ impl Fleet {
     /// # Errors
     /// When the configuration cannot be read or the process lacks the bare necessities.
     pub fn open(
-        place: Place,
+        config_file: PathBuf,
         clock: Clock,
         addresses: AddressBook,
         job_ended: UnboundedSender<u32>,
     ) -> Result<Self, FleetError> {
-        let (config, problems) = place.load(None)?;
+        let (config, problems) = config::load(&config_file, None)?;
         let layout = Layout::new(config.main.data_dir.clone());
         let store = Store::in_memory()?;
         let jobs = Jobs::start(clock.clone(), 1, job_ended).map_err(FleetError::Worker)?;
@@ -99,7 +100,7 @@ impl Fleet {
             tracker: Tracker::new(clock.clone()),
             volume: on_volume::look_at(&layout),
             clock,
-            place,
+            config_file,
             config,
             problems,
             layout,
@@ -129,8 +130,8 @@ impl Fleet {
     ///
     /// # Errors
     /// When the file is unreadable or no UCI.
-    pub fn reload(&mut self) -> Result<(), config::LoadError> {
-        let (config, problems) = match self.place.load(Some(&self.config)) {
+    pub fn reload(&mut self) -> Result<(), FileError> {
+        let (config, problems) = match config::load(&self.config_file, Some(&self.config)) {
             Ok(loaded) => loaded,
             Err(error) => {
                 let why = format!("{error}; the configuration from before stays in force");
