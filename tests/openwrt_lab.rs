@@ -11,8 +11,11 @@ use std::fs;
 use std::process::Command;
 
 use emupi::{Model, Pi};
+use openwrt::ubus::Served;
 use openwrt::{Extra, Happening, LAN, OpenWrt, uci};
 use serde_json::json;
+use ubus::UbusObject;
+use ubus::json::json_to_blobmsg;
 
 const SERIAL: u64 = 0x1000_0000_5b15_4510;
 /// The boot menu as it is sent: PXE discovery control, the prompt, and the menu's one entry.
@@ -68,8 +71,7 @@ fn uci_keeps_what_it_is_given() {
 fn a_fresh_router_gives_addresses_and_nothing_to_boot_from() {
     let router = OpenWrt::new();
     assert!(router.dnsmasq_runs(), "{}", router.logs());
-    let [name] = router.instances().try_into().unwrap();
-    router.inside().run("dnsmasq", &["--test", "-C", &format!("/var/etc/dnsmasq.conf.{name}")]);
+    assert!(router.dnsmasq_test().contains("syntax check OK"));
     let conf = router.dnsmasq_conf();
     assert!(conf.contains("\ndhcp-range=set:lan,192.168.1.100,192.168.1.249,255.255.255.0,12h\n"), "{conf}");
 
@@ -128,6 +130,11 @@ fn a_broken_section_takes_dnsmasq_down_and_service_list_says_so() {
     let router = OpenWrt::new();
     let link = router.net.tap_link().unwrap();
     let laptop = Pi::new(Model::Laptop, SERIAL);
+    // The admin's own file counts as well.
+    fs::write(router.path("/etc/dnsmasq.conf"), "no-such-option\n").unwrap();
+    let said = router.dnsmasq_test();
+    assert!(said.contains("bad option at line 1 of /etc/dnsmasq.conf"), "{said}");
+    fs::write(router.path("/etc/dnsmasq.conf"), "").unwrap();
     router.offer(&link, &laptop);
     router.break_dnsmasq();
     assert!(!router.dnsmasq_runs());
@@ -142,6 +149,70 @@ fn a_broken_section_takes_dnsmasq_down_and_service_list_says_so() {
     router.mend_dnsmasq();
     assert!(router.dnsmasq_runs());
     router.offer(&link, &laptop);
+}
+
+#[test]
+fn a_global_boot_file_reaches_pis_unless_they_have_their_own() {
+    let router = OpenWrt::new();
+    let link = router.net.tap_link().unwrap();
+    let pi = Pi::new(Model::Pi4B, SERIAL);
+    router.uci_batch(&format!(
+        "set dhcp.@dnsmasq[0].dhcp_boot='pxelinux.0,nas,192.168.1.9'\n\
+         set dhcp.piboot_m_1=mac\nset dhcp.piboot_m_1.networkid='piboot_rpi'\nset dhcp.piboot_m_1.mac='{}'\n",
+        pi.mac
+    ));
+    router.commit_and_reload("dhcp");
+    assert_eq!(router.offer(&link, &pi).message.siaddr.octets(), [192, 168, 1, 9]);
+    router.uci_batch(
+        "set dhcp.piboot_boot=boot\nset dhcp.piboot_boot.networkid='piboot_rpi'\n\
+         set dhcp.piboot_boot.filename='bootcode.bin'\nset dhcp.piboot_boot.servername='192.168.1.1'\n\
+         set dhcp.piboot_boot.serveraddress='192.168.1.1'\n",
+    );
+    router.commit_and_reload("dhcp");
+    let offer = router.offer(&link, &pi);
+    assert_eq!(offer.message.siaddr, LAN);
+    assert_eq!(offer.only(66).unwrap(), b"192.168.1.1\0");
+    assert_eq!(offer.only(67).unwrap(), b"bootcode.bin\0");
+    let pc = router.offer(&link, &Pi::new(Model::X86Pxe, SERIAL));
+    assert_eq!(pc.message.siaddr.octets(), [192, 168, 1, 9]);
+}
+
+#[test]
+fn another_lan_address_and_a_file_nobody_can_read() {
+    let router = OpenWrt::new();
+    let link = router.net.tap_link().unwrap();
+    let laptop = Pi::new(Model::Laptop, SERIAL);
+    router.set_lan_address([10, 9, 8, 1].into());
+    let offer = router.offer(&link, &laptop);
+    assert_eq!(offer.message.yiaddr.octets()[..3], [10, 9, 8]);
+    assert_eq!(offer.message.siaddr.octets(), [10, 9, 8, 1]);
+
+    let good = router.read("/etc/config/dhcp");
+    fs::write(router.path("/etc/config/dhcp"), "config dhcp 'lan\n").unwrap();
+    router.config_changed("dhcp");
+    router.procd.wait_until_settled();
+    assert!(!router.dnsmasq_runs());
+    fs::write(router.path("/etc/config/dhcp"), good).unwrap();
+    let seen = router.happenings().len();
+    router.config_changed("dhcp");
+    router.wait_for(seen, |what| matches!(what, Happening::Started { runs: true, .. }));
+    assert!(router.dnsmasq_runs());
+}
+
+#[test]
+fn objects_of_a_tests_own() {
+    let router = OpenWrt::new();
+    let lan = Served::new(&router.bus, || {
+        UbusObject::new("network.interface.lan")
+            .method("status", |_| json_to_blobmsg(&json!({ "up": true, "l3_device": "br-lan" })))
+    });
+    let mut objects = router.bus.objects();
+    objects.sort();
+    assert_eq!(objects, ["network.interface.lan", "service"]);
+    let status = router.bus.call("network.interface.lan", "status", &json!({})).unwrap();
+    assert_eq!(status["l3_device"], "br-lan");
+    drop(lan);
+    router.wait_until("its end", || router.bus.objects() == ["service"]);
 }
 
 #[test]

@@ -51,13 +51,15 @@ pub const LAN: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 1);
 /// The program under test.
 pub const PIBOOT: &str = env!("CARGO_BIN_EXE_piboot");
 
-/// What a router's files have beyond a fresh router's: lines of UCI, appended.
+/// What is different from a fresh router: lines of UCI appended to its files.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Extra<'a> {
     pub dhcp: &'a str,
     pub network: &'a str,
     pub firewall: &'a str,
     pub piboot: &'a str,
+    /// How long procd lets changes gather before it acts; not given, a fifth of what it takes on a router.
+    pub gather: Option<Duration>,
 }
 
 /// A router that is taken apart when dropped.
@@ -85,7 +87,7 @@ impl OpenWrt {
         files::write(net.scratch(), extra);
         let namespace = Namespace::new(&net, net.scratch());
         let bus = Bus::new(&net.scratch().join("tmp/run/ubus/ubus.sock"));
-        let procd = Procd::new(&net, namespace.entrance(), &bus, GATHER);
+        let procd = Procd::new(&net, namespace.entrance(), &bus, extra.gather.unwrap_or(GATHER));
         procd.reload("dhcp");
         Self { agent: None, procd, bus, namespace, net }
     }
@@ -147,6 +149,17 @@ impl OpenWrt {
         self.procd.wait_until_settled();
     }
 
+    /// Has the user give the router another address on its LAN, and does what netifd does with it: the bridge has it, and
+    /// the interface trigger starts dnsmasq over.
+    pub fn set_lan_address(&self, address: Ipv4Addr) {
+        self.uci(&["set", &format!("network.lan.ipaddr={address}")]);
+        self.uci(&["commit", "network"]);
+        let device = self.net.bridge();
+        self.inside().run("ip", &["-4", "addr", "flush", "dev", device]);
+        self.inside().run("ip", &["addr", "add", &format!("{address}/24"), "brd", "+", "dev", device]);
+        self.procd.reload("network");
+    }
+
     /// Has the user write a section that makes dnsmasq refuse its configuration.
     pub fn break_dnsmasq(&self) {
         self.uci_batch("set dhcp.broken=mac\nset dhcp.broken.networkid=x\nset dhcp.broken.mac=no-address\n");
@@ -170,6 +183,15 @@ impl OpenWrt {
     /// What dnsmasq was started with last.
     pub fn dnsmasq_conf(&self) -> String {
         self.instances().iter().map(|name| self.text(&format!("/var/etc/dnsmasq.conf.{name}"))).collect()
+    }
+
+    /// What `dnsmasq --test` says of it.
+    pub fn dnsmasq_test(&self) -> String {
+        let test = |name: &String| {
+            let conf = format!("/var/etc/dnsmasq.conf.{name}");
+            String::from_utf8(self.inside().output("dnsmasq", &["--test", "-C", &conf]).stderr).unwrap()
+        };
+        self.instances().iter().map(test).collect()
     }
 
     /// Whether every dnsmasq runs, by `service list`.

@@ -12,6 +12,7 @@ mount --make-rprivate /
 mount --bind "$1" /mnt
 mount -t overlay -o "lowerdir=$1/sbin:/usr/sbin" overlay /usr/sbin
 mount -t overlay -o "lowerdir=$1/etc:/etc" overlay /etc
+mount --bind "$1/etc/dnsmasq.conf" /etc/dnsmasq.conf
 mount --bind "$1/config" /etc/config
 mount --bind "$1/keys" /etc/piboot
 mount --bind "$2" /usr/sbin/piboot

@@ -251,7 +251,12 @@ impl Shared {
 
     /// What `/etc/init.d/dnsmasq reload` does.
     fn dnsmasq(&self) {
-        let export = |package| uci::parse(&self.inside.run("uci", &["-S", "-n", "export", package]));
+        // Of a file that uci cannot read the script sees nothing, and there is no section to run a dnsmasq for.
+        let export = |package| {
+            let output = self.inside.output("uci", &["-S", "-n", "export", package]);
+            let read = output.status.success();
+            if read { uci::parse(&String::from_utf8(output.stdout).unwrap()) } else { Vec::new() }
+        };
         let wanted = dnsmasq::generate(&export("dhcp"), &export("network"));
         let gone = |name: &String| !wanted.iter().any(|instance| instance.name == *name);
         let ended: Vec<String> = self.lock().services.keys().filter(|name| gone(name)).cloned().collect();

@@ -42,6 +42,11 @@ impl Bus {
         blobmsg_to_json(&client.invoke(id, method, &json_to_blobmsg(args)?)?)
     }
 
+    /// Sends an event to whoever listens for it.
+    pub fn send_event(&self, name: &str, data: &Value) -> Result<(), UbusError> {
+        UbusClient::connect(connect(&self.socket))?.send_event(name, &json_to_blobmsg(data)?)
+    }
+
     /// The names of the objects on the bus.
     pub fn objects(&self) -> Vec<String> {
         let mut client = UbusClient::connect(connect(&self.socket)).unwrap();
