@@ -152,6 +152,20 @@ fn a_broken_section_takes_dnsmasq_down_and_service_list_says_so() {
 }
 
 #[test]
+fn a_dnsmasq_that_does_not_take_what_looks_good() {
+    let router = OpenWrt::new();
+    router.refuse(Some("tag:piboot_"));
+    assert!(router.dnsmasq_runs());
+    router.uci_batch("set dhcp.piboot_rpi=tag\nadd_list dhcp.piboot_rpi.dhcp_option='60,PXEClient'\n");
+    router.commit_and_reload("dhcp");
+    assert!(!router.dnsmasq_runs());
+    assert!(router.dnsmasq_test().contains("bad option"));
+    router.uci(&["delete", "dhcp.piboot_rpi"]);
+    router.commit_and_reload("dhcp");
+    assert!(router.dnsmasq_runs() && router.dnsmasq_test().contains("syntax check OK"));
+}
+
+#[test]
 fn a_global_boot_file_reaches_pis_unless_they_have_their_own() {
     let router = OpenWrt::new();
     let link = router.net.tap_link().unwrap();

@@ -174,6 +174,12 @@ impl OpenWrt {
 
     // --- dnsmasq
 
+    /// From now on dnsmasq does not start if these words are in its configuration: what somebody writes who takes it for
+    /// good is refused all the same. `None` takes it back. A dnsmasq that runs goes on.
+    pub fn refuse(&self, words: Option<&str>) {
+        self.procd.refuse(words);
+    }
+
     /// The names of the sections `config dnsmasq`, which are those of its instances.
     pub fn instances(&self) -> Vec<String> {
         let dhcp = uci::parse(&self.uci(&["-n", "export", "dhcp"]));

@@ -41,6 +41,8 @@ struct State {
     happenings: Vec<Happening>,
     services: BTreeMap<String, Running>,
     agent: Option<u32>,
+    /// Words that no dnsmasq shall take.
+    refused: Option<String>,
     /// Packages that changed, and when that is seen to.
     due: BTreeMap<String, Instant>,
     busy: bool,
@@ -119,6 +121,11 @@ impl Procd {
     /// Whose process is to be signalled when the package `piboot` changes.
     pub fn set_agent(&self, pid: Option<u32>) {
         self.shared.lock().agent = pid;
+    }
+
+    /// From now on a dnsmasq whose configuration contains these words does not start.
+    pub fn refuse(&self, words: Option<&str>) {
+        self.shared.lock().refused = words.map(str::to_owned);
     }
 
     /// What the dnsmasqs that run, or ran last, have said.
@@ -257,7 +264,10 @@ impl Shared {
             let read = output.status.success();
             if read { uci::parse(&String::from_utf8(output.stdout).unwrap()) } else { Vec::new() }
         };
-        let wanted = dnsmasq::generate(&export("dhcp"), &export("network"));
+        let mut wanted = dnsmasq::generate(&export("dhcp"), &export("network"));
+        if let Some(words) = self.lock().refused.clone() {
+            wanted.iter_mut().filter(|i| i.conf.contains(&words)).for_each(|i| i.conf.push_str("no-such-option\n"));
+        }
         let gone = |name: &String| !wanted.iter().any(|instance| instance.name == *name);
         let ended: Vec<String> = self.lock().services.keys().filter(|name| gone(name)).cloned().collect();
         for instance in ended {
