@@ -8,6 +8,7 @@
 #   make bench [AREA=tftp]    ratios against named peers, measured in the same run
 #   make size                 size of the static binaries, memory of the idle agent
 #   make router [TARGET=…]    static binary for routers: aarch64 armv7hf mipsel riscv64gc x86_64 (the default)
+#   make packages             build the OpenWrt packages for x86_64 and look at them; part of make test
 #   make fmt lint             what a change has to pass
 
 BOARD ?= virt
@@ -17,11 +18,11 @@ CUTS ?= 5
 GUEST_TESTS ?= nfs two_guests mounts pjdfstest root restart
 CARGO := $(shell command -v cargo || echo /usr/bin/cargo)
 
-.PHONY: demo test unit guest soak bench size router fmt lint setup clean
+.PHONY: demo test unit guest soak bench size router packages fmt lint setup clean
 demo: setup
 	@CARGO=$(CARGO) tests/demo/run.sh $(BOARD)
 
-test: setup lint unit guest
+test: setup lint unit guest packages
 	@CARGO=$(CARGO) tests/demo/run.sh virt
 
 # The Linux kernel's own NFS client, in QEMU.
@@ -47,6 +48,10 @@ size: setup
 router:
 	@tests/setup.sh router
 	@openwrt/build.sh $(TARGET)
+
+# What is in a package, and its scripts under busybox ash.
+packages: setup
+	@CARGO=$(CARGO) tests/package.sh
 
 fmt:
 	$(CARGO) fmt --all

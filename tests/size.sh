@@ -10,6 +10,7 @@
 # Run as root: the agent runs in namespaces of its own, on ports 69, 111 and 2049.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. tests/static.sh
 
 WORK=$PWD/target/size
 SOCKET=$WORK/run/piboot.sock
@@ -19,22 +20,6 @@ say() { printf 'size: %s\n' "$*" >&2; }
 die() { printf 'size: error: %s\n' "$*" >&2; exit 1; }
 
 # --- binaries --------------------------------------------------------------------------------------------------
-
-# current PROGRAM - built after the last change of what it is built from.
-current() { [ -z "$(find src Cargo.toml Cargo.lock .cargo openwrt/build.sh -newer "$1" -type f -print -quit)" ]; }
-
-# Sets PROGRAM: the musl build, or where that is not to be had, static glibc, which is a megabyte larger.
-build() {
-    local target=x86_64-unknown-linux-musl
-    PROGRAM=target/router/$target/release/piboot
-    if [ -x "$PROGRAM" ] && current "$PROGRAM"; then return; fi
-    if tests/setup.sh router && openwrt/build.sh $target; then return; fi
-    say "NOTE: there is no musl build (see above): static glibc instead, about 1 MB larger on disk and in memory"
-    target=x86_64-unknown-linux-gnu
-    RUSTFLAGS='-C target-feature=+crt-static' "${CARGO:-cargo}" build --release --locked --package piboot \
-        --target $target --target-dir target/router
-    PROGRAM=target/router/$target/release/piboot
-}
 
 print_sizes() {
     local program target
@@ -152,7 +137,7 @@ if [ "${1:-}" = inside ]; then
     measure
     exit
 fi
-build
+static_x86_64
 print_sizes
 rm -rf "$WORK"
 mkdir -p "$WORK"
