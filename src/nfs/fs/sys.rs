@@ -3,7 +3,7 @@
 #![allow(unsafe_code, reason = "file handles, faccessat2 with an empty path and reads into unused capacity")]
 
 use std::ffi::CStr;
-use std::mem::offset_of;
+use std::mem::{MaybeUninit, offset_of};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::io::Errno;
@@ -113,7 +113,8 @@ pub(crate) enum Wait {
 /// Appends up to `count` bytes of the file from `offset` to `out` and returns how many there were.
 ///
 /// # Errors
-/// What preadv2(2) returns; with [`Wait::Refused`] `EAGAIN`, and `EOPNOTSUPP` where the file system cannot promise it.
+/// What pread(2) returns; with [`Wait::Refused`] what preadv2(2) does: `EAGAIN`, `EOPNOTSUPP` where the file system
+/// cannot promise it, `ENOSYS` where there is no such call (Linux before 4.6, QEMU's user emulation).
 pub(crate) fn read_at(
     file: BorrowedFd<'_>,
     out: &mut Vec<u8>,
@@ -123,22 +124,26 @@ pub(crate) fn read_at(
 ) -> Result<usize, Errno> {
     out.reserve_exact(count);
     let spare = &mut out.spare_capacity_mut()[..count];
-    let part = libc::iovec { iov_base: spare.as_mut_ptr().cast(), iov_len: count };
-    let flags = match wait {
-        Wait::Allowed => 0,
-        Wait::Refused => libc::RWF_NOWAIT,
+    let read = match wait {
+        Wait::Allowed => rustix::io::pread(file, spare, offset)?.0.len(),
+        Wait::Refused => read_nowait(file, spare, offset)?,
     };
-    // The kernel takes the offset as two words; on 64-bit machines it shifts the high one out.
-    #[allow(clippy::cast_possible_truncation, reason = "the two halves are wanted")]
-    let (low, high) = (offset as libc::c_ulong, (offset >> 32) as libc::c_ulong);
-    // SAFETY: `part` describes `count` writable bytes of the vector's unused capacity.
-    let result = unsafe {
-        libc::syscall(libc::SYS_preadv2, file.as_raw_fd(), std::ptr::from_ref(&part), 1_usize, low, high, flags)
-    };
-    let read = usize::try_from(result).map_err(|_| last_error())?;
     // SAFETY: the kernel has initialised `read` bytes, and never more than `count`.
     unsafe { out.set_len(out.len() + read.min(count)) };
     Ok(read.min(count))
+}
+
+fn read_nowait(file: BorrowedFd<'_>, to: &mut [MaybeUninit<u8>], offset: u64) -> Result<usize, Errno> {
+    let part = libc::iovec { iov_base: to.as_mut_ptr().cast(), iov_len: to.len() };
+    // The kernel takes the offset as two words; on 64-bit machines it shifts the high one out.
+    #[allow(clippy::cast_possible_truncation, reason = "the two halves are wanted")]
+    let (low, high) = (offset as libc::c_ulong, (offset >> 32) as libc::c_ulong);
+    // SAFETY: `part` describes the writable bytes of `to`.
+    let result = unsafe {
+        let (fd, part) = (file.as_raw_fd(), std::ptr::from_ref(&part));
+        libc::syscall(libc::SYS_preadv2, fd, part, 1_usize, low, high, libc::RWF_NOWAIT)
+    };
+    usize::try_from(result).map_err(|_| last_error())
 }
 
 /// Appends what one read of up to `count` bytes gives to `out`.
