@@ -2,6 +2,7 @@
 # Builds the static piboot for routers, and checks what came out. Run as root after `tests/setup.sh router`.
 #
 #   openwrt/build.sh [TARGET...]     aarch64 armv7hf mipsel riscv64gc x86_64 (or Rust's own names); default: x86_64
+#   openwrt/build.sh --name TARGET   Rust's name of it
 #
 # The binaries are in target/router/<target>/release. No container is needed: Debian's compiler builds the standard
 # library from its source package, and zig supplies musl, a C compiler and a linker for each target.
@@ -86,6 +87,10 @@ check() {
     say "$target: $(stat -c %s "$program") bytes, $(gzip -9 <"$program" | wc -c) with gzip: $program"
 }
 
+if [ "${1:-}" = --name ]; then
+    full_name "$2"
+    exit
+fi
 [ $# -gt 0 ] || set -- x86_64
 for target in "$@"; do
     target=$(full_name "$target")

@@ -1,4 +1,4 @@
-# Sourced by tests that need a static piboot for this machine. Wants say() and CARGO (default: cargo).
+# Sourced by tests of what is built for routers. Wants say() and CARGO (default: cargo).
 
 # current PROGRAM - built after the last change of what it is built from.
 current() { [ -z "$(find src Cargo.toml Cargo.lock .cargo openwrt/build.sh -newer "$1" -type f -print -quit)" ]; }
@@ -14,4 +14,29 @@ static_x86_64() {
     RUSTFLAGS='-C target-feature=+crt-static' "${CARGO:-cargo}" build --release --locked --package piboot \
         --target $target --target-dir target/router
     PROGRAM=target/router/$target/release/piboot
+}
+
+# make_card DIR - the least that is laid out like an SD card of Raspberry Pi OS: DIR/card.img, and its files in
+# DIR/boot and DIR/root.
+make_card() {
+    local dir=$1 root=$1/root boot=$1/boot
+    mkdir -p "$root"/etc "$boot"
+    printf 'PARTUUID=4e639091-02 / ext4 defaults 0 1\n' >"$root/etc/fstab"
+    printf 'raspberrypi\n' >"$root/etc/hostname"
+    printf '127.0.1.1 raspberrypi\n' >"$root/etc/hosts"
+    touch -d 2100-02-03T04:05:06Z "$root/etc/motd" # more seconds than fit 32 bits with a sign
+    printf 'console=serial0,115200 root=PARTUUID=4e639091-02 rootwait\n' >"$boot/cmdline.txt"
+    printf 'arm_64bit=1\n' >"$boot/config.txt"
+    head -c 50000 /dev/zero >"$boot/bootcode.bin"
+    truncate -s 16M "$dir/root.ext4"
+    mke2fs -q -F -t ext4 -d "$root" "$dir/root.ext4"
+    # mke2fs -d leaves out the bits beyond 2038.
+    debugfs -w -R "set_inode_field /etc/motd mtime_extra 0x1" "$dir/root.ext4" 2>/dev/null
+    mkfs.vfat -C "$dir/boot.fat" 16384 >/dev/null
+    mcopy -i "$dir/boot.fat" "$boot"/* ::
+    truncate -s 34M "$dir/card.img"
+    printf 'label: dos\nlabel-id: 0x4e639091\nstart=2048,size=32768,type=c\nstart=34816,size=32768,type=83\n' |
+        sfdisk -q "$dir/card.img"
+    dd if="$dir/boot.fat" of="$dir/card.img" bs=1M seek=1 conv=notrunc,sparse status=none
+    dd if="$dir/root.ext4" of="$dir/card.img" bs=1M seek=17 conv=notrunc,sparse status=none
 }

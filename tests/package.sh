@@ -9,7 +9,7 @@
 # Run as root: chroot.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-. tests/static.sh
+. tests/common.sh
 
 APK=${APK:-apk}
 ARCH=x86_64

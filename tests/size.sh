@@ -10,7 +10,7 @@
 # Run as root: the agent runs in namespaces of its own, on ports 69, 111 and 2049.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-. tests/static.sh
+. tests/common.sh
 
 WORK=$PWD/target/size
 SOCKET=$WORK/run/piboot.sock
@@ -34,27 +34,6 @@ print_sizes() {
 }
 
 # --- what the agent is given -----------------------------------------------------------------------------------
-
-# The least that is laid out like an SD card of Raspberry Pi OS.
-make_image() {
-    local root=$WORK/root boot=$WORK/boot
-    mkdir -p "$root"/etc "$boot"
-    printf 'PARTUUID=4e639091-02 / ext4 defaults 0 1\n' >"$root/etc/fstab"
-    printf 'raspberrypi\n' >"$root/etc/hostname"
-    printf '127.0.1.1 raspberrypi\n' >"$root/etc/hosts"
-    printf 'console=serial0,115200 root=PARTUUID=4e639091-02 rootwait\n' >"$boot/cmdline.txt"
-    printf 'arm_64bit=1\n' >"$boot/config.txt"
-    head -c 50000 /dev/zero >"$boot/bootcode.bin"
-    truncate -s 16M "$WORK/root.ext4"
-    mke2fs -q -F -t ext4 -d "$root" "$WORK/root.ext4"
-    mkfs.vfat -C "$WORK/boot.fat" 16384 >/dev/null
-    mcopy -i "$WORK/boot.fat" "$boot"/* ::
-    truncate -s 34M "$WORK/card.img"
-    printf 'label: dos\nlabel-id: 0x4e639091\nstart=2048,size=32768,type=c\nstart=34816,size=32768,type=83\n' |
-        sfdisk -q "$WORK/card.img"
-    dd if="$WORK/boot.fat" of="$WORK/card.img" bs=1M seek=1 conv=notrunc,sparse status=none
-    dd if="$WORK/root.ext4" of="$WORK/card.img" bs=1M seek=17 conv=notrunc,sparse status=none
-}
 
 make_config() {
     local n
@@ -141,6 +120,6 @@ static_x86_64
 print_sizes
 rm -rf "$WORK"
 mkdir -p "$WORK"
-make_image
+make_card "$WORK"
 make_config >"$WORK/piboot.conf"
 unshare --net --mount --pid --fork --kill-child --mount-proc "$0" inside "$PROGRAM"
