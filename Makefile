@@ -6,7 +6,7 @@
 #   make guest                the NFS server with the Linux kernel's client, in QEMU; part of make test
 #   make soak [CUTS=5]        the router's power fails under a Pi that writes, in two QEMU guests; minutes
 #   make bench [AREA=tftp]    ratios against named peers, measured in the same run
-#   make size                 size of the static binaries, memory of the idle agent
+#   make size                 size of the static binaries and packages, memory of the idle agent
 #   make router [TARGET=…]    static binary for routers: aarch64 armv7hf mipsel riscv64gc x86_64 (the default)
 #   make router-test [TARGETS=…]   binaries for routers, built and at work under emulation; part of make test
 #   make packages             build the OpenWrt packages for x86_64 and look at them; part of make test

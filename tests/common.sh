@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by tests of what is built for routers. Wants say() and CARGO (default: cargo).
 
 # current PROGRAM - built after the last change of what it is built from.

@@ -1,7 +1,8 @@
 #!/bin/bash
-# make size: how large the static binaries are, and how much memory the agent takes when it has nothing to do.
+# make size: how large the static binaries and their packages are, and how much memory the agent takes when it has nothing to do.
 #
 #   size: <target> <bytes>     every router binary that is built from the present source; x86_64 is built if need be
+#   ipk: <target> <bytes>      the package with it, which is what has to be downloaded and unpacked
 #   rss: idle <kB>             VmRSS of the agent with all services up and three Pis enrolled; most of it is the
 #                              program's own text, which the kernel may drop
 #   rss: anon <kB>             the part of it that only the agent's end gives back
@@ -21,12 +22,20 @@ die() { printf 'size: error: %s\n' "$*" >&2; exit 1; }
 
 # --- binaries --------------------------------------------------------------------------------------------------
 
+# package_size TARGET PROGRAM - the same for all architectures of the target, but for the name of it.
+package_size() {
+    local package
+    package=$(APK=false openwrt/package.sh -o "$WORK" -b "$2" "${1%%-*}" 2>/dev/null)
+    stat -c %s "$package"
+}
+
 print_sizes() {
     local program target
     for program in target/router/*/release/piboot; do
         target=$(basename "$(dirname "$(dirname "$program")")")
         if current "$program"; then
             printf 'size: %s %s\n' "$target" "$(stat -c %s "$program")"
+            printf 'ipk: %s %s\n' "$target" "$(package_size "$target" "$program")"
         else
             say "$target was built from an older source: make router TARGET=$target"
         fi
@@ -117,9 +126,9 @@ if [ "${1:-}" = inside ]; then
     exit
 fi
 static_x86_64
-print_sizes
 rm -rf "$WORK"
 mkdir -p "$WORK"
+print_sizes
 make_card "$WORK"
 make_config >"$WORK/piboot.conf"
 unshare --net --mount --pid --fork --kill-child --mount-proc "$0" inside "$PROGRAM"
