@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// The key could not be read or made.
@@ -31,7 +31,8 @@ pub enum KeyError {
     },
 }
 
-/// Reads the key at `path`, or makes one there: random, mode 0600, on the disk before it is used.
+/// Reads the key at `path`, or makes one there: random, mode 0600, on the disk before it is used. Its directory is made
+/// as well, but none above that.
 ///
 /// # Errors
 /// [`KeyError`]; an existing file is never overwritten.
@@ -59,13 +60,18 @@ pub fn load_or_create_key(path: &Path) -> Result<[u8; 16], KeyError> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("replace", &beside)(error)),
         _ => {}
     }
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let write = || -> io::Result<()> {
+        // Its own directory, where nothing else keeps it: /etc/piboot on a router that piboot was just installed on.
+        match fs::DirBuilder::new().mode(0o700).create(parent) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
         file.set_permissions(fs::Permissions::from_mode(0o600))?;
         file.write_all(&key)?;
         file.sync_all()?;
         fs::rename(&beside, path)?;
-        let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         File::open(parent)?.sync_all()
     };
     write().map_err(failed("write", path))?;
@@ -99,6 +105,16 @@ mod tests {
         assert_eq!(load_or_create_key(&path).unwrap(), key);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing left beside it");
+    }
+
+    #[test]
+    fn its_directory_is_made_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = dir.path().join("piboot");
+        load_or_create_key(&own.join("handle.key")).unwrap();
+        assert_eq!(fs::metadata(&own).unwrap().permissions().mode() & 0o7777, 0o700);
+        let deeper = dir.path().join("a/b/handle.key");
+        assert!(matches!(load_or_create_key(&deeper), Err(KeyError::File { .. })), "not a mistyped path");
     }
 
     #[test]
