@@ -14,8 +14,8 @@ use emupi::{Model, Pi};
 use openwrt::ubus::Served;
 use openwrt::{Extra, Happening, LAN, OpenWrt, uci};
 use serde_json::json;
-use ubus::UbusObject;
-use ubus::json::json_to_blobmsg;
+use ubus_zero::UbusObject;
+use ubus_zero::json::json_to_blobmsg;
 
 const SERIAL: u64 = 0x1000_0000_5b15_4510;
 /// The boot menu as it is sent: PXE discovery control, the prompt, and the menu's one entry.
