@@ -2,6 +2,7 @@
 
 pub mod call;
 mod check;
+pub mod methods;
 pub mod types;
 
 use serde::Serialize;

@@ -10,7 +10,7 @@ use ubus_zero::{BlobBuilder, BlobMsgTable};
 
 use super::value::{self, ValueError};
 use crate::api::ApiError;
-use crate::api::types::{METHODS, ParameterType};
+use crate::api::methods::{METHODS, ParameterType};
 
 /// Path of the object.
 pub(super) const PATH: &str = "piboot";
