@@ -1,7 +1,7 @@
 //! Says over ubus what changed: devices, boots, jobs.
 //!
 //! Looks at the state instead of being told of each change: what changes in many places is announced from one, and what
-//! changes a hundred times a second once.
+//! changes a hundred times a second once. After a start everything is news, once.
 
 use std::collections::BTreeMap;
 

@@ -151,6 +151,7 @@ impl Connection<'_> {
         tick: &mut tokio::time::Interval,
     ) -> Result<(), Ended> {
         let has_room = self.has_room();
+        let had_nothing = self.session.out.is_empty();
         let is_waiting = !self.session.out.is_empty() || self.session.is_waiting() || !self.session.is_registered();
         tokio::select! {
             ready = stream.readable(), if has_room && self.answers.len() < MAX_CALLS => {
@@ -160,15 +161,12 @@ impl Connection<'_> {
             ready = stream.writable(), if !self.session.out.is_empty() => {
                 ready?;
                 self.write(stream)?;
-                self.take_messages()?;
             }
             Some(answered) = self.answers.join_next(), if has_room => {
                 // Tasks are neither cancelled nor do they panic.
                 if let Ok((caller, method, result)) = answered {
                     self.session.answer(caller, &method, result);
                 }
-                // What was read and could not be looked at yet.
-                self.take_messages()?;
             }
             command = commands.recv(), if has_room => match command {
                 None => return Err(Ended::Stopped),
@@ -176,6 +174,11 @@ impl Connection<'_> {
                 Some(Command::Call(call)) => self.session.call(call),
             },
             now = tick.tick(), if is_waiting => self.look_at_the_time(now)?,
+        }
+        // What was read just now, or before there was room for its answers.
+        self.take_messages()?;
+        if had_nothing {
+            self.moved = Instant::now();
         }
         Ok(())
     }
@@ -195,7 +198,7 @@ impl Connection<'_> {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(error) => return Err(error.into()),
         }
-        self.take_messages()
+        Ok(())
     }
 
     fn has_room(&self) -> bool {
@@ -204,7 +207,6 @@ impl Connection<'_> {
 
     /// Takes the messages that are complete, until there is enough to do.
     fn take_messages(&mut self) -> Result<(), Ended> {
-        let is_idle = self.session.out.is_empty();
         let mut read = 0;
         while self.has_room() && self.answers.len() < MAX_CALLS {
             let Some((message, length)) = message::next(self.unread.get(read..).unwrap_or_default())? else { break };
@@ -218,9 +220,6 @@ impl Connection<'_> {
         self.unread.drain(..read);
         if self.unread.len() < KEPT {
             self.unread.shrink_to(KEPT);
-        }
-        if is_idle {
-            self.moved = Instant::now();
         }
         if self.session.is_registered() && !self.broker.connected.swap(true, Ordering::Relaxed) {
             log::info!("the ubus object 'piboot' is there");
@@ -255,5 +254,40 @@ fn answer(answers: &mut JoinSet<Answered>, session: &mut Session, broker: &Broke
             });
         }
         Err(error) => session.answer(caller, &method, Err(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::session::Outgoing;
+    use super::*;
+
+    #[tokio::test]
+    async fn a_broker_that_never_registers_us_or_takes_nothing_is_given_up() {
+        let (calls, notices) = (mpsc::channel(1).0, mpsc::channel(1).0);
+        let broker = Broker { socket: PathBuf::new(), calls, notices: notices.clone(), connected: Arc::default() };
+        let (since, session) = (Instant::now(), Session::new(notices));
+        let (unread, answers) = (Vec::new(), JoinSet::new());
+        let mut connection = Connection { broker: &broker, session, unread, answers, moved: since, since };
+        let brief = Duration::from_millis(1);
+        assert_eq!(connection.look_at_the_time(since + REGISTRATION), Ok(()));
+        assert_eq!(connection.look_at_the_time(since + REGISTRATION + brief), Err(Ended::Silent));
+        connection.since += 2 * STALL;
+        assert_eq!(connection.look_at_the_time(since + STALL + brief), Ok(()), "nothing is there to be taken");
+        connection.session.out.push(0);
+        assert_eq!(connection.look_at_the_time(since + STALL), Ok(()));
+        assert_eq!(connection.look_at_the_time(since + STALL + brief), Err(Ended::Silent));
+
+        // The time in which there was nothing to take does not count.
+        connection.session.out.clear();
+        let (stream, _broker) = UnixStream::pair().unwrap();
+        let (commands, mut receiver) = mpsc::channel(1);
+        let until = Duration::from_secs(1);
+        let call = Outgoing::new("a", "b", &Value::Null, until, std::sync::mpsc::sync_channel(1).0);
+        let mut tick = interval(TICK);
+        tick.tick().await;
+        commands.try_send(Command::Call(call.unwrap())).unwrap();
+        connection.step(&stream, &mut receiver, &mut tick).await.unwrap();
+        assert!(!connection.session.out.is_empty() && connection.moved > since);
     }
 }
