@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_types, reason = "test code")]
 
+mod support;
+
 #[path = "support/openwrt/mod.rs"]
 mod openwrt;
 
@@ -165,7 +167,7 @@ fn what_others_broke_is_not_brought_down_and_what_does_not_come_up_is_taken_back
 }
 
 #[test]
-fn a_rollback_and_a_new_address_are_followed_and_removal_leaves_nothing() {
+fn a_rollback_is_followed_and_removal_leaves_nothing() {
     let mut router = OpenWrt::with(&Extra { piboot: LION, ..Extra::default() });
     let link = router.net.tap_link().unwrap();
     let original = router.read(DHCP);
@@ -183,4 +185,99 @@ fn a_rollback_and_a_new_address_are_followed_and_removal_leaves_nothing() {
     router.kill_agent();
     router.piboot(&["withdraw"]).unwrap_err();
     assert_eq!(String::from_utf8(router.read(DHCP)), String::from_utf8(original));
+}
+
+#[test]
+fn enrolled_by_whatever_means_it_is_the_same_section_for_section() {
+    let enrol: [fn(&OpenWrt); 3] = [
+        |router| {
+            let options = [
+                "enroll",
+                "--mac",
+                "dc:a6:32:01:02:03",
+                "--hostname",
+                "lion",
+                "--image",
+                "small",
+                "--ip",
+                "192.168.1.50",
+            ];
+            router.piboot(&options).unwrap();
+        },
+        |router| {
+            let request = serde_json::json!({ "mac": "dc:a6:32:01:02:03", "hostname": "lion", "image": "small",
+                "ip": "192.168.1.50", "ubus_rpc_session": "00000000000000000000000000000000" });
+            let answer = router.bus.call("piboot", "enroll", &request).unwrap();
+            assert_eq!(answer["id"], "lion");
+        },
+        |router| {
+            router.uci_batch(
+                "set piboot.lion=device\nset piboot.lion.mac='dc:a6:32:01:02:03'\nset piboot.lion.ip='192.168.1.50'\n\
+                 set piboot.lion.hostname='lion'\nset piboot.lion.image='small'\n",
+            );
+            router.commit_and_reload("piboot");
+        },
+    ];
+    let ends = enrol.map(|enrol| {
+        let mut router = OpenWrt::new();
+        let image = support::image::small(router.net.scratch());
+        router.start_agent();
+        router.piboot(&["image", "import", image.to_str().unwrap(), "--name", "small"]).unwrap();
+        enrol(&router);
+        settled(&router);
+        router.wait_until("its trees", || router.json(&["status"])["devices_ready"] == 1);
+        // As `uci` reads it: what it writes itself has another form than what was appended.
+        (router.text(DHCP), router.uci(&["export", "piboot"]))
+    });
+    assert!(ends[0].0.contains("option ip '192.168.1.50'"), "{}", ends[0].0);
+    assert_eq!(ends[0], ends[1]);
+    assert_eq!(ends[0], ends[2]);
+}
+
+#[test]
+fn what_is_in_the_way_is_named_with_its_cure() {
+    let dhcp = "config dnsmasq 'second'\n\toption port '0'\n\toption enable_tftp '1'\n\toption tftp_root '/srv'\n\
+                config vendorclass\n\toption networkid 'x'\n\toption vendorclass 'PXEClient'\n\tlist dhcp_option '66,192.168.1.9'\n";
+    let mut router = OpenWrt::with(&Extra { dhcp, piboot: LION, ..Extra::default() });
+    router.uci_batch(
+        "set dhcp.odhcpd.maindhcp=1\nset dhcp.lan.ignore=1\nset network.lan.proto=dhcp\nset firewall.@zone[0].input=REJECT\n\
+         add_list dhcp.@dnsmasq[0].pxe_service='x86PC,boot'\ncommit\n",
+    );
+    router.start_agent();
+    settled(&router);
+    let check = router.piboot(&["check"]).unwrap_err();
+    for finding in [
+        "dhcp.odhcpd.maindhcp: odhcpd serves DHCPv4",
+        "dhcp.second.enable_tftp: dnsmasq serves TFTP",
+        "dhcp: there are several dnsmasq instances",
+        "dhcp.@dnsmasq[0].pxe_service: Pis get this boot menu",
+        "dhcp.@vendorclass[0].dhcp_option: '66,192.168.1.9'",
+        "dhcp.lan.ignore: DHCP is turned off on 'lan'",
+        "network.lan.proto: 'lan' has protocol 'dhcp'",
+        "firewall.@zone[0].input: the firewall keeps",
+    ] {
+        assert!(check.contains(finding), "{finding}\n{check}");
+    }
+}
+
+#[test]
+fn a_new_address_is_followed_and_what_only_dnsmasq_dislikes_is_taken_back() {
+    let mut router = OpenWrt::with(&Extra { piboot: LION, ..Extra::default() });
+    let link = router.net.tap_link().unwrap();
+    let original = router.read(DHCP);
+    router.refuse(Some("piboot_"));
+    router.start_agent();
+    router.wait_until("the way back", || router.said("so they were taken back") > 0);
+    router.procd.wait_until_settled();
+    assert_eq!(String::from_utf8(router.read(DHCP)), String::from_utf8(original));
+    assert!(router.dnsmasq_runs(), "{}", router.logs());
+    router.offer(&link, &Pi::new(Model::Laptop, SERIAL));
+    router.refuse(None);
+
+    // With the address the plan is another one, and tried.
+    router.set_lan_address([192, 168, 1, 2].into());
+    settled(&router);
+    router.wait_until("the new address", || router.text(DHCP).contains("'66,192.168.1.2'"));
+    router.procd.wait_until_settled();
+    assert_eq!(router.offer(&link, &lion()).only(66).unwrap(), b"192.168.1.2\0");
 }

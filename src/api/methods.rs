@@ -26,7 +26,14 @@ pub const METHODS: &[(&str, Parameters)] = {
         ("device", &[("id", String)]),
         (
             "enroll",
-            &[("mac", String), ("serial", String), ("hostname", String), ("image", String), ("ssh_keys", Strings)],
+            &[
+                ("mac", String),
+                ("serial", String),
+                ("hostname", String),
+                ("image", String),
+                ("ip", String),
+                ("ssh_keys", Strings),
+            ],
         ),
         ("unenroll", &[("id", String), ("delete", Boolean)]),
         ("images", &[]),

@@ -217,8 +217,8 @@ impl<S: Servers> Api<S> {
     // === enrolment ===
 
     fn enroll(&mut self, request: EnrollRequest) -> Result<Enrolled, ApiError> {
-        let EnrollRequest { mac, serial, hostname, image, ssh_keys } = request;
-        let enrolment = Enrolment { mac, serial, hostname, image, ssh_keys };
+        let EnrollRequest { mac, serial, hostname, image, ip, ssh_keys } = request;
+        let enrolment = Enrolment { mac, serial, hostname, image, ip, ssh_keys };
         let device = self.fleet.enrol(enrolment).map_err(|e| ApiError::Failed(e.to_string()))?;
         self.reconcile();
         let (job, why) = match self.fleet.state(&device.id) {

@@ -1,5 +1,7 @@
 //! Requests and answers, the same for every transport.
 
+use std::net::Ipv4Addr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::boot::{Boot, BootState};
@@ -18,7 +20,7 @@ pub struct IdRequest {
     pub id: String,
 }
 
-/// `enroll {mac and/or serial, hostname, image, ssh_keys}`
+/// `enroll {mac and/or serial, hostname, image, ip, ssh_keys}`
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct EnrollRequest {
     /// Hardware address.
@@ -33,6 +35,9 @@ pub struct EnrollRequest {
     /// Image name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
+    /// The address that DHCP is always to give it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip: Option<Ipv4Addr>,
     /// Public keys for the first user.
     #[serde(default)]
     pub ssh_keys: Vec<String>,

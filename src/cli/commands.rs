@@ -26,8 +26,8 @@ pub(super) fn run(command: Command, client: &Client) -> Result<(), CliError> {
             shown(client.ask::<DeviceDetail>("device", IdRequest { id: one.id })?, |d| show::device(&d, now_ms))
         }
         Command::Enroll(enroll) => {
-            let super::Enroll { mac, serial, hostname, image, ssh_key, no_wait } = enroll;
-            let request = EnrollRequest { mac, serial, hostname, image, ssh_keys: ssh_key };
+            let super::Enroll { mac, serial, hostname, image, ip, ssh_key, no_wait } = enroll;
+            let request = EnrollRequest { mac, serial, hostname, image, ip, ssh_keys: ssh_key };
             let enrolled: Enrolled = client.call("enroll", request)?;
             if client.json {
                 say_line(&format!("{:#}", serde_json::to_value(&enrolled).unwrap_or_default()));

@@ -119,6 +119,9 @@ struct Enroll {
     /// image (default: option default_image)
     #[argh(option)]
     image: Option<String>,
+    /// address that dnsmasq is always to give it (default: any)
+    #[argh(option)]
+    ip: Option<std::net::Ipv4Addr>,
     /// public key line for the first user; may be repeated
     #[argh(option)]
     ssh_key: Vec<String>,

@@ -1,4 +1,6 @@
-//! Which names may become directories, exports, sections and host names.
+//! Which names may become directories, exports, sections and host names, and which addresses are a device's.
+
+use std::net::Ipv4Addr;
 
 /// A name that cannot be used, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -14,6 +16,18 @@ pub enum NameError {
         "'{0}' is not an image name (1 to 63 lower-case letters, digits, '.', '_' and '-', starting with a letter or digit)"
     )]
     Image(String),
+    /// An address of nobody, of many, or of this machine.
+    #[error("'{0}' is no address of one device")]
+    Address(Ipv4Addr),
+}
+
+/// Checks an address that one device is to have.
+///
+/// # Errors
+/// When no device can have it.
+pub fn check_address(ip: Ipv4Addr) -> Result<(), NameError> {
+    let bad = ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast() || ip.is_loopback();
+    if bad { Err(NameError::Address(ip)) } else { Ok(()) }
 }
 
 /// Checks a host name: one RFC 1123 label.

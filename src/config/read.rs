@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::model::{Config, Device, DhcpMode, Main, Problem, RootKind, Severity, UnknownPolicy};
-use super::names::{NameError, check_device_id, check_hostname, check_image_name};
+use super::names::{NameError, check_address, check_device_id, check_hostname, check_image_name};
 use super::uci::{Section, Value};
 use crate::pi::{Mac, Serial};
 
@@ -275,10 +275,7 @@ fn read_device(fields: &mut Fields<'_>, before: &[Device]) -> Option<Device> {
         let ip: Ipv4Addr = text.parse().map_err(|_| format!("'{text}' is not an IPv4 address"))?;
         match before.iter().find(|d| d.ip == Some(ip)) {
             Some(other) => Err(format!("'{ip}' is given already, to {}", other.id)),
-            None if ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast() || ip.is_loopback() => {
-                Err(format!("'{ip}' is no address of one device"))
-            }
-            None => Ok(ip),
+            None => check_address(ip).map(|()| ip).map_err(|error| error.to_string()),
         }
     });
     let hostname = fields.one("hostname", |text| checked(text, check_hostname));

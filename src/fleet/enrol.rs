@@ -1,6 +1,7 @@
 //! Enrolling and unenrolling: changes to the configuration, made the way an admin would make them.
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use super::Fleet;
@@ -24,6 +25,8 @@ pub struct Enrolment {
     pub hostname: Option<String>,
     /// Image; the default image if absent.
     pub image: Option<String>,
+    /// The address that DHCP is always to give it.
+    pub ip: Option<Ipv4Addr>,
     /// Public keys for the first user.
     pub ssh_keys: Vec<String>,
 }
@@ -130,6 +133,12 @@ impl Fleet {
                 return taken(serial.to_string(), other);
             }
         }
+        if let Some(ip) = request.ip {
+            config::check_address(ip)?;
+            if let Some(other) = self.config.devices.iter().find(|other| other.ip == Some(ip)) {
+                return taken(format!("the address {ip}"), other);
+            }
+        }
         let hostname = request.hostname.unwrap_or_else(|| propose_hostname(seen.map(|pi| pi.board()), serial, mac));
         check_hostname(&hostname)?;
         if let Some(other) = self.config.devices.iter().find(|d| d.hostname.eq_ignore_ascii_case(&hostname)) {
@@ -159,7 +168,16 @@ impl Fleet {
             let shown: String = bad.chars().take(24).filter(|c| !c.is_control()).collect();
             return Err(EnrolError::Key(format!("'{shown}…' is not a public key line (ssh-ed25519 AAAA… name)")));
         }
-        Ok(Device { id, serial, mac, ip: None, hostname, image, root: RootKind::Copy, ssh_keys: request.ssh_keys })
+        Ok(Device {
+            id,
+            serial,
+            mac,
+            ip: request.ip,
+            hostname,
+            image,
+            root: RootKind::Copy,
+            ssh_keys: request.ssh_keys,
+        })
     }
 
     /// Takes a device out of the configuration, and its files away if `delete`.
