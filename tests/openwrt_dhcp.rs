@@ -224,6 +224,9 @@ fn enrolled_by_whatever_means_it_is_the_same_section_for_section() {
         router.start_agent();
         router.piboot(&["image", "import", image.to_str().unwrap(), "--name", "small"]).unwrap();
         enrol(&router);
+        // Whoever enrolled it, procd hears of it.
+        router
+            .wait_for(0, |happening| matches!(happening, Happening::Event { data, .. } if data["package"] == "piboot"));
         settled(&router);
         router.wait_until("its trees", || router.json(&["status"])["devices_ready"] == 1);
         // As `uci` reads it: what it writes itself has another form than what was appended.

@@ -88,6 +88,13 @@ impl BootOptions {
         }
     }
 
+    /// The agent has changed its own configuration.
+    pub(super) fn announce(&self) {
+        if let Some(worker) = &self.openwrt {
+            worker.announce();
+        }
+    }
+
     fn drops_in(&self) -> Option<&PathBuf> {
         matches!(self.mode, DhcpMode::Auto | DhcpMode::Dnsmasq).then_some(self.confdir.as_ref()).flatten()
     }

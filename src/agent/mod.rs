@@ -173,6 +173,9 @@ async fn serve(options: &Options) -> Result<(), AgentError> {
             _ = interrupt.recv() => break,
         }
         announcer.is_due = true;
+        if api.fleet.take_config_written() {
+            api.servers.announce();
+        }
     }
     log::info!("stopping");
     api.servers.stop();

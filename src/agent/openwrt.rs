@@ -49,6 +49,8 @@ struct State {
     plan: Option<Plan>,
     /// The plan, or what others have in the configuration, may have changed.
     look: bool,
+    /// The agent has changed its own configuration.
+    announce: bool,
     ended: bool,
     findings: Vec<Finding>,
 }
@@ -82,6 +84,12 @@ impl Worker {
     /// Somebody may have changed the configuration of this router.
     pub(super) fn look_again(&self) {
         lock(&self.shared.state).look = true;
+        self.shared.wake.notify_one();
+    }
+
+    /// The agent has changed its own configuration: procd is told, as after any other commit.
+    pub(super) fn announce(&self) {
+        lock(&self.shared.state).announce = true;
         self.shared.wake.notify_one();
     }
 
@@ -150,6 +158,14 @@ impl Shared {
         loop {
             if state.ended {
                 return None;
+            }
+            if std::mem::take(&mut state.announce) {
+                drop(state);
+                if let Err(why) = lock(&self.openwrt).announce("piboot") {
+                    log::debug!("nobody was told that /etc/config/piboot changed: {why}");
+                }
+                state = lock(&self.state);
+                continue;
             }
             if std::mem::take(&mut state.look)
                 && let Some(plan) = state.plan.clone()

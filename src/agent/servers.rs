@@ -205,6 +205,11 @@ impl Wire {
         }
     }
 
+    /// The agent has changed its own configuration.
+    pub(super) fn announce(&self) {
+        self.boot_options.announce();
+    }
+
     /// Somebody may have changed the configuration of this router.
     pub(super) fn look_again(&self) {
         self.boot_options.look_again();

@@ -119,14 +119,14 @@ impl OpenWrt {
         if !self.write(ours)? {
             return Ok(false);
         }
-        self.announce().map_err(OpenWrtError::NotTold)?;
+        self.announce(PACKAGE).map_err(OpenWrtError::NotTold)?;
         // What did not run before is not ours to judge by.
         if ran.is_empty() || self.come_up(ran.len()) {
             return Ok(true);
         }
         let why = self.why_it_does_not_run();
         self.write(&before)?;
-        self.announce().map_err(OpenWrtError::NotTold)?;
+        self.announce(PACKAGE).map_err(OpenWrtError::NotTold)?;
         Err(OpenWrtError::TakenBack(why))
     }
 
@@ -136,9 +136,12 @@ impl OpenWrt {
         file::edit(&path, |text| replace_sections(text, sections::is_ours, ours))
     }
 
-    /// Tells procd that the package changed, as rpcd does after a commit.
-    fn announce(&self) -> Result<(), String> {
-        let event = json!({ "type": "config.change", "data": { "package": PACKAGE } });
+    /// Tells procd that a package changed, as rpcd does after a commit.
+    ///
+    /// # Errors
+    /// Why it could not be told.
+    pub fn announce(&self, package: &str) -> Result<(), String> {
+        let event = json!({ "type": "config.change", "data": { "package": package } });
         self.broker.call("service", "event", event).map(|_| ())
     }
 

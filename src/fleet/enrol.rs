@@ -192,7 +192,7 @@ impl Fleet {
             // It ends by itself and leaves nothing; an error here means it just did.
             let _ = self.jobs.cancel(job);
         }
-        config::file::edit(&self.config_file, |text| config::remove_device(text, id).map(Some))?;
+        self.edit_config(|text| config::remove_device(text, id).map(Some))?;
         self.config.devices.retain(|d| d.id != id);
         self.failed.remove(id);
         self.served.remove(id);
@@ -277,7 +277,7 @@ impl Fleet {
 
     /// Adds a device's section. One that is in the file but not in force is the admin's to correct.
     fn add_device(&self, device: &Device) -> Result<(), EnrolError> {
-        config::file::edit(&self.config_file, |text| {
+        self.edit_config(|text| {
             if config::has_section(text, &device.id)? {
                 return Err(EditError::Exists(device.id.clone()));
             }
@@ -288,7 +288,15 @@ impl Fleet {
 
     /// Notes what a device showed of its identity, if the file has it and lacks it.
     pub(super) fn note_identity(&self, id: &str, mac: Mac, serial: Serial) -> Result<(), EnrolError> {
-        config::file::edit(&self.config_file, |text| config::complete_identity(text, id, mac, serial))?;
+        self.edit_config(|text| config::complete_identity(text, id, mac, serial))?;
+        Ok(())
+    }
+
+    /// Changes the configuration file; `None` leaves it alone.
+    fn edit_config(&self, edit: impl FnOnce(&str) -> Result<Option<String>, EditError>) -> Result<(), FileError> {
+        if config::file::edit(&self.config_file, edit)? {
+            self.config_written.set(true);
+        }
         Ok(())
     }
 }

@@ -18,6 +18,7 @@ pub use record::{AdaptedFor, DeviceRecord, RecordError};
 pub use seen::{MAX_SEEN, Seen, SeenPi};
 pub use store::{Store, StoreError};
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::Ipv4Addr;
@@ -38,6 +39,8 @@ use crate::storage::{Layout, Volume};
 pub struct Fleet {
     clock: Clock,
     config_file: PathBuf,
+    /// It was changed here, and nobody was told yet.
+    config_written: Cell<bool>,
     config: Config,
     problems: Vec<Problem>,
     layout: Layout,
@@ -101,6 +104,7 @@ impl Fleet {
             volume: on_volume::look_at(&layout),
             clock,
             config_file,
+            config_written: Cell::new(false),
             config,
             problems,
             layout,
@@ -124,6 +128,11 @@ impl Fleet {
         fleet.log_volume_problems();
         fleet.use_volume();
         Ok(fleet)
+    }
+
+    /// Whether the configuration was changed here since this was asked last: others on the router may want to know.
+    pub fn take_config_written(&self) -> bool {
+        self.config_written.take()
     }
 
     /// Reads the configuration again. A configuration that cannot be read leaves the old one in force.
