@@ -207,7 +207,6 @@ procd_set_param file /etc/config/piboot
 procd_set_param reload_signal HUP
 procd_set_param respawn 3600 5 0
 procd_set_param limits nofile=8192 8192
-procd_set_param no_new_privs 1
 procd_set_param stdout 1
 procd_set_param stderr 1
 procd_set_param term_timeout 20
@@ -306,7 +305,8 @@ procd_kill piboot" "$LOG"
     on_router $info/piboot.prerm upgrade 0.2.0-r1
     [[ $LOG != *withdraw* ]] || die "an upgrade withdraws, where opkg does not set PKG_UPGRADE"
     touch "$ROOT/fail" # and yet the package has to go
-    on_router PKG_UPGRADE=0 $info/piboot.prerm remove
+    on_router PKG_UPGRADE=0 $info/piboot.prerm remove >"$WORK/said"
+    grep -q 'sections piboot_' "$WORK/said" || die "nobody is told what a failed removal leaves"
     rm "$ROOT/fail"
 }
 
