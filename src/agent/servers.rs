@@ -9,6 +9,7 @@ use super::dhcp::BootOptions;
 use super::openwrt::Worker;
 use crate::api::Servers;
 use crate::api::types::{Finding, NfsStatus, TftpStatus};
+use crate::config::file::{self, PACKAGES};
 use crate::config::{Main, Severity};
 use crate::dhcp::observe::{Interest, Observer};
 use crate::events::Sink;
@@ -74,7 +75,7 @@ impl Wire {
         let mut problems = Vec::new();
         self.interfaces.clear();
         for name in &main.interfaces {
-            match interface::find(name) {
+            match interface::find(name, network_device(name).as_deref()) {
                 Ok(found) if found.ipv4().is_none() => {
                     let why = format!("'{}' has no IPv4 address: Pis cannot be served there", found.name);
                     problems.push(("piboot.main.interface".to_owned(), why));
@@ -192,8 +193,11 @@ impl Wire {
     /// come back, and transfers on the others go on.
     fn is_elsewhere(&self, main: &Main) -> bool {
         let is_new = |found: &Interface| !self.serving_on.contains(&found.name);
-        let is_configured =
-            |served: &String| main.interfaces.iter().any(|name| served == name || *served == format!("br-{name}"));
+        let is_configured = |served: &String| {
+            let may_be =
+                |name: &String| interface::candidates(name, network_device(name).as_deref()).any(|n| n == *served);
+            main.interfaces.iter().any(may_be)
+        };
         self.interfaces.iter().any(is_new) || !self.serving_on.iter().all(is_configured)
     }
 
@@ -284,6 +288,13 @@ impl Servers for Wire {
     fn events_dropped(&self) -> u32 {
         self.sink.dropped()
     }
+}
+
+/// The device that OpenWrt's network configuration gives an interface, if this is OpenWrt.
+fn network_device(interface: &str) -> Option<String> {
+    let sections = file::sections(&Path::new(PACKAGES).join("network")).ok()?;
+    let section = sections.iter().find(|s| s.kind == "interface" && s.name.as_deref() == Some(interface))?;
+    section.get("device")?.values().last().cloned()
 }
 
 fn routes(wanted: &Wanted) -> tftp::Routes {

@@ -38,15 +38,13 @@ pub enum InterfaceError {
     Addresses(String, nix::Error),
 }
 
-/// Finds a device by its name, or the bridge `br-NAME` of an OpenWrt network called NAME.
+/// Finds an interface by its name, or by what else OpenWrt may call its device: see [`candidates`].
 ///
 /// # Errors
 /// When there is none.
-pub fn find(name: &str) -> Result<Interface, InterfaceError> {
-    let bridge = format!("br-{name}");
-    let (name, index) = [name, &bridge]
-        .into_iter()
-        .find_map(|n| if_nametoindex(n).ok().map(|index| (n.to_owned(), index)))
+pub fn find(name: &str, device: Option<&str>) -> Result<Interface, InterfaceError> {
+    let (name, index) = candidates(name, device)
+        .find_map(|n| if_nametoindex(n.as_str()).ok().map(|index| (n, index)))
         .ok_or_else(|| InterfaceError::Unknown(name.to_owned()))?;
     let all = getifaddrs().map_err(|e| InterfaceError::Addresses(name.clone(), e))?;
     let addresses = all
@@ -64,14 +62,21 @@ pub fn find(name: &str) -> Result<Interface, InterfaceError> {
     Ok(Interface { name, index, addresses })
 }
 
+/// What an interface of the configuration may be called in the system: its own name, the device that OpenWrt's network
+/// configuration gives it, or the bridge that it has by default.
+pub fn candidates(name: &str, device: Option<&str>) -> impl Iterator<Item = String> {
+    [Some(name.to_owned()), device.map(str::to_owned), Some(format!("br-{name}"))].into_iter().flatten()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn loopback_is_found_and_a_missing_one_is_named() {
-        let lo = find("lo").unwrap();
+        let lo = find("lo", None).unwrap();
         assert_eq!(lo.ipv4(), Some(Ipv4Addr::LOCALHOST));
-        assert!(find("nosuchif").unwrap_err().to_string().contains("no interface 'nosuchif'"));
+        assert_eq!(find("nosuchif", Some("lo")).unwrap().index, lo.index, "as the network configuration has it");
+        assert!(find("nosuchif", None).unwrap_err().to_string().contains("no interface 'nosuchif'"));
     }
 }

@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn the_filter_passes_dhcp_ports_only() {
-        let Ok(tap) = DhcpTap::open(crate::net::interface::find("lo").unwrap().index) else {
+        let Ok(tap) = DhcpTap::open(crate::net::interface::find("lo", None).unwrap().index) else {
             eprintln!("skipped: needs CAP_NET_RAW");
             return;
         };
