@@ -431,4 +431,13 @@ async fn with_sync_name_space_changes_are_done_as_well() {
     let removed = c.remove(&nfs3::REMOVE3args { object: at(&root, b"b") }).await.unwrap();
     assert_eq!(status(&removed), nfsstat3::NFS3_OK);
     f.clock.advance(Duration::from_secs(1));
+    // Neither what a user may change and not read, nor a new file that has no mode yet, keeps the change from the disk.
+    fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o1733)).unwrap();
+    let user = &mut f.client(1000, 1000, &[]).await;
+    let how = nfs3::createhow3::EXCLUSIVE(nfs3::createverf3(*b"verifier"));
+    let made = user.create(&nfs3::CREATE3args { where_: at(&root, b"exclusive"), how }).await.unwrap();
+    assert_eq!(status(&made), nfsstat3::NFS3_OK);
+    assert!(create(user, &root, b"unreadable", 0o000).await.is_ok());
+    let remove = nfs3::REMOVE3args { object: at(&root, b"unreadable") };
+    assert_eq!(status(&user.remove(&remove).await.unwrap()), nfsstat3::NFS3_OK);
 }

@@ -49,7 +49,7 @@ fn the_object_shows_its_methods_with_their_parameters() {
         "check": {},
         "devices": {},
         "device": { "id": string },
-        "enroll": { "mac": string, "serial": string, "hostname": string, "image": string, "ssh_keys": array },
+        "enroll": { "mac": string, "serial": string, "hostname": string, "image": string, "ip": string, "ssh_keys": array },
         "unenroll": { "id": string, "delete": boolean },
         "images": {},
         "image_import": { "source": string, "name": string },

@@ -88,6 +88,13 @@ impl BootOptions {
         }
     }
 
+    /// Lets what is under way come to its end.
+    pub(super) fn finish(&self) {
+        if let Some(worker) = &self.openwrt {
+            worker.finish();
+        }
+    }
+
     /// The agent has changed its own configuration.
     pub(super) fn announce(&self) {
         if let Some(worker) = &self.openwrt {

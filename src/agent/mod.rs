@@ -19,6 +19,7 @@ use tokio::time::MissedTickBehavior;
 use crate::api::Api;
 use crate::api::call::Call;
 use crate::clock::Clock;
+use crate::config;
 use crate::config::file::{PACKAGES, is_package};
 use crate::dhcp::openwrt::{OpenWrt, OpenWrtError};
 use crate::events::{Event, Sink};
@@ -40,6 +41,9 @@ const ANNOUNCE: Duration = Duration::from_secs(1);
 const CALLS: usize = 16;
 /// What ubus told and nobody looked at yet.
 const NOTICES: usize = 256;
+
+/// How long an agent that was told to end may take: as long as procd lets it (term_timeout in the init script).
+const END: Duration = Duration::from_secs(22);
 
 /// What `piboot serve` is told.
 #[derive(Debug, Clone)]
@@ -96,14 +100,20 @@ pub fn run(options: &Options) -> Result<(), AgentError> {
 /// # Errors
 /// [`AgentError::Running`], and when the configuration cannot be changed.
 pub fn withdraw(socket: &Path) -> Result<bool, AgentError> {
-    if std::os::unix::net::UnixStream::connect(socket).is_ok() {
-        return Err(AgentError::Running);
+    // procd ends an agent and does not wait for that.
+    let clock = Clock::system();
+    let begun = clock.now();
+    while std::os::unix::net::UnixStream::connect(socket).is_ok() {
+        if clock.now().since(begun) >= END {
+            return Err(AgentError::Running);
+        }
+        std::thread::sleep(Duration::from_millis(200));
     }
     if !is_package(&Path::new(PACKAGES).join("dhcp")) {
         return Ok(false);
     }
     let scratch = socket.parent().unwrap_or(Path::new("/var/run")).to_owned();
-    let openwrt = OpenWrt::new(Box::new(openwrt::InitScript), Clock::system(), scratch);
+    let openwrt = OpenWrt::new(Box::new(openwrt::InitScript), clock, scratch);
     Ok(openwrt.withdraw()?)
 }
 
@@ -178,6 +188,11 @@ async fn serve(options: &Options) -> Result<(), AgentError> {
         }
     }
     log::info!("stopping");
+    // Switched off for good, and told to end before it could read that.
+    if is_package(&options.config) && config::load(&options.config, None).is_ok_and(|(config, _)| !config.main.enabled)
+    {
+        api.servers.withdraw();
+    }
     api.servers.stop();
     api.fleet.stop();
     socket::remove(&options.socket);
@@ -253,9 +268,9 @@ fn reload(api: &mut Api<Wire>, config: &Path) -> bool {
         }
         Err(error) => log::error!("the old configuration stays in force: {error}"),
     }
-    refresh(api);
     let enabled = api.fleet.config().main.enabled;
     if enabled {
+        refresh(api);
         api.servers.look_again();
     } else {
         log::info!("piboot.main.enabled is '0' now");

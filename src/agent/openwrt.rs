@@ -51,6 +51,8 @@ struct State {
     look: bool,
     /// The agent has changed its own configuration.
     announce: bool,
+    /// The last attempt failed for what may have passed by now.
+    retry: bool,
     ended: bool,
     findings: Vec<Finding>,
 }
@@ -107,6 +109,13 @@ impl Worker {
         }
     }
 
+    /// Ends the thread after what it is doing: a dnsmasq that does not come up would be left behind.
+    pub(super) fn finish(&self) {
+        lock(&self.shared.state).ended = true;
+        self.shared.wake.notify_one();
+        drop(lock(&self.shared.openwrt));
+    }
+
     /// What is in the way.
     pub(super) fn findings(&self) -> Vec<Finding> {
         lock(&self.shared.state).findings.clone()
@@ -126,14 +135,19 @@ impl Shared {
         let mut failed: Option<(Plan, Vec<Section>, String)> = None;
         while let Some(plan) = self.next() {
             let openwrt = lock(&self.openwrt);
+            // Withdrawn, or replaced, while this waited.
+            if lock(&self.state).plan.as_ref() != Some(&plan) {
+                continue;
+            }
             let packages = read_packages(&openwrt);
             let others = sections::without_ours(&packages.dhcp);
             let known = failed.take().filter(|(was, beside, _)| *was == plan && *beside == others);
             let result = match known {
                 Some((.., why)) => Err((why, true)),
-                None => openwrt
-                    .reconcile(plan.server, &plan.clients)
-                    .map_err(|error| (error.to_string(), matches!(error, OpenWrtError::TakenBack(_)))),
+                None => openwrt.reconcile(plan.server, &plan.clients).map_err(|error| {
+                    lock(&self.state).retry = error.is_passing();
+                    (error.to_string(), matches!(error, OpenWrtError::TakenBack(_)))
+                }),
             };
             drop(openwrt);
             let mut findings = Vec::new();
@@ -147,7 +161,10 @@ impl Shared {
                     }
                 }
             }
-            findings.extend(conflicts::find(&packages, &plan.interfaces).into_iter().map(finding));
+            // Of a package that cannot be read it is said why, and not what is missing from it.
+            if !packages.dhcp.is_empty() {
+                findings.extend(conflicts::find(&packages, &plan.interfaces).into_iter().map(finding));
+            }
             self.publish(findings);
         }
     }
@@ -172,7 +189,16 @@ impl Shared {
             {
                 return Some(plan);
             }
-            state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+            if !state.retry {
+                state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            let (guard, waited) = self.wake.wait_timeout(state, RETRY).unwrap_or_else(PoisonError::into_inner);
+            state = guard;
+            if waited.timed_out() {
+                state.retry = false;
+                state.look = true;
+            }
         }
     }
 
@@ -207,6 +233,8 @@ fn read_packages(openwrt: &OpenWrt) -> Packages {
     Packages { dhcp: read("dhcp"), network: read("network"), firewall: read("firewall") }
 }
 
+/// When what failed in passing is tried again.
+const RETRY: Duration = Duration::from_secs(30);
 /// How long procd has to answer.
 const ANSWER: Duration = Duration::from_secs(10);
 /// How long the bus has to come up when router and agent start.
@@ -229,9 +257,10 @@ impl Broker for Procd {
 pub struct InitScript;
 
 impl Broker for InitScript {
-    fn call(&self, object: &str, method: &str, _: Value) -> Result<Value, String> {
+    fn call(&self, object: &str, method: &str, arguments: Value) -> Result<Value, String> {
         const SCRIPT: &str = "/etc/init.d/dnsmasq";
-        if (object, method) != ("service", "event") {
+        let package = arguments.get("data").and_then(|data| data.get("package")).and_then(Value::as_str);
+        if (object, method, package) != ("service", "event", Some("dhcp")) {
             return Err("there is no connection to ubus".to_owned());
         }
         match Command::new(SCRIPT).arg("reload").stdin(Stdio::null()).output() {

@@ -233,6 +233,7 @@ impl Wire {
         if let Some(nfs) = self.nfs.take() {
             nfs.stop();
         }
+        self.boot_options.finish();
     }
 }
 

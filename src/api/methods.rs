@@ -84,6 +84,7 @@ mod tests {
         match (name, kind) {
             ("mac", ParameterType::String) => json!("dc:a6:32:00:00:01"),
             ("serial", ParameterType::String) => json!("38c128c0"),
+            ("ip", ParameterType::String) => json!("192.168.1.50"),
             (_, ParameterType::String) => json!("text"),
             (_, ParameterType::Integer) => json!(7),
             (_, ParameterType::Boolean) => json!(true),

@@ -5,7 +5,7 @@
 //! is given (`-t` adds one, and `/tmp/.uci` stays), and it writes a file without the comments that were in it.
 
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -60,10 +60,13 @@ pub fn sections(path: &Path) -> Result<Vec<Section>, FileError> {
 /// [`FileError`].
 pub fn edit(path: &Path, edit: impl FnOnce(&str) -> Result<Option<String>, EditError>) -> Result<bool, FileError> {
     // Held until the new file has the name.
-    let _lock = lock(path)?;
+    let mut old = lock(path)?;
     let text = std::fs::read_to_string(path).map_err(|e| FileError::Read(path.to_owned(), e))?;
     let Some(edited) = edit(&text)? else { return Ok(false) };
     rewrite(path, edited.as_bytes()).map_err(|e| FileError::Write(path.to_owned(), e))?;
+    // libuci opens a file, waits for the lock, and reads what it has opened: who waits now would put the old text back.
+    // The old file has no name any more, so nothing is lost if this fails in the middle.
+    let _ = old.set_len(0).and_then(|()| old.write_all(edited.as_bytes()));
     Ok(true)
 }
 
@@ -114,6 +117,17 @@ mod tests {
             assert!(edited.join().unwrap().unwrap());
         });
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "config b\nconfig c\n");
+    }
+
+    #[test]
+    fn who_opened_the_file_before_it_was_replaced_reads_the_new_text() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("piboot");
+        std::fs::write(&path, "config longer_than_what_follows\n").unwrap();
+        let opened = File::open(&path).unwrap();
+        assert!(edit(&path, |_| Ok(Some("config b\n".to_owned()))).unwrap());
+        assert_eq!(io::read_to_string(opened).unwrap(), "config b\n");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "config b\n");
     }
 
     #[test]

@@ -8,6 +8,9 @@ pub enum NameError {
     /// No host name by RFC 1123 §2.1.
     #[error("'{0}' is not a host name (1 to 63 letters, digits and '-', not at either end)")]
     Hostname(String),
+    /// Means something else to a DHCP server.
+    #[error("'{0}' means something else to dnsmasq: choose another host name")]
+    Reserved(String),
     /// Cannot name a UCI section and a directory at once.
     #[error("'{0}' is not a device name (1 to 63 lower-case letters, digits and '_', starting with a letter)")]
     Device(String),
@@ -39,7 +42,14 @@ pub fn check_hostname(name: &str) -> Result<(), NameError> {
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
         && !name.starts_with('-')
         && !name.ends_with('-');
-    if good { Ok(()) } else { Err(NameError::Hostname(name.to_owned())) }
+    if !good {
+        return Err(NameError::Hostname(name.to_owned()));
+    }
+    // dnsmasq takes these for what to do, and for how long a lease lasts (dnsmasq(8), --dhcp-host).
+    let digits = name.trim_end_matches(['s', 'm', 'h', 'd', 'w', 'S', 'M', 'H', 'D', 'W']);
+    let is_time = digits.len() + 1 >= name.len() && digits.bytes().all(|b| b.is_ascii_digit()) && !digits.is_empty();
+    let is_word = ["ignore", "infinite"].iter().any(|word| name.eq_ignore_ascii_case(word));
+    if is_time || is_word { Err(NameError::Reserved(name.to_owned())) } else { Ok(()) }
 }
 
 /// Checks a device id: a UCI section name that is safe as a directory and in an export path.

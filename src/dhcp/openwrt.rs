@@ -58,6 +58,24 @@ pub enum OpenWrtError {
     TakenBack(String),
 }
 
+impl OpenWrtError {
+    /// Whether it may well work the next time.
+    #[must_use]
+    pub const fn is_passing(&self) -> bool {
+        matches!(self, Self::File(_) | Self::NotTold(_))
+    }
+}
+
+/// What became of a reload.
+enum Outcome {
+    /// dnsmasq runs with what is there now.
+    Up,
+    /// It runs as before: nobody has reloaded it.
+    Unmoved,
+    /// It does not run.
+    Down,
+}
+
 /// dnsmasq's package, and who reloads it.
 pub struct OpenWrt {
     broker: Box<dyn Broker>,
@@ -87,11 +105,14 @@ impl OpenWrt {
     pub fn reconcile(&self, server: Ipv4Addr, clients: &[Client]) -> Result<bool, OpenWrtError> {
         let package = self.package(PACKAGE)?;
         let ours = sections::wanted(&package, server, clients);
-        if replace_sections(&self.text()?, sections::is_ours, &ours).map_err(FileError::Edit)?.is_none() {
-            return Ok(false);
+        if self.has(&ours)? {
+            // An agent that ended in the middle, or could not reach procd, left the rest to be done.
+            return if self.marker().exists() { self.see_through(&[], &[], 1).map(|()| true) } else { Ok(false) };
         }
-        self.test_lines(&sections::directives(&ours)).map_err(OpenWrtError::Refused)?;
-        self.test_lines(&sections::directives_of_others(&package)).map_err(OpenWrtError::Broken)?;
+        let others = sections::directives_of_others(&package);
+        self.test_lines(&others).map_err(OpenWrtError::Broken)?;
+        // Together: a line can be good by itself and a duplicate of another.
+        self.test_lines(&format!("{others}{}", sections::directives(&ours))).map_err(OpenWrtError::Refused)?;
         self.replace(&ours)
     }
 
@@ -108,26 +129,50 @@ impl OpenWrt {
         trial::check_lines(lines, &self.scratch.join("dnsmasq.trial"))
     }
 
-    fn text(&self) -> Result<String, FileError> {
+    /// There while dnsmasq may not have read, or not have survived, what is in the package.
+    fn marker(&self) -> PathBuf {
+        self.scratch.join("dnsmasq.unread")
+    }
+
+    /// Whether these are our sections now.
+    fn has(&self, ours: &[Section]) -> Result<bool, FileError> {
         let path = Path::new(PACKAGES).join(PACKAGE);
-        std::fs::read_to_string(&path).map_err(|e| FileError::Read(path, e))
+        let text = std::fs::read_to_string(&path).map_err(|e| FileError::Read(path, e))?;
+        Ok(replace_sections(&text, sections::is_ours, ours)?.is_none())
     }
 
     fn replace(&self, ours: &[Section]) -> Result<bool, OpenWrtError> {
-        let before: Vec<Section> = self.package(PACKAGE)?.into_iter().filter(sections::is_ours).collect();
-        let ran = self.processes();
-        if !self.write(ours)? {
+        if self.has(ours)? {
             return Ok(false);
         }
+        let before: Vec<Section> = self.package(PACKAGE)?.into_iter().filter(sections::is_ours).collect();
+        let ran = self.settled_processes();
+        let marker = self.marker();
+        crate::storage::write_beside(&marker, b"", 0o600).map_err(|e| FileError::Write(marker, e))?;
+        self.write(ours)?;
+        self.see_through(&before, &ran, ran.len())?;
+        Ok(true)
+    }
+
+    /// Tells procd that the package changed, and watches until so many instances run without one of the old processes. If
+    /// they do not come up, `before` takes the place of our sections.
+    fn see_through(&self, before: &[Section], old: &[i64], count: usize) -> Result<(), OpenWrtError> {
         self.announce(PACKAGE).map_err(OpenWrtError::NotTold)?;
         // What did not run before is not ours to judge by.
-        if ran.is_empty() || self.come_up(ran.len()) {
-            return Ok(true);
-        }
-        let why = self.why_it_does_not_run();
-        self.write(&before)?;
-        self.announce(PACKAGE).map_err(OpenWrtError::NotTold)?;
-        Err(OpenWrtError::TakenBack(why))
+        let outcome = if count == 0 { Outcome::Up } else { self.watch(old, count) };
+        let result = match outcome {
+            Outcome::Up => Ok(()),
+            Outcome::Unmoved => return Err(OpenWrtError::NotTold("dnsmasq was not started anew".to_owned())),
+            Outcome::Down => {
+                let why = self.why_it_does_not_run();
+                self.write(before)?;
+                self.announce(PACKAGE).map_err(OpenWrtError::NotTold)?;
+                Err(OpenWrtError::TakenBack(why))
+            }
+        };
+        // It may be gone already.
+        let _ = std::fs::remove_file(self.marker());
+        result
     }
 
     /// Puts these sections in the place of ours; others may have changed theirs meanwhile, and keep them.
@@ -160,21 +205,37 @@ impl OpenWrt {
         processes
     }
 
-    /// Whether so many instances run, and go on running, after a reload.
-    fn come_up(&self, count: usize) -> bool {
-        thread::sleep(RELOAD);
+    /// The same; for a moment in which dnsmasq is being restarted, those that run after it.
+    fn settled_processes(&self) -> Vec<i64> {
         let begun = self.clock.now();
-        let mut same = (self.processes(), begun);
-        while self.clock.now().since(begun) < PATIENCE {
-            let (processes, now) = (self.processes(), self.clock.now());
-            if processes != same.0 {
-                same = (processes, now);
-            } else if processes.len() >= count && now.since(same.1) >= STEADY {
-                return true;
+        loop {
+            let processes = self.processes();
+            if !processes.is_empty() || self.clock.now().since(begun) >= RELOAD {
+                return processes;
             }
             thread::sleep(GLANCE);
         }
-        false
+    }
+
+    /// Whether so many instances run, and go on running, without one of these processes.
+    fn watch(&self, old: &[i64], count: usize) -> Outcome {
+        thread::sleep(RELOAD);
+        let begun = self.clock.now();
+        let mut same = (self.processes(), begun);
+        loop {
+            let (processes, now) = (self.processes(), self.clock.now());
+            if processes != same.0 {
+                same = (processes, now);
+            }
+            let (enough, is_new) = (same.0.len() >= count, !same.0.iter().any(|process| old.contains(process)));
+            if enough && is_new && now.since(same.1) >= STEADY {
+                return Outcome::Up;
+            }
+            if now.since(begun) >= PATIENCE {
+                return if enough && !is_new { Outcome::Unmoved } else { Outcome::Down };
+            }
+            thread::sleep(GLANCE);
+        }
     }
 
     /// dnsmasq's own words about the files that its init script has generated.

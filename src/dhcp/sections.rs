@@ -119,6 +119,20 @@ pub fn directives_of_others(package: &[Section]) -> String {
     };
     for section in package.iter().filter(|section| !is_ours(section)) {
         let text = |option: &str| section.get(option).and_then(|value| value.values().last()).cloned();
+        // Of an interface without DHCP no line is made.
+        if section.kind == "dhcp" && text("ignore").as_deref() == Some("1") {
+            continue;
+        }
+        if let ("host", Some(ip)) = (section.kind.as_str(), text("ip")) {
+            let macs: String = values(section, "mac")
+                .iter()
+                .flat_map(|mac| mac.split_whitespace())
+                .map(|mac| format!("{mac},"))
+                .collect();
+            if !macs.is_empty() && ip != "ignore" {
+                lines.push_str(&format!("dhcp-host={macs}{ip}\n"));
+            }
+        }
         let network = text("networkid");
         let prefix = match (section.kind.as_str(), &network) {
             ("dnsmasq", _) => Some(String::new()),
@@ -258,7 +272,8 @@ mod tests {
     #[test]
     fn the_raw_text_of_others_becomes_the_lines_that_the_init_script_makes() {
         let package = parse(
-            "config dnsmasq\n\tlist dhcp_option '6,192.168.1.1'\n\nconfig dhcp 'lan'\n\toption interface 'lan'\n\tlist dhcp_option_force '43,\"a b\"'\n\n\
+            "config host\n\toption mac '00:11:22:33:44:55 00:11:22:33:44:56'\n\toption ip '192.168.1.9'\n\nconfig dhcp 'off'\n\toption interface 'off'\n\toption ignore '1'\n\tlist dhcp_option 'bad'\n\n\
+             config dnsmasq\n\tlist dhcp_option '6,192.168.1.1'\n\nconfig dhcp 'lan'\n\toption interface 'lan'\n\tlist dhcp_option_force '43,\"a b\"'\n\n\
              config tag 'voip'\n\toption force '1'\n\tlist dhcp_option '66,a b'\n\nconfig mac\n\toption networkid 'x'\n\toption mac 'no-address'\n\toption force '1'\n\tlist dhcp_option '3,1.2.3.4'\n\n\
              config match\n\toption networkid 'y'\n\toption match '97,00'\n\nconfig host\n\toption name 'tv'\n",
         );
@@ -266,7 +281,7 @@ mod tests {
         package.extend(wanted(&package, SERVER, &[lion()]));
         assert_eq!(
             directives_of_others(&package),
-            "dhcp-option=6,192.168.1.1\ndhcp-option-force=lan,43,\"a b\"\ndhcp-option-force=tag:voip,66,a\n\
+            "dhcp-host=00:11:22:33:44:55,00:11:22:33:44:56,192.168.1.9\ndhcp-option=6,192.168.1.1\ndhcp-option-force=lan,43,\"a b\"\ndhcp-option-force=tag:voip,66,a\n\
              dhcp-option-force=tag:voip,b\ndhcp-option=x,3,1.2.3.4\ndhcp-mac=x,no-address\ndhcp-match=set:y,97,00\n"
         );
     }

@@ -62,6 +62,8 @@ pub(super) fn register(port: u16, mappings: &[Mapping]) -> Result<(), RpcbindErr
         // A false answer means that there was nothing.
         change(&mut stream, UNSET, mapping).map_err(silent)?;
         if !change(&mut stream, SET, mapping).map_err(silent)? {
+            // Those before it are of no use alone.
+            let _ = unregister(port, mappings);
             return Err(RpcbindError::Refused { program: mapping.program });
         }
     }

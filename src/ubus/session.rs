@@ -295,7 +295,10 @@ impl Session {
                 };
                 Some(Notice::Interface { name: name.to_owned(), up })
             }),
-            "config.change" => text("config").map(|package| Notice::ConfigChanged { package: package.to_owned() }),
+            // Anybody may call a listener's methods: endless reloads are procd's to bring about, who is root.
+            "config.change" if user.is_none_or(|user| user == "root") => {
+                text("config").map(|package| Notice::ConfigChanged { package: package.to_owned() })
+            }
             "dhcp.ack" | "dhcp.release" if user.is_some_and(|user| LEASE_USERS.contains(&user)) => {
                 let mac = text("mac").and_then(|mac| mac.parse().ok());
                 let ip = text("ip").and_then(|ip| ip.parse().ok());

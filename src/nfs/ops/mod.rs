@@ -177,12 +177,14 @@ impl Op<'_> {
     }
 
     /// Where namespace changes are promised to be on the disk when they are answered, puts them there.
-    fn sync_changes(&self, objects: &[(&Object, FileType)]) -> Result<(), Status> {
-        if self.shared.sync {
-            for (object, kind) in objects {
-                object.sync(&self.shared.proc, *kind)?;
-            }
+    fn sync_changes(&mut self, objects: &[(&Object, FileType)]) -> Result<(), Status> {
+        if !self.shared.sync {
+            return Ok(());
         }
-        Ok(())
+        // The caller need not be able to read what it may change.
+        self.be_root()?;
+        let synced = objects.iter().try_for_each(|(object, kind)| object.sync(&self.shared.proc, *kind));
+        self.be_caller()?;
+        Ok(synced?)
     }
 }
