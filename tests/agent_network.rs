@@ -214,3 +214,31 @@ fn garbage_on_every_port_harms_nobody() {
     router.assert_boots(&pi, &link);
     assert!(router.peak_rss_kb() < 32 << 10, "{} kB", router.peak_rss_kb());
 }
+
+#[test]
+fn who_tells_pis_the_nfs_port_is_said_and_a_port_that_is_taken_is_found() {
+    let mut router = Router::new();
+    let portmapper = |router: &Router| router.json(&["status"])["nfs"]["portmapper"].as_str().unwrap().to_owned();
+    router.start_agent();
+    router.wait_until("NFS", || !portmapper(&router).is_empty());
+    assert_eq!(portmapper(&router), "its own portmapper");
+    router.stop_agent();
+
+    // With a /run of its own: the machine's may have one too.
+    let mut command = router.net.command("unshare");
+    let private = "mount -t tmpfs tmpfs /run && mkdir /run/rpcbind && exec rpcbind -f";
+    command.args(["--mount", "--propagation", "private", "sh", "-c", private]);
+    let first = router.net.spawn("rpcbind", command).unwrap();
+    router.wait_until("rpcbind", || router.net.exec("rpcinfo", &["-p", "127.0.0.1"]).is_ok());
+    router.start_agent();
+    router.wait_until("NFS", || !portmapper(&router).is_empty());
+    assert_eq!(portmapper(&router), "registered with the portmapper on port 111");
+    router.stop_agent();
+    drop(first);
+
+    // Somebody who is no portmapper.
+    let taken = router.net.enter(|| std::net::TcpListener::bind(("0.0.0.0", 111)).unwrap()).unwrap();
+    router.start_agent();
+    router.assert_finding(&["error: nfs", "does not answer", "Pis do not find their root"]);
+    drop(taken);
+}

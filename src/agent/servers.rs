@@ -269,8 +269,10 @@ impl Servers for Wire {
     }
 
     fn nfs(&self) -> NfsStatus {
-        let Some(stats) = self.nfs.as_ref().map(nfs::Handle::stats) else { return NfsStatus::default() };
-        NfsStatus { serving: true, connections: stats.connections, requests: stats.requests }
+        let Some(nfs) = &self.nfs else { return NfsStatus::default() };
+        let stats = nfs.stats();
+        let portmapper = nfs.portmap().to_string();
+        NfsStatus { serving: true, connections: stats.connections, requests: stats.requests, portmapper }
     }
 
     fn dhcp(&self) -> String {
@@ -282,6 +284,10 @@ impl Servers for Wire {
         let mut findings: Vec<Finding> = problems
             .map(|(place, text)| Finding { severity: Severity::Error, place: place.clone(), text: text.clone() })
             .collect();
+        if let Some(nfs::PortmapState::Unregistered(why)) = self.nfs.as_ref().map(nfs::Handle::portmap) {
+            let text = format!("{why}. Without it Pis do not find their root");
+            findings.push(Finding { severity: Severity::Error, place: "nfs".to_owned(), text });
+        }
         findings.extend(self.boot_options.findings());
         findings
     }

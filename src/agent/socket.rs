@@ -2,6 +2,7 @@
 //! `{"error": {"code": …, "message": …}}` out. Root's alone (mode 0600).
 
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,6 +61,8 @@ pub fn listen(path: &Path, calls: mpsc::Sender<Call>) -> Result<(), SocketError>
     let listener = UnixListener::bind(path);
     rustix::process::umask(before);
     let listener = listener.map_err(failed)?;
+    // Should another thread have set the umask meanwhile after all.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
     tokio::spawn(accept(listener, calls));
     Ok(())
 }

@@ -164,6 +164,9 @@ pub struct NfsStatus {
     pub connections: usize,
     /// Requests since start; wraps on small machines.
     pub requests: usize,
+    /// Who tells clients its port, in words.
+    #[serde(default)]
+    pub portmapper: String,
 }
 
 /// Something that may stop a boot, with its cure.

@@ -97,7 +97,13 @@ pub(super) fn status(status: &Status) -> String {
     let nfs = &status.nfs;
     line(
         "nfs",
-        format!("{}, {} connections, {} requests since start", on_off(nfs.serving), nfs.connections, nfs.requests),
+        match nfs.serving {
+            true => format!(
+                "on, {} connections, {} requests since start, {}",
+                nfs.connections, nfs.requests, nfs.portmapper
+            ),
+            false => on_off(false).to_owned(),
+        },
     );
     line(
         "storage",

@@ -64,8 +64,10 @@ pub fn load_or_create_key(path: &Path) -> Result<[u8; 16], KeyError> {
     let write = || -> io::Result<()> {
         // Its own directory, where nothing else keeps it: /etc/piboot on a router that piboot was just installed on.
         match fs::DirBuilder::new().mode(0o700).create(parent) {
+            // Whatever the umask is.
+            Ok(()) => fs::set_permissions(parent, fs::Permissions::from_mode(0o700))?,
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
+            Err(_) => {}
         }
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
         file.set_permissions(fs::Permissions::from_mode(0o600))?;

@@ -135,6 +135,17 @@ pub enum PortmapState {
     Off,
 }
 
+impl std::fmt::Display for PortmapState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Own => f.write_str("its own portmapper"),
+            Self::Registered(port) => write!(f, "registered with the portmapper on port {port}"),
+            Self::Unregistered(why) => f.write_str(why),
+            Self::Off => f.write_str("no portmapper"),
+        }
+    }
+}
+
 /// Counters since start (they wrap) and what is held now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stats {
