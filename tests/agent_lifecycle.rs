@@ -81,19 +81,7 @@ fn the_configuration_file_by_hand_does_what_the_command_line_does() {
     let link = router.net.tap_link().unwrap();
     let pi = Pi::new(Model::Pi4B, 0x5b15_4510);
     let (without, unserved) = (fs::read_to_string(router.config()).unwrap(), drop_in(&router));
-    router
-        .piboot(&[
-            "enroll",
-            "--mac",
-            &pi.mac.to_string(),
-            "--serial",
-            "5b154510",
-            "--hostname",
-            "lion",
-            "--image",
-            "small",
-        ])
-        .unwrap();
+    router.enroll_with_serial(&pi, "5b154510", "lion");
     let (with, served) = (fs::read_to_string(router.config()).unwrap(), drop_in(&router));
     let made = router.json(&["device", "lion"]);
     router.piboot(&["unenroll", "lion", "--delete"]).unwrap();
@@ -121,19 +109,7 @@ fn the_configuration_file_by_hand_does_what_the_command_line_does() {
 fn a_reload_in_the_middle_of_a_transfer_does_it_no_harm_and_the_second_changes_nothing() {
     let router = router_with_image();
     let pi = Pi::new(Model::Pi4B, 0x5b15_4510);
-    router
-        .piboot(&[
-            "enroll",
-            "--mac",
-            &pi.mac.to_string(),
-            "--serial",
-            "5b154510",
-            "--hostname",
-            "lion",
-            "--image",
-            "small",
-        ])
-        .unwrap();
+    router.enroll_with_serial(&pi, "5b154510", "lion");
     let host = router.net.add_host(pi.mac, "10.77.0.20".parse().unwrap()).unwrap();
     let kernel = router.data_dir().join("devices/lion/boot/kernel8.img");
     let fetched = tftp::fetch(&host, "5b154510/kernel8.img", |block| match block {

@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# Sourced by tests of what is built for routers. Wants say() and CARGO (default: cargo).
+# Sourced by tests of what is built for routers. Wants say() and CARGO (default: cargo), and for an agent die(), WORK,
+# WAIT (seconds for anything) and PROGRAM, which may be an emulator with its program.
 
 # current PROGRAM - built after the last change of what it is built from.
 current() { [ -z "$(find src Cargo.toml Cargo.lock .cargo openwrt/build.sh -newer "$1" -type f -print -quit)" ]; }
@@ -41,3 +42,32 @@ make_card() {
     dd if="$dir/boot.fat" of="$dir/card.img" bs=1M seek=1 conv=notrunc,sparse status=none
     dd if="$dir/root.ext4" of="$dir/card.img" bs=1M seek=17 conv=notrunc,sparse status=none
 }
+
+# --- an agent, in WORK -----------------------------------------------------------------------------------------
+
+# shellcheck disable=SC2086
+piboot() { $PROGRAM --socket "$WORK/run/piboot.sock" "$@"; }
+
+start_agent() {
+    # shellcheck disable=SC2086
+    $PROGRAM --socket "$WORK/run/piboot.sock" serve --config "$WORK/piboot.conf" 2>>"$WORK/agent.log" &
+    AGENT=$!
+}
+
+stop_agent() {
+    kill -TERM "$AGENT"
+    wait "$AGENT" || die "the agent ended with an error: see $WORK/agent.log"
+}
+
+# wait_for WHAT COMMAND...
+wait_for() {
+    local what=$1 until=$((SECONDS + WAIT))
+    shift
+    until "$@"; do
+        kill -0 "$AGENT" 2>/dev/null || die "the agent ended before $what: see $WORK/agent.log"
+        [ $SECONDS -lt $until ] || die "$what took more than $WAIT s: see $WORK/agent.log"
+        sleep 0.2
+    done
+}
+
+answers() { piboot --json status >"$WORK/status.json" 2>/dev/null; }

@@ -63,32 +63,6 @@ check_tools() {
 
 # Runs something on the Pi's side of the cable.
 on_pi() { nsenter --net="/proc/$PI/ns/net" "$@"; }
-# shellcheck disable=SC2086
-piboot() { $PROGRAM --socket "$WORK/run/piboot.sock" "$@"; }
-
-start_agent() {
-    # shellcheck disable=SC2086
-    $PROGRAM --socket "$WORK/run/piboot.sock" serve --config "$WORK/piboot.conf" 2>>"$WORK/agent.log" &
-    AGENT=$!
-}
-
-stop_agent() {
-    kill -TERM "$AGENT"
-    wait "$AGENT" || die "the agent ended with an error: see $WORK/agent.log"
-}
-
-# wait_for WHAT COMMAND...
-wait_for() {
-    local what=$1 until=$((SECONDS + WAIT))
-    shift
-    until "$@"; do
-        kill -0 "$AGENT" 2>/dev/null || die "the agent ended before $what: see $WORK/agent.log"
-        [ $SECONDS -lt $until ] || die "$what took more than $WAIT s: see $WORK/agent.log"
-        sleep 0.2
-    done
-}
-
-answers() { piboot --json status >"$WORK/status.json" 2>/dev/null; }
 ready() { answers && grep -q '"devices_ready": 1' "$WORK/status.json" && grep -q '"jobs": 0' "$WORK/status.json"; }
 listed() { piboot devices 2>/dev/null | grep -q "$1"; }
 

@@ -14,7 +14,6 @@ cd "$(dirname "$0")/.."
 . tests/common.sh
 
 WORK=$PWD/target/size
-SOCKET=$WORK/run/piboot.sock
 WAIT=60 # seconds, for anything
 
 say() { printf 'size: %s\n' "$*" >&2; }
@@ -57,30 +56,6 @@ make_config() {
 
 # --- the agent, inside the namespaces --------------------------------------------------------------------------
 
-piboot() { "$PROGRAM" --socket "$SOCKET" "$@"; }
-
-start_agent() {
-    "$PROGRAM" --socket "$SOCKET" serve --config "$WORK/piboot.conf" 2>>"$WORK/agent.log" &
-    AGENT=$!
-}
-
-stop_agent() {
-    kill -TERM "$AGENT"
-    wait "$AGENT" || die "the agent ended with an error: see $WORK/agent.log"
-}
-
-# wait_for WHAT COMMAND...
-wait_for() {
-    local what=$1 until=$((SECONDS + WAIT))
-    shift
-    until "$@"; do
-        kill -0 "$AGENT" 2>/dev/null || die "the agent ended before $what: see $WORK/agent.log"
-        [ $SECONDS -lt $until ] || die "$what took more than $WAIT s: see $WORK/agent.log"
-        sleep 0.2
-    done
-}
-
-answers() { piboot --json status >"$WORK/status.json" 2>/dev/null; }
 ready() { answers && grep -q '"devices_ready": 3' "$WORK/status.json" && grep -q '"jobs": 0' "$WORK/status.json"; }
 
 # Every service, asked of the kernel and not of the agent.

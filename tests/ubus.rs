@@ -218,19 +218,7 @@ fn a_broker_that_hangs_delays_neither_the_socket_nor_tftp() {
     let pi = Pi::new(Model::Pi4B, 0x5b15_4510);
     client.listen("piboot.*");
     broker.hang(true);
-    router
-        .piboot(&[
-            "enroll",
-            "--mac",
-            &pi.mac.to_string(),
-            "--serial",
-            "5b154510",
-            "--hostname",
-            "lion",
-            "--image",
-            "small",
-        ])
-        .unwrap();
+    router.enroll_with_serial(&pi, "5b154510", "lion");
     let host = router.net.add_host(pi.mac, "10.77.0.20".parse().unwrap()).unwrap();
     assert!(!tftp::fetch(&host, "5b154510/config.txt", |_| ()).unwrap().is_empty());
     assert_eq!(router.json(&["device", "lion"])["hostname"], "lion");

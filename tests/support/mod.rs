@@ -210,7 +210,17 @@ impl Router {
         assert!(words.iter().all(|w| said.contains(w)), "{args:?}: {words:?} not in '{said}'");
     }
 
+    /// Enrols a Pi by both that it is known by, with image `small`, and waits for its copy.
+    #[track_caller]
+    pub fn enroll_with_serial(&self, pi: &Pi, serial: &str, hostname: &str) {
+        let mac = pi.mac.to_string();
+        let said =
+            self.piboot(&["enroll", "--mac", &mac, "--serial", serial, "--hostname", hostname, "--image", "small"]);
+        assert!(said.is_ok(), "{said:?}\n{}", self.logs());
+    }
+
     /// Enrols a Pi with image `small` and waits for its copy.
+    #[track_caller]
     pub fn enroll(&self, pi: &Pi, hostname: &str) {
         let said = self.piboot(&["enroll", "--mac", &pi.mac.to_string(), "--hostname", hostname, "--image", "small"]);
         assert!(said.is_ok(), "{said:?}\n{}", self.logs());
