@@ -3,7 +3,7 @@
 
 mod announce;
 mod dhcp;
-pub mod openwrt;
+mod openwrt;
 mod servers;
 pub mod socket;
 
@@ -20,7 +20,7 @@ use crate::api::Api;
 use crate::api::call::Call;
 use crate::clock::Clock;
 use crate::config;
-use crate::config::file::{PACKAGES, is_package};
+use crate::config::file::{is_package, package};
 use crate::dhcp::openwrt::{OpenWrt, OpenWrtError};
 use crate::events::{Event, Sink};
 use crate::fleet::{Fleet, FleetError};
@@ -109,7 +109,7 @@ pub fn withdraw(socket: &Path) -> Result<bool, AgentError> {
         }
         std::thread::sleep(Duration::from_millis(200));
     }
-    if !is_package(&Path::new(PACKAGES).join("dhcp")) {
+    if !is_package(&package("dhcp")) {
         return Ok(false);
     }
     let scratch = socket.parent().unwrap_or(Path::new("/var/run")).to_owned();

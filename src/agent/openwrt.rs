@@ -254,7 +254,7 @@ impl Broker for Procd {
 
 /// Reloads dnsmasq by its init script, where procd cannot be reached over ubus.
 #[derive(Debug, Clone, Copy)]
-pub struct InitScript;
+pub(super) struct InitScript;
 
 impl Broker for InitScript {
     fn call(&self, object: &str, method: &str, arguments: Value) -> Result<Value, String> {

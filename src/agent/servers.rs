@@ -9,7 +9,7 @@ use super::dhcp::BootOptions;
 use super::openwrt::Worker;
 use crate::api::Servers;
 use crate::api::types::{Finding, NfsStatus, TftpStatus};
-use crate::config::file::{self, PACKAGES};
+use crate::config::file;
 use crate::config::{Main, Severity};
 use crate::dhcp::observe::{Interest, Observer};
 use crate::events::Sink;
@@ -28,6 +28,8 @@ pub(super) struct Wire {
     interest: Interest,
     boot_options: BootOptions,
     interfaces: Vec<Interface>,
+    /// What the configured interfaces may be called.
+    names: Vec<String>,
     observers: Vec<(u32, Observer)>,
     tftp: Option<tftp::Handle>,
     /// The interfaces on which it answers.
@@ -57,6 +59,7 @@ impl Wire {
             interest: Interest::default(),
             boot_options: BootOptions::new(openwrt),
             interfaces: Vec::new(),
+            names: Vec::new(),
             observers: Vec::new(),
             tftp: None,
             serving_on: Vec::new(),
@@ -74,8 +77,11 @@ impl Wire {
         let before = self.address();
         let mut problems = Vec::new();
         self.interfaces.clear();
+        self.names.clear();
         for name in &main.interfaces {
-            match interface::find(name, network_device(name).as_deref()) {
+            let device = network_device(name);
+            self.names.extend(interface::candidates(name, device.as_deref()));
+            match interface::find(name, device.as_deref()) {
                 Ok(found) if found.ipv4().is_none() => {
                     let why = format!("'{}' has no IPv4 address: Pis cannot be served there", found.name);
                     problems.push(("piboot.main.interface".to_owned(), why));
@@ -152,7 +158,7 @@ impl Wire {
             return;
         }
         let anywhere = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
-        if self.is_elsewhere(main) {
+        if self.is_elsewhere() {
             self.tftp.take().into_iter().for_each(tftp::Handle::stop);
             self.nfs.take().into_iter().for_each(nfs::Handle::stop);
         }
@@ -191,14 +197,9 @@ impl Wire {
 
     /// Whether the servers have to start anew: an interface came, or one is no longer configured. One that merely went away may
     /// come back, and transfers on the others go on.
-    fn is_elsewhere(&self, main: &Main) -> bool {
+    fn is_elsewhere(&self) -> bool {
         let is_new = |found: &Interface| !self.serving_on.contains(&found.name);
-        let is_configured = |served: &String| {
-            let may_be =
-                |name: &String| interface::candidates(name, network_device(name).as_deref()).any(|n| n == *served);
-            main.interfaces.iter().any(may_be)
-        };
-        self.interfaces.iter().any(is_new) || !self.serving_on.iter().all(is_configured)
+        self.interfaces.iter().any(is_new) || !self.serving_on.iter().all(|served| self.names.contains(served))
     }
 
     fn apply_exports(&mut self) {
@@ -299,7 +300,7 @@ impl Servers for Wire {
 
 /// The device that OpenWrt's network configuration gives an interface, if this is OpenWrt.
 fn network_device(interface: &str) -> Option<String> {
-    let sections = file::sections(&Path::new(PACKAGES).join("network")).ok()?;
+    let sections = file::sections(&file::package("network")).ok()?;
     let section = sections.iter().find(|s| s.kind == "interface" && s.name.as_deref() == Some(interface))?;
     section.get("device")?.values().last().cloned()
 }

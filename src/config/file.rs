@@ -19,7 +19,7 @@ use super::uci::{self, Section, SyntaxError};
 use crate::storage::rewrite;
 
 /// OpenWrt's directory of packages.
-pub const PACKAGES: &str = "/etc/config";
+const PACKAGES: &str = "/etc/config";
 /// How long somebody else may be writing the same file.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How often it is tried meanwhile.
@@ -45,13 +45,26 @@ pub enum FileError {
     Edit(#[from] EditError),
 }
 
+/// The file of one of OpenWrt's packages.
+#[must_use]
+pub fn package(name: &str) -> PathBuf {
+    Path::new(PACKAGES).join(name)
+}
+
+/// The text of a file.
+///
+/// # Errors
+/// [`FileError::Read`].
+pub fn text(path: &Path) -> Result<String, FileError> {
+    std::fs::read_to_string(path).map_err(|e| FileError::Read(path.to_owned(), e))
+}
+
 /// The sections of a file.
 ///
 /// # Errors
 /// [`FileError::Read`] and [`FileError::Syntax`].
 pub fn sections(path: &Path) -> Result<Vec<Section>, FileError> {
-    let text = std::fs::read_to_string(path).map_err(|e| FileError::Read(path.to_owned(), e))?;
-    uci::parse(&text).map_err(|e| FileError::Syntax(path.to_owned(), e))
+    uci::parse(&text(path)?).map_err(|e| FileError::Syntax(path.to_owned(), e))
 }
 
 /// Changes a file by an edit of its text; `None` leaves it alone. True if it changed.
@@ -61,8 +74,7 @@ pub fn sections(path: &Path) -> Result<Vec<Section>, FileError> {
 pub fn edit(path: &Path, edit: impl FnOnce(&str) -> Result<Option<String>, EditError>) -> Result<bool, FileError> {
     // Held until the new file has the name.
     let mut old = lock(path)?;
-    let text = std::fs::read_to_string(path).map_err(|e| FileError::Read(path.to_owned(), e))?;
-    let Some(edited) = edit(&text)? else { return Ok(false) };
+    let Some(edited) = edit(&text(path)?)? else { return Ok(false) };
     rewrite(path, edited.as_bytes()).map_err(|e| FileError::Write(path.to_owned(), e))?;
     // libuci opens a file, waits for the lock, and reads what it has opened: who waits now would put the old text back.
     // The old file has no name any more, so nothing is lost if this fails in the middle.

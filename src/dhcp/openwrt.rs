@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::sections::{self, Client};
 use super::trial;
 use crate::clock::Clock;
-use crate::config::file::{self, PACKAGES};
+use crate::config::file;
 use crate::config::uci::Section;
 use crate::config::{FileError, replace_sections};
 
@@ -95,7 +95,7 @@ impl OpenWrt {
     /// # Errors
     /// [`OpenWrtError::File`].
     pub fn package(&self, name: &str) -> Result<Vec<Section>, OpenWrtError> {
-        Ok(file::sections(&Path::new(PACKAGES).join(name))?)
+        Ok(file::sections(&file::package(name))?)
     }
 
     /// Makes dnsmasq give these Pis what they need, and nobody else; true if that took a change. Takes seconds then.
@@ -136,8 +136,7 @@ impl OpenWrt {
 
     /// Whether these are our sections now.
     fn has(&self, ours: &[Section]) -> Result<bool, FileError> {
-        let path = Path::new(PACKAGES).join(PACKAGE);
-        let text = std::fs::read_to_string(&path).map_err(|e| FileError::Read(path, e))?;
+        let text = file::text(&file::package(PACKAGE))?;
         Ok(replace_sections(&text, sections::is_ours, ours)?.is_none())
     }
 
@@ -177,8 +176,7 @@ impl OpenWrt {
 
     /// Puts these sections in the place of ours; others may have changed theirs meanwhile, and keep them.
     fn write(&self, ours: &[Section]) -> Result<bool, FileError> {
-        let path = Path::new(PACKAGES).join(PACKAGE);
-        file::edit(&path, |text| replace_sections(text, sections::is_ours, ours))
+        file::edit(&file::package(PACKAGE), |text| replace_sections(text, sections::is_ours, ours))
     }
 
     /// Tells procd that a package changed, as rpcd does after a commit.
