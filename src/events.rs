@@ -35,6 +35,24 @@ pub enum What {
     Tftp { peer: IpAddr, event: Tftp },
     /// An NFS client did something that marks a stage. `peer` is the client's address.
     Nfs { peer: IpAddr, event: Nfs },
+    /// The bridge port behind which a Pi sits has had link since `up`; told just before the DISCOVER that led to it.
+    Link { mac: Mac, port: Box<str>, up: Moment },
+    /// Something was done to get around a known weakness of a board; `quirk` is its name, `note` what was done.
+    Quirk { mac: Mac, quirk: &'static str, note: Box<str> },
+    /// A line of a Pi's console that came over the network: raw bytes, without the line end.
+    Console { mac: Mac, from: ConsoleFrom, line: Box<[u8]> },
+    /// The system answers on a port of its own: it is up. `how` says which.
+    Answers { peer: IpAddr, how: &'static str },
+}
+
+/// Who speaks on a network console.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConsoleFrom {
+    /// The EEPROM's bootloader (`NETCONSOLE`).
+    Bootloader,
+    /// The Linux kernel (`netconsole=`).
+    Kernel,
 }
 
 /// A DHCP message that concerns one client.
@@ -58,6 +76,8 @@ pub struct Dhcp {
     pub server: Option<std::net::Ipv4Addr>,
     /// For replies: whether the reply carries the Raspberry Pi boot menu (option 43).
     pub boot_menu: bool,
+    /// For replies: the TFTP server that it names, by option 66 or `siaddr`.
+    pub tftp: Option<std::net::Ipv4Addr>,
 }
 
 /// DHCP message types that matter here.
@@ -128,6 +148,10 @@ pub enum Nfs {
     Init { export: Arc<str> },
     /// First change to the export after a mount.
     FirstWrite { export: Arc<str> },
+    /// The program that ends the system was looked up (`systemd-shutdown`, `poweroff` …).
+    Shutdown { export: Arc<str> },
+    /// The last connection of a client that had mounted is gone, and not because it was told to go.
+    Gone,
 }
 
 /// Where wire parts put events; cheap to clone, never blocks.

@@ -1,9 +1,16 @@
-//! From wire events to the story of a boot: sessions, stages with their times, the files a Pi asked for.
+//! From wire events to the story of a boot: sessions, stages with their times, the files a Pi asked for, and what stands
+//! in its way.
 
 mod classify;
+pub mod diagnosis;
 mod session;
+mod steps;
 mod tracker;
 
 pub use classify::{FileKind, split_prefix};
-pub use session::{Boot, BootState, FileOutcome, FileSeen, MAX_FILES, Stage, StageSeen};
+pub use diagnosis::Finding;
+pub use session::{
+    Boot, BootEnd, BootState, ConsoleLine, FileOutcome, FileSeen, MAX_CONSOLE, MAX_FILES, MAX_OFFERS, MAX_QUIRKS,
+    MAX_REFUSALS, OfferSeen, QuirkSeen, Refusal, Stage, StageSeen,
+};
 pub use tracker::{Tracker, Update, Who};

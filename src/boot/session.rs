@@ -1,17 +1,31 @@
 //! One boot of one Pi.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use serde::{Deserialize, Serialize};
 
+use super::diagnosis::Finding;
 use crate::clock::Moment;
-use crate::pi::Mac;
+use crate::events::ConsoleFrom;
+use crate::pi::{Mac, Model, Serial};
 
 /// File requests kept per boot; a Pi makes about 60, a Pi that loops is cut here.
 pub const MAX_FILES: usize = 300;
+/// Offers kept per boot: two servers answering every retry of a Pi 3B are ten.
+pub const MAX_OFFERS: usize = 16;
+/// Refusals kept per boot.
+pub const MAX_REFUSALS: usize = 8;
+/// Notes of what was done for a board, per boot.
+pub const MAX_QUIRKS: usize = 32;
+/// Bytes of console kept per boot: a kernel's log is some 30 KiB, and its end says why it died.
+pub const MAX_CONSOLE: usize = 48 << 10;
 
 /// Stages of a boot in the order in which they normally come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
+    /// Its port of the bridge got link: it was powered on, or restarted.
+    Link,
     /// The Pi asked for an address and something to boot.
     Discover,
     /// A DHCP server offered an address.
@@ -44,6 +58,8 @@ pub enum Stage {
     Init,
     /// It wrote for the first time: the system is coming up.
     FirstWrite,
+    /// The system is up: it answers on a port of its own, or its start-up traffic has died down.
+    Ready,
 }
 
 impl Stage {
@@ -51,6 +67,7 @@ impl Stage {
     #[must_use]
     pub const fn text(self) -> &'static str {
         match self {
+            Self::Link => "the network cable has link",
             Self::Discover => "asked for an address (DHCP DISCOVER)",
             Self::Offer => "was offered an address",
             Self::Request => "took the address",
@@ -67,6 +84,7 @@ impl Stage {
             Self::FirstRead => "read its first file",
             Self::Init => "started init",
             Self::FirstWrite => "first write: the system is coming up",
+            Self::Ready => "the system is up",
         }
     }
 }
@@ -120,6 +138,9 @@ pub struct FileSeen {
     pub acknowledged: u64,
     /// Blocks sent again.
     pub retransmissions: u32,
+    /// Block size that was agreed on; 0 if nothing was sent.
+    #[serde(default)]
+    pub blksize: u16,
     /// How it ended.
     pub outcome: FileOutcome,
     /// The server's transfer number while it is loading.
@@ -135,8 +156,88 @@ pub enum BootState {
     Booting,
     /// The system runs from its root.
     Running,
+    /// It ran, and does not any more: [`Boot::end`] says how that came.
+    Stopped,
     /// Another boot began before this one got that far.
     Abandoned,
+}
+
+/// How a boot that is over came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BootEnd {
+    /// The system was shut down.
+    ShutDown,
+    /// The system was shut down, and the Pi boots again.
+    Rebooted,
+    /// It boots again without having shut down: power cut, crash or watchdog.
+    Reset,
+    /// It fell silent while it ran: power, cable or crash.
+    Lost,
+    /// It started over before its system ran.
+    StartedOver,
+}
+
+impl BootEnd {
+    /// What happened, for people.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::ShutDown => "it was shut down",
+            Self::Rebooted => "it was restarted in order",
+            Self::Reset => "it started again without having shut down: power cut, crash or watchdog",
+            Self::Lost => "it fell silent while it ran: power cut, cable or crash",
+            Self::StartedOver => "it started over before its system ran",
+        }
+    }
+}
+
+/// A DHCP server's offer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfferSeen {
+    /// Milliseconds since the boot began.
+    pub at_ms: u32,
+    /// Who offered (option 54).
+    pub server: Option<Ipv4Addr>,
+    /// The address offered; a proxy offers none.
+    pub ip: Option<Ipv4Addr>,
+    /// It carries the boot menu (option 43).
+    pub boot_menu: bool,
+    /// The TFTP server it names.
+    pub tftp: Option<Ipv4Addr>,
+}
+
+/// A line of the console.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsoleLine {
+    /// Milliseconds since the boot began.
+    pub at_ms: u32,
+    /// Who speaks.
+    pub from: ConsoleFrom,
+    /// What it says, made printable.
+    pub text: String,
+}
+
+/// Something that was done to get around a weakness of the board.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuirkSeen {
+    /// Milliseconds since the boot began.
+    pub at_ms: u32,
+    /// Its name, as `piboot.main.quirk_off` takes it.
+    pub quirk: String,
+    /// What was done.
+    pub note: String,
+}
+
+/// An NFS request that was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// Milliseconds since the boot began.
+    pub at_ms: u32,
+    /// What was asked for.
+    pub export: String,
+    /// Why it was refused.
+    pub why: String,
 }
 
 /// One boot of one Pi, from its first packet on.
@@ -159,11 +260,56 @@ pub struct Boot {
     /// File requests not kept because there were too many.
     pub files_dropped: u32,
     /// The Pi's address.
-    pub ip: Option<std::net::IpAddr>,
+    pub ip: Option<IpAddr>,
+    /// How it came to its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<BootEnd>,
+    /// The board's family, where its packets tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<Model>,
+    /// The packets were those of the boot ROM of a Pi 3B, which has known weaknesses.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub rom: bool,
+    /// The serial it put before its TFTP requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<Serial>,
+    /// Offers of address or boot menu, at most [`MAX_OFFERS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub offers: Vec<OfferSeen>,
+    /// DISCOVERs sent.
+    #[serde(default)]
+    pub discovers: u32,
+    /// The address that DHCP gave it while it had its root mounted from another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved_to: Option<IpAddr>,
+    /// The portmapper was asked and knew no port.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub no_port: bool,
+    /// Refused mounts and NFS requests, at most [`MAX_REFUSALS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refusals: Vec<Refusal>,
+    /// What was done for this board, at most [`MAX_QUIRKS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub quirks: Vec<QuirkSeen>,
+    /// Its console, at most [`MAX_CONSOLE`] bytes of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub console: Vec<ConsoleLine>,
+    /// Lines of the console that were not kept.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub console_dropped: u32,
+    /// What is, or was, in its way.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<Finding>,
+    /// Time zero: its first packet, or the moment its port got link shortly before.
     #[serde(skip)]
     pub(crate) began: Moment,
     #[serde(skip)]
+    pub(crate) first_packet: Moment,
+    #[serde(skip)]
     pub(crate) last_seen: Moment,
+    /// The system was told to end.
+    #[serde(skip)]
+    pub(crate) shutting_down: Option<Moment>,
     /// Changed since it was stored.
     #[serde(skip)]
     pub(crate) unsaved: bool,
@@ -183,8 +329,23 @@ impl Boot {
             files: Vec::new(),
             files_dropped: 0,
             ip: None,
+            end: None,
+            model: None,
+            rom: false,
+            prefix: None,
+            offers: Vec::new(),
+            discovers: 0,
+            moved_to: None,
+            no_port: false,
+            refusals: Vec::new(),
+            quirks: Vec::new(),
+            console: Vec::new(),
+            console_dropped: 0,
+            findings: Vec::new(),
             began,
+            first_packet: began,
             last_seen: began,
+            shutting_down: None,
             unsaved: true,
         }
     }
@@ -227,4 +388,9 @@ impl Boot {
         self.stages.push(StageSeen { stage, at_ms, detail });
         true
     }
+}
+
+/// For what is left out of a story when it is as usual.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }

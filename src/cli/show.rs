@@ -250,6 +250,7 @@ pub(super) fn boot(boot: &Boot, now_ms: i64) -> String {
     let state = match boot.state {
         BootState::Booting => "under way",
         BootState::Running => "the system runs",
+        BootState::Stopped => boot.end.map_or("it does not run any more", crate::boot::BootEnd::text),
         BootState::Abandoned => "given up: the Pi began anew",
     };
     let mut text =

@@ -25,6 +25,7 @@ const REQUESTED_ADDRESS: u8 = 50;
 const MESSAGE_TYPE: u8 = 53;
 const SERVER_IDENTIFIER: u8 = 54;
 const CLASS_IDENTIFIER: u8 = 60;
+const TFTP_SERVER_NAME: u8 = 66;
 const CLIENT_GUID: u8 = 97;
 
 /// Longest host name kept from a packet (RFC 1035 §2.3.4).
@@ -60,6 +61,7 @@ pub fn read(payload: &[u8]) -> Option<Dhcp> {
         hostname: if request { found.hostname } else { None },
         server: if request { None } else { found.server },
         boot_menu: !request && found.boot_menu,
+        tftp: if request { None } else { found.tftp.or_else(|| given(message.siaddr())) },
     })
 }
 
@@ -72,6 +74,7 @@ struct Options {
     requested: Option<Ipv4Addr>,
     server: Option<Ipv4Addr>,
     boot_menu: bool,
+    tftp: Option<Ipv4Addr>,
 }
 
 impl Options {
@@ -84,6 +87,11 @@ impl Options {
             HOSTNAME if data.len() <= MAX_HOSTNAME => self.hostname = Some(data.into()),
             REQUESTED_ADDRESS => self.requested = address(),
             SERVER_IDENTIFIER => self.server = address(),
+            // Only an address in ASCII is of use to a Pi; some servers end it with a NUL.
+            TFTP_SERVER_NAME => {
+                let text = std::str::from_utf8(data).unwrap_or_default();
+                self.tftp = text.trim_end_matches('\0').parse().ok();
+            }
             VENDOR_EXTENSIONS => {
                 self.boot_menu = data.windows(BOOT_MENU_TEXT.len()).any(|window| window == BOOT_MENU_TEXT);
             }

@@ -158,6 +158,7 @@ mod tests {
             hostname: None,
             server: None,
             boot_menu: false,
+            tftp: None,
         }
     }
 

@@ -1,0 +1,221 @@
+//! What each thing seen on the wire means to the boot that it belongs to.
+//!
+//! All of these return whether a stage was reached or the state changed: worth storing and announcing now.
+
+use super::classify::FileKind;
+use super::session::{
+    Boot, BootEnd, BootState, ConsoleLine, FileOutcome, FileSeen, MAX_CONSOLE, MAX_FILES, MAX_OFFERS, MAX_QUIRKS,
+    MAX_REFUSALS, OfferSeen, QuirkSeen, Refusal, Stage,
+};
+use crate::clock::Moment;
+use crate::events::{ConsoleFrom, Dhcp, DhcpKind, Nfs, Tftp, TftpEnd};
+use crate::pi::{Evidence, Model};
+
+/// Longest text from the network that is kept, in characters.
+const MAX_TEXT: usize = 255;
+/// The last this many bytes of the console make room for what comes: the end says why a kernel died.
+const CONSOLE_TAIL: usize = MAX_CONSOLE / 2;
+
+impl Boot {
+    pub(super) fn on_dhcp(&mut self, at: Moment, message: &Dhcp) -> bool {
+        let booted = self.reached(Stage::Kernel);
+        let ip = message.ip.map(|ip| ip.to_string());
+        if let Some(identity) = &message.identity {
+            let family = identity.revision.and_then(|r| r.board().model);
+            self.model = family.or(identity.model).or(self.model);
+            self.rom |= identity.evidence == Evidence::RomXid && identity.model == Some(Model::Pi3);
+        }
+        if let (DhcpKind::Offer | DhcpKind::Ack, Some(ip)) = (message.kind, message.ip) {
+            if self.reached(Stage::Mount) && self.ip.is_some_and(|old| old != ip) {
+                self.moved_to = Some(ip.into());
+            } else {
+                self.ip = Some(ip.into());
+            }
+        }
+        match message.kind {
+            DhcpKind::Discover if message.netboot => {
+                self.discovers = self.discovers.saturating_add(1);
+                self.reach(Stage::Discover, at, None)
+            }
+            DhcpKind::Discover | DhcpKind::Request if booted && !message.netboot => self.reach(Stage::OsDhcp, at, None),
+            DhcpKind::Offer if !booted => {
+                self.note_offer(at, message);
+                self.reach(Stage::Offer, at, ip)
+            }
+            DhcpKind::Request if !booted => self.reach(Stage::Request, at, ip),
+            DhcpKind::Ack if !booted => self.reach(Stage::Ack, at, ip),
+            _ => false,
+        }
+    }
+
+    fn note_offer(&mut self, at: Moment, message: &Dhcp) {
+        let offer = OfferSeen {
+            at_ms: self.offset(at),
+            server: message.server,
+            ip: message.ip,
+            boot_menu: message.boot_menu,
+            tftp: message.tftp,
+        };
+        if self.offers.len() < MAX_OFFERS {
+            self.offers.push(offer);
+        }
+    }
+
+    /// `name` is the path without the Pi's own prefix.
+    pub(super) fn on_tftp(&mut self, at: Moment, name: &[u8], event: &Tftp) -> bool {
+        match event {
+            Tftp::Open { transfer, size, blksize, .. } => {
+                let mut notable = self.reach(Stage::Tftp, at, None);
+                if let Some(stage) = stage_of(FileKind::of(name)) {
+                    notable |= self.reach(stage, at, Some(text(name)));
+                }
+                let file = FileSeen {
+                    size: *size,
+                    blksize: *blksize,
+                    transfer: Some(*transfer),
+                    ..self.new_file(at, name, FileOutcome::Loading)
+                };
+                self.keep(file);
+                notable
+            }
+            Tftp::Miss { code, .. } => {
+                let outcome = if *code == 1 { FileOutcome::Missing } else { FileOutcome::Refused(*code) };
+                let file = self.new_file(at, name, outcome);
+                self.keep(file);
+                self.reach(Stage::Tftp, at, None)
+            }
+            Tftp::Closed { transfer, end, acknowledged, took, retransmissions, .. } => {
+                if let Some(file) = self.files.iter_mut().rev().find(|f| f.transfer == Some(*transfer)) {
+                    file.transfer = None;
+                    file.acknowledged = *acknowledged;
+                    file.took_ms = u32::try_from(took.as_millis()).unwrap_or(u32::MAX);
+                    file.retransmissions = *retransmissions;
+                    file.outcome = outcome_of(end);
+                }
+                false
+            }
+        }
+    }
+
+    pub(super) fn on_nfs(&mut self, at: Moment, event: &Nfs) -> bool {
+        match event {
+            Nfs::Getport { answered_port, .. } => {
+                self.no_port = *answered_port == 0;
+                self.reach(Stage::Portmap, at, None)
+            }
+            Nfs::Mounted { export } => self.reach(Stage::Mount, at, Some(export.to_string())),
+            Nfs::FirstRead { export } => self.reach(Stage::FirstRead, at, Some(export.to_string())),
+            Nfs::Init { export } => self.reach(Stage::Init, at, Some(export.to_string())),
+            Nfs::FirstWrite { export } => {
+                self.state = BootState::Running;
+                self.end = None;
+                self.reach(Stage::FirstWrite, at, Some(export.to_string()))
+            }
+            Nfs::Refused { export, why } => {
+                let refusal = Refusal { at_ms: self.offset(at), export: text(export.as_bytes()), why: why.to_string() };
+                let is_news = self.refusals.len() < MAX_REFUSALS
+                    && !self.refusals.iter().any(|r| r.export == refusal.export && r.why == refusal.why);
+                if is_news {
+                    self.refusals.push(refusal);
+                }
+                is_news
+            }
+            Nfs::Shutdown { .. } => {
+                self.shutting_down = Some(at);
+                false
+            }
+            Nfs::Gone => self.vanish(),
+            Nfs::Unmounted { .. } => false,
+        }
+    }
+
+    fn vanish(&mut self) -> bool {
+        if self.state != BootState::Running {
+            return false;
+        }
+        self.state = BootState::Stopped;
+        self.end = Some(if self.shutting_down.is_some() { BootEnd::ShutDown } else { BootEnd::Lost });
+        true
+    }
+
+    pub(super) fn on_quirk(&mut self, at: Moment, quirk: &str, note: &str) -> bool {
+        let at_ms = self.offset(at);
+        if self.quirks.len() < MAX_QUIRKS {
+            self.quirks.push(QuirkSeen { at_ms, quirk: quirk.to_owned(), note: note.to_owned() });
+        }
+        false
+    }
+
+    pub(super) fn on_console(&mut self, at: Moment, from: ConsoleFrom, line: &[u8]) -> bool {
+        let line = ConsoleLine { at_ms: self.offset(at), from, text: text(line) };
+        let size = |lines: &[ConsoleLine]| lines.iter().map(|line| line.text.len()).sum::<usize>();
+        if size(&self.console) + line.text.len() > MAX_CONSOLE {
+            // The beginning stays, the end comes: what goes is the middle.
+            let keep = self.console.iter().rev().scan(0, |sum, line| {
+                *sum += line.text.len();
+                (*sum <= CONSOLE_TAIL / 2).then_some(())
+            });
+            let (tail, first) = (keep.count(), self.console.len() / 4);
+            let middle = first..self.console.len().saturating_sub(tail).max(first);
+            self.console_dropped = self.console_dropped.saturating_add(u32::try_from(middle.len()).unwrap_or(u32::MAX));
+            self.console.drain(middle);
+        }
+        self.console.push(line);
+        false
+    }
+
+    /// A port of the running system answered.
+    pub(super) fn on_answer(&mut self, at: Moment, how: &str) -> bool {
+        self.state == BootState::Running && self.reach(Stage::Ready, at, Some(how.to_owned()))
+    }
+
+    fn new_file(&self, at: Moment, name: &[u8], outcome: FileOutcome) -> FileSeen {
+        FileSeen {
+            name: text(name),
+            at_ms: self.offset(at),
+            took_ms: 0,
+            size: 0,
+            acknowledged: 0,
+            retransmissions: 0,
+            blksize: 0,
+            outcome,
+            transfer: None,
+        }
+    }
+
+    fn keep(&mut self, file: FileSeen) {
+        if self.files.len() < MAX_FILES {
+            self.files.push(file);
+        } else {
+            self.files_dropped = self.files_dropped.saturating_add(1);
+        }
+    }
+}
+
+const fn stage_of(kind: FileKind) -> Option<Stage> {
+    match kind {
+        FileKind::Firmware => Some(Stage::Firmware),
+        FileKind::Config => Some(Stage::Config),
+        FileKind::DeviceTree => Some(Stage::DeviceTree),
+        FileKind::Kernel => Some(Stage::Kernel),
+        FileKind::Initramfs => Some(Stage::Initramfs),
+        FileKind::Other => None,
+    }
+}
+
+fn outcome_of(end: &TftpEnd) -> FileOutcome {
+    match end {
+        TftpEnd::Done => FileOutcome::Done,
+        // Firmware probes for a file by asking and hanging up; error 0 says so (rpi-eeprom issue 74).
+        TftpEnd::Aborted { code: 0, .. } | TftpEnd::Replaced => FileOutcome::Probed,
+        TftpEnd::Aborted { code, message } => FileOutcome::Aborted(format!("error {code}: {}", text(message))),
+        TftpEnd::Timeout | TftpEnd::Gone | TftpEnd::Stopped => FileOutcome::Lost,
+        TftpEnd::ReadError(why) => FileOutcome::ReadError(why.to_string()),
+    }
+}
+
+/// Text from the network as it may be stored and shown: bounded, nothing that moves a cursor.
+fn text(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    text.chars().take(MAX_TEXT).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
