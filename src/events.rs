@@ -150,8 +150,10 @@ pub enum Nfs {
     FirstWrite { export: Arc<str> },
     /// The program that ends the system was looked up (`systemd-shutdown`, `poweroff` …).
     Shutdown { export: Arc<str> },
-    /// The last connection of a client that had mounted is gone, and not because it was told to go.
+    /// A client's machine does not answer any more: its connection had to be given up.
     Gone,
+    /// One that did not answer is back, with the mount it had.
+    Back,
 }
 
 /// Where wire parts put events; cheap to clone, never blocks.

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::servers::Wire;
 use crate::api::Api;
 use crate::api::types::BootSummary;
-use crate::boot::BootState;
+use crate::boot::{Boot, BootState};
 use crate::fleet::DeviceState;
 use crate::jobs::{Job, JobState};
 use crate::pi::Mac;
@@ -23,7 +23,8 @@ pub(super) struct Announcer {
     /// Something may have changed since.
     pub(super) is_due: bool,
     devices: BTreeMap<String, (Option<DeviceState>, Option<BootState>)>,
-    boots: BTreeMap<(Mac, i64), (BootState, usize)>,
+    /// State, stages and findings of each.
+    boots: BTreeMap<(Mac, i64), (BootState, usize, Vec<String>)>,
     jobs: BTreeMap<u32, (JobState, u64, u64)>,
 }
 
@@ -35,7 +36,8 @@ impl Announcer {
         self.is_due = jobs.iter().any(|job| !job.state.is_final());
         self.announce_devices(api, ubus);
         let boots = api.fleet.current_boots();
-        let boots: BTreeMap<_, _> = boots.map(|b| ((b.mac, b.started_ms), (b.state, b.stages.len()))).collect();
+        let ids = |b: &Boot| b.findings.iter().map(|finding| finding.id.clone()).collect();
+        let boots: BTreeMap<_, _> = boots.map(|b| ((b.mac, b.started_ms), (b.state, b.stages.len(), ids(b)))).collect();
         for boot in api.fleet.current_boots() {
             let key = (boot.mac, boot.started_ms);
             if self.boots.get(&key) != boots.get(&key) {

@@ -4,6 +4,7 @@
 mod announce;
 mod dhcp;
 mod openwrt;
+mod ready;
 mod servers;
 pub mod socket;
 
@@ -29,6 +30,7 @@ use crate::net::neighbour::Watch;
 use crate::ubus::{self, Notice};
 use announce::Announcer;
 use openwrt::Worker;
+use ready::ReadyWatch;
 use servers::Wire;
 
 /// Files that may be open: 512 transfers, 64 clients, and room to spare.
@@ -37,6 +39,8 @@ const DESCRIPTORS: u64 = 4096;
 const TICK: Duration = Duration::from_secs(5);
 /// How often events are sent over ubus at most, for each thing that changes.
 const ANNOUNCE: Duration = Duration::from_secs(1);
+/// How often boots under way are looked at: people watch.
+const LOOK: Duration = Duration::from_secs(1);
 /// Calls that may wait for the control task; each transport holds back its own beyond that.
 const CALLS: usize = 16;
 /// What ubus told and nobody looked at yet.
@@ -151,13 +155,16 @@ async fn serve(options: &Options) -> Result<(), AgentError> {
     let ubus = ubus::start(options.ubus.clone(), call_sender, notice_sender);
     let ubus = ubus.inspect_err(|error| log::error!("not on ubus: {error}")).ok();
     let openwrt = if is_package(&options.config) { Some(start_openwrt(options, clock, ubus.clone())?) } else { None };
-    let wire = Wire::start(sink, addresses.clone(), &options.key, openwrt)?;
+    let wire = Wire::start(sink.clone(), addresses.clone(), &options.key, openwrt)?;
     let mut api = Api { fleet, servers: wire };
     refresh(&mut api);
     tokio::spawn(watch_neighbours(addresses));
     let mut announcer = Announcer::default();
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut look = tokio::time::interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ready_watch = ReadyWatch::default();
     let mut announce = tokio::time::interval(ANNOUNCE);
     announce.set_missed_tick_behavior(MissedTickBehavior::Delay);
     log::info!("piboot {} serves {}", env!("CARGO_PKG_VERSION"), options.config.display());
@@ -172,6 +179,13 @@ async fn serve(options: &Options) -> Result<(), AgentError> {
             }
             Some(notice) = notices.recv() => if on_notice(&mut api, &notice) && !reload(&mut api, &options.config) { break },
             _ = tick.tick() => on_tick(&mut api),
+            _ = look.tick(), if api.fleet.follows_boots() => {
+                ready_watch.look(&api, &sink);
+                let portmapper = api.servers.portmapper_problem();
+                if !api.fleet.diagnose(portmapper.as_deref()) {
+                    continue;
+                }
+            }
             _ = announce.tick(), if listening.is_some() => {
                 if let Some(ubus) = listening {
                     announcer.announce(&api, ubus);

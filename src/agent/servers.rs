@@ -120,6 +120,19 @@ impl Wire {
         }
     }
 
+    /// NFS requests over the open connections of a Pi.
+    pub(super) fn nfs_requests_of(&self, ip: IpAddr) -> Option<u32> {
+        self.nfs.as_ref()?.requests_of(ip)
+    }
+
+    /// Why Pis do not find the NFS port, if they do not.
+    pub(super) fn portmapper_problem(&self) -> Option<String> {
+        match self.nfs.as_ref()?.portmap() {
+            nfs::PortmapState::Unregistered(why) => Some(why.clone()),
+            _ => None,
+        }
+    }
+
     /// The address that Pis are told.
     pub(super) fn address(&self) -> Option<Ipv4Addr> {
         self.interfaces.iter().find_map(Interface::ipv4)

@@ -4,8 +4,41 @@ use super::types::Finding;
 use super::{Api, Servers};
 use crate::config::Severity;
 use crate::fleet::DeviceState;
+use crate::image::check::Bearing;
+
+/// Before piboot was written: a clock that says so was not set. 2025-01-01, Unix time in ms.
+const EARLIEST_MS: i64 = 1_735_689_600_000;
 
 impl<S: Servers> Api<S> {
+    /// What [`Api::findings`] says, and what a look at the devices' files and at the clock adds. Errors first.
+    pub(super) fn check(&self) -> Vec<Finding> {
+        let mut findings = self.findings();
+        let fleet = &self.fleet;
+        if fleet.clock().wall_ms() < EARLIEST_MS {
+            findings.push(Finding {
+                severity: Severity::Warning,
+                place: "clock".to_owned(),
+                text: "the router does not know the time: the history of boots is in disorder until it does; see that it reaches an NTP server (System > System > Time Synchronization)".to_owned(),
+            });
+        }
+        for device in &fleet.config().devices {
+            let model = device.mac.and_then(|mac| fleet.seen().get(mac)).and_then(crate::fleet::SeenPi::family);
+            for problem in fleet.tree_problems(device, model) {
+                let severity = match problem.bearing {
+                    Bearing::Firmware | Bearing::Root | Bearing::Init => Severity::Error,
+                    Bearing::Spoils => Severity::Warning,
+                };
+                findings.push(Finding {
+                    severity,
+                    place: device.id.clone(),
+                    text: format!("{}; {}", problem.text, problem.todo),
+                });
+            }
+        }
+        findings.sort_by_key(|f| f.severity != Severity::Error);
+        findings
+    }
+
     /// Errors first.
     pub(super) fn findings(&self) -> Vec<Finding> {
         let fleet = &self.fleet;

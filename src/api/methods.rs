@@ -43,6 +43,7 @@ pub const METHODS: &[(&str, Parameters)] = {
         ("job_cancel", &[("job", Integer)]),
         ("boots", &[("device", String), ("limit", Integer)]),
         ("boot", &[("boot", Integer)]),
+        ("led", &[("flashes", String)]),
     ]
 };
 
@@ -85,6 +86,7 @@ mod tests {
             ("mac", ParameterType::String) => json!("dc:a6:32:00:00:01"),
             ("serial", ParameterType::String) => json!("38c128c0"),
             ("ip", ParameterType::String) => json!("192.168.1.50"),
+            ("flashes", ParameterType::String) => json!("4-3"),
             (_, ParameterType::String) => json!("text"),
             (_, ParameterType::Integer) => json!(7),
             (_, ParameterType::Boolean) => json!(true),
@@ -122,7 +124,8 @@ mod tests {
         assert_takes::<JobRequest>("job_cancel");
         assert_takes::<BootsRequest>("boots");
         assert_takes::<BootRequest>("boot");
+        assert_takes::<LedRequest>("led");
         let with_parameters = METHODS.iter().filter(|(_, parameters)| !parameters.is_empty());
-        assert_eq!(with_parameters.count(), 8, "one of them is not compared above");
+        assert_eq!(with_parameters.count(), 9, "one of them is not compared above");
     }
 }

@@ -10,10 +10,11 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use self::types::*;
-use crate::boot::BootState;
-use crate::config::{Device, UnknownPolicy};
+use crate::boot::{BootEnd, BootState};
+use crate::config::{Device, Severity, UnknownPolicy};
 use crate::fleet::{DeviceRecord, DeviceState, Enrolment, Fleet, Wanted};
 use crate::image;
+use crate::pi::{self, LED_CODES};
 
 /// Most boots answered at once: an answer has to fit one ubus message of 1 MiB.
 const MAX_BOOTS: u32 = 200;
@@ -85,7 +86,7 @@ impl<S: Servers> Api<S> {
     pub fn call(&mut self, method: &str, params: Value) -> Result<Value, ApiError> {
         match method {
             "status" => answer(self.status()),
-            "check" => answer(Check { findings: self.findings() }),
+            "check" => answer(Check { findings: self.check() }),
             "devices" => answer(self.devices()),
             "device" => answer(self.device(&read::<IdRequest>(params)?.id)?),
             "enroll" => answer(self.enroll(read(params)?)?),
@@ -97,6 +98,7 @@ impl<S: Servers> Api<S> {
             "job_cancel" => answer(self.job_cancel(&read(params)?)?),
             "boots" => answer(self.boots(&read(params)?)?),
             "boot" => answer(self.boot(&read(params)?)?),
+            "led" => answer(led(&read(params)?)?),
             other => Err(ApiError::UnknownMethod(other.to_owned())),
         }
     }
@@ -165,12 +167,17 @@ impl<S: Servers> Api<S> {
         match self.fleet.state(&device.id) {
             Some(DeviceState::Ready) => {
                 let silent = |b: &crate::boot::Boot| b.silent_for(self.fleet.clock().now()) > GIVEN_UP_AFTER;
-                state = match boot.map(|b| b.state) {
-                    Some(BootState::Booting) if boot.is_some_and(silent) => "ready",
-                    Some(BootState::Booting) => "booting",
-                    Some(BootState::Running) => "running",
+                let finding = boot.and_then(|b| b.findings.first()).map(|f| (f.severity, f.cause.clone()));
+                state = match boot.map(|b| (b.state, b.end)) {
+                    Some((BootState::Booting, _)) if matches!(finding, Some((Severity::Error, _))) => "stuck",
+                    Some((BootState::Booting, _)) if boot.is_some_and(silent) => "ready",
+                    Some((BootState::Booting, _)) => "booting",
+                    Some((BootState::Running, _)) => "running",
+                    Some((BootState::Stopped, Some(BootEnd::ShutDown))) => "off",
+                    Some((BootState::Stopped, _)) => "lost",
                     _ => "ready",
                 };
+                why = finding.map(|(_, cause)| cause).filter(|_| matches!(state, "stuck" | "booting" | "lost"));
             }
             Some(DeviceState::Preparing { job: number }) => (state, job) = ("preparing", Some(*number)),
             Some(DeviceState::Blocked { why: reason }) => (state, why) = ("blocked", Some(reason.clone())),
@@ -298,10 +305,26 @@ impl<S: Servers> Api<S> {
         Ok(Boots { boots: boots.iter().map(BootSummary::from).collect() })
     }
 
-    fn boot(&self, request: &BootRequest) -> Result<crate::boot::Boot, ApiError> {
-        let boot = self.fleet.boot(request.boot).map_err(|e| ApiError::Failed(e.to_string()))?;
-        boot.ok_or_else(|| ApiError::NotFound(format!("there is no boot {}: 'piboot boots' lists them", request.boot)))
+    fn boot(&self, request: &BootRequest) -> Result<BootDetail, ApiError> {
+        let failed = |e: crate::fleet::StoreError| ApiError::Failed(e.to_string());
+        let unknown = || ApiError::NotFound(format!("there is no boot {}: 'piboot boots' lists them", request.boot));
+        let boot = self.fleet.boot(request.boot).map_err(failed)?.ok_or_else(unknown)?;
+        let good = self.fleet.good_boot_before(&boot).map_err(failed)?;
+        Ok(BootDetail {
+            age_ms: boot.age_ms(self.fleet.clock()),
+            good: good.map(|good| GoodBoot { id: good.id, stages: good.stages }),
+            boot,
+        })
     }
+}
+
+fn led(request: &LedRequest) -> Result<Leds, ApiError> {
+    let unknown = || ApiError::NotFound("that is no blink code of a Raspberry Pi".to_owned());
+    let codes = match request.flashes {
+        None => LED_CODES.to_vec(),
+        Some(flashes) => vec![*pi::led(flashes).ok_or_else(unknown)?],
+    };
+    Ok(Leds { codes })
 }
 
 fn read<T: DeserializeOwned>(params: Value) -> Result<T, ApiError> {

@@ -4,12 +4,12 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::boot::{Boot, BootState};
+use crate::boot::{Boot, BootEnd, BootState, StageSeen};
 use crate::config::Severity;
 use crate::image::ImageInfo;
 use crate::image::adapt::Change;
 use crate::jobs::Job;
-use crate::pi::{Mac, Serial};
+use crate::pi::{Flashes, LedCode, Mac, Serial};
 
 // === requests ===
 
@@ -94,7 +94,22 @@ pub struct BootRequest {
     pub boot: i64,
 }
 
+/// `led {flashes}`
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct LedRequest {
+    /// `7` or `4-3`; all if absent.
+    #[serde(default)]
+    pub flashes: Option<Flashes>,
+}
+
 // === answers ===
+
+/// `led`
+#[derive(Debug, Clone, Serialize)]
+pub struct Leds {
+    /// What they mean.
+    pub codes: Vec<LedCode>,
+}
 
 /// `status`
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -211,11 +226,11 @@ pub struct DeviceInfo {
     pub board: Option<String>,
     /// Image.
     pub image: String,
-    /// `ready`, `preparing`, `blocked`, `booting`, `running`
+    /// `ready`, `preparing`, `blocked`, `booting`, `stuck`, `running`, `off`, `lost`
     pub state: String,
     /// The job that prepares it.
     pub job: Option<u32>,
-    /// Why it is blocked.
+    /// Why it is blocked, or what its boot is stuck at.
     pub why: Option<String>,
     /// Its address.
     pub ip: Option<std::net::IpAddr>,
@@ -336,6 +351,34 @@ pub struct BootSummary {
     pub took_ms: u32,
     /// Bytes loaded over TFTP.
     pub tftp_bytes: u64,
+    /// How it came to its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<BootEnd>,
+    /// What stands in its way, worst first, in one sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finding: Option<String>,
+}
+
+/// `boot {boot}`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BootDetail {
+    /// Its story.
+    #[serde(flatten)]
+    pub boot: Boot,
+    /// Milliseconds since its first packet.
+    pub age_ms: u32,
+    /// The last boot of the same Pi that came to a running system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub good: Option<GoodBoot>,
+}
+
+/// What a boot is compared with.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GoodBoot {
+    /// Its number.
+    pub id: i64,
+    /// Its stages.
+    pub stages: Vec<StageSeen>,
 }
 
 impl From<&Boot> for BootSummary {
@@ -350,6 +393,8 @@ impl From<&Boot> for BootSummary {
             stage: last.map(|s| s.stage.text().to_owned()).unwrap_or_default(),
             took_ms: last.map_or(0, |s| s.at_ms),
             tftp_bytes: boot.files.iter().map(|f| f.acknowledged).sum(),
+            end: boot.end,
+            finding: boot.findings.first().map(|finding| finding.cause.clone()),
         }
     }
 }

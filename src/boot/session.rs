@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use serde::{Deserialize, Serialize};
 
 use super::diagnosis::Finding;
-use crate::clock::Moment;
+use crate::clock::{Clock, Moment};
 use crate::events::ConsoleFrom;
 use crate::pi::{Mac, Model, Serial};
 
@@ -297,6 +297,9 @@ pub struct Boot {
     /// Lines of the console that were not kept.
     #[serde(default, skip_serializing_if = "is_default")]
     pub console_dropped: u32,
+    /// How many boots right before this one did not get as far as a running system.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub failed_before: u32,
     /// What is, or was, in its way.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<Finding>,
@@ -305,6 +308,9 @@ pub struct Boot {
     pub(crate) began: Moment,
     #[serde(skip)]
     pub(crate) first_packet: Moment,
+    /// What had passed before time zero, in milliseconds: an earlier run of the agent followed it.
+    #[serde(skip)]
+    pub(crate) passed_ms: u32,
     #[serde(skip)]
     pub(crate) last_seen: Moment,
     /// The system was told to end.
@@ -341,9 +347,11 @@ impl Boot {
             quirks: Vec::new(),
             console: Vec::new(),
             console_dropped: 0,
+            failed_before: 0,
             findings: Vec::new(),
             began,
             first_packet: began,
+            passed_ms: 0,
             last_seen: began,
             shutting_down: None,
             unsaved: true,
@@ -374,9 +382,24 @@ impl Boot {
         now.since(self.last_seen)
     }
 
+    /// Milliseconds since its first packet; for one of an earlier run of the agent by the wall clock.
+    #[must_use]
+    pub fn age_ms(&self, clock: &Clock) -> u32 {
+        let age = clock.wall_ms().saturating_sub(self.started_ms);
+        u32::try_from(age.max(0)).unwrap_or(u32::MAX)
+    }
+
     /// Milliseconds from the first packet to `at`.
     pub(crate) fn offset(&self, at: Moment) -> u32 {
-        u32::try_from(at.since(self.began).as_millis()).unwrap_or(u32::MAX)
+        u32::try_from(at.since(self.began).as_millis()).unwrap_or(u32::MAX).saturating_add(self.passed_ms)
+    }
+
+    /// It is followed again from `now` on. What was being loaded when the agent ended was cut off.
+    pub(super) fn take_up(&mut self, now: Moment, age_ms: u32) {
+        (self.began, self.first_packet, self.last_seen, self.passed_ms) = (now, now, now, age_ms);
+        for file in self.files.iter_mut().filter(|file| file.outcome == FileOutcome::Loading) {
+            file.outcome = FileOutcome::Lost;
+        }
     }
 
     /// Notes a stage the first time it is reached; true if this was the first time.

@@ -125,7 +125,11 @@ impl Boot {
                 false
             }
             Nfs::Gone => self.vanish(),
-            Nfs::Unmounted { .. } => false,
+            Nfs::Back if self.end == Some(BootEnd::Lost) => {
+                (self.state, self.end) = (BootState::Running, None);
+                true
+            }
+            Nfs::Unmounted { .. } | Nfs::Back => false,
         }
     }
 

@@ -83,6 +83,11 @@ impl Tracker {
         self.boots.get_mut(&mac)
     }
 
+    /// All boots followed, to note what stands in their way.
+    pub fn boots_mut(&mut self) -> impl Iterator<Item = &mut Boot> {
+        self.boots.values_mut()
+    }
+
     /// All boots followed.
     pub fn boots(&self) -> impl Iterator<Item = &Boot> {
         self.boots.values()
@@ -91,6 +96,15 @@ impl Tracker {
     /// Boots that changed since the last call: file transfers are not stored one by one.
     pub fn boots_to_save(&mut self) -> impl Iterator<Item = &mut Boot> {
         self.boots.values_mut().filter_map(|boot| std::mem::take(&mut boot.unsaved).then_some(boot))
+    }
+
+    /// Goes on with a boot that an earlier run of the agent followed, `age_ms` after its first packet.
+    pub fn resume(&mut self, mut boot: Boot, age_ms: u32) {
+        let now = self.clock.now();
+        boot.take_up(now, age_ms);
+        if self.boots.len() < MAX_BOOTS {
+            self.boots.entry(boot.mac).or_insert(boot);
+        }
     }
 
     /// Another store took over: boots that it does not know by their number get a new one when they are stored next.
@@ -137,6 +151,9 @@ impl Tracker {
             return Update::default();
         }
         let boot = self.boot_or_new(mac, at, who);
+        if let Some(before) = ended.as_ref().filter(|boot| boot.end == Some(BootEnd::StartedOver)) {
+            boot.failed_before = before.failed_before.saturating_add(1);
+        }
         let notable = boot.on_dhcp(at, message);
         Update { boot: Some(mac), notable: notable || began, ended, serial: None }
     }

@@ -3,14 +3,15 @@
 use serde_json::json;
 
 use super::client::Client;
-use super::{CliError, Command, DhcpCommand, ImageCommand, JobCommand, say, say_line, show, wait};
+use super::{CliError, Command, DhcpCommand, ImageCommand, JobCommand, follow, say, say_line, show, timeline, wait};
 use crate::api::types::{
-    BootRequest, Boots, BootsRequest, Check, DeviceDetail, Devices, EnrollRequest, Enrolled, IdRequest, Images,
-    ImportRequest, JobList, JobRequest, NameRequest, Nothing, Removed, Started, Status, UnenrollRequest, Unenrolled,
+    BootDetail, BootRequest, Boots, BootsRequest, Check, DeviceDetail, Devices, EnrollRequest, Enrolled, IdRequest,
+    Images, ImportRequest, JobList, JobRequest, NameRequest, Nothing, Removed, Started, Status, UnenrollRequest,
+    Unenrolled,
 };
-use crate::boot::Boot;
 use crate::clock::Clock;
 use crate::config::Severity;
+use crate::pi::{self, Flashes, LED_CODES};
 use crate::{dhcp, image};
 
 pub(super) fn run(command: Command, client: &Client) -> Result<(), CliError> {
@@ -37,7 +38,7 @@ pub(super) fn run(command: Command, client: &Client) -> Result<(), CliError> {
             if let Some(why) = enrolled.why {
                 return Err(CliError::Failed(format!("{} cannot boot yet: {why}", enrolled.id)));
             }
-            follow(client, enrolled.job, no_wait)
+            await_job(client, enrolled.job, no_wait)
         }
         Command::Unenroll(unenroll) => {
             let request = UnenrollRequest { id: unenroll.id, delete: unenroll.delete };
@@ -46,7 +47,7 @@ pub(super) fn run(command: Command, client: &Client) -> Result<(), CliError> {
             if let Some(kept) = gone.kept {
                 say_line(&format!("its files are kept in {kept}; enrolling it under the same name uses them again"));
             }
-            follow(client, gone.job, false)
+            await_job(client, gone.job, false)
         }
         Command::Images(_) => shown(client.ask::<Images>("images", none)?, |i| show::images(&i)),
         Command::Image(image) => image_command(image.command, client),
@@ -63,10 +64,12 @@ pub(super) fn run(command: Command, client: &Client) -> Result<(), CliError> {
             let request = BootsRequest { device: boots.device, limit: boots.limit };
             shown(client.ask::<Boots>("boots", request)?, |b| show::boots(&b, now_ms))
         }
+        Command::Boot(boot) if boot.follow => follow::boot(client, &boot.boot),
         Command::Boot(boot) => {
             let number = boot_number(client, &boot.boot)?;
-            shown(client.ask::<Boot>("boot", BootRequest { boot: number })?, |b| show::boot(&b, now_ms))
+            shown(client.ask::<BootDetail>("boot", BootRequest { boot: number })?, |b| timeline::boot(&b, now_ms))
         }
+        Command::Led(wanted) => led(wanted.flashes, client.json),
         Command::Dhcp(dhcp) => match dhcp.command {
             DhcpCommand::Decode(decode) => dhcp_decode(&decode.hex, client.json),
         },
@@ -80,7 +83,7 @@ fn shown<T>(answer: Option<T>, show: impl FnOnce(T) -> String) -> Result<(), Cli
     Ok(())
 }
 
-fn follow(client: &Client, job: Option<u32>, no_wait: bool) -> Result<(), CliError> {
+fn await_job(client: &Client, job: Option<u32>, no_wait: bool) -> Result<(), CliError> {
     match job {
         Some(job) if no_wait => {
             say_line(&format!("job {job} is working on it"));
@@ -114,13 +117,13 @@ fn image_command(command: ImageCommand, client: &Client) -> Result<(), CliError>
                 .map_err(|e| CliError::Failed(format!("cannot use {}: {e}", import.file.display())))?;
             let request = ImportRequest { source, name: import.name };
             let Some(started) = client.ask::<Started>("image_import", request)? else { return Ok(()) };
-            follow(client, Some(started.job), import.no_wait)
+            await_job(client, Some(started.job), import.no_wait)
         }
         ImageCommand::Remove(remove) => {
             let Some(started) = client.ask::<Removed>("image_remove", NameRequest { name: remove.name })? else {
                 return Ok(());
             };
-            follow(client, started.job, false)
+            await_job(client, started.job, false)
         }
         ImageCommand::Inspect(inspect) => {
             let found = image::inspect(&inspect.file).map_err(|e| CliError::Failed(e.to_string()))?;
@@ -143,6 +146,23 @@ fn boot_number(client: &Client, which: &str) -> Result<i64, CliError> {
     let boots: Boots = client.call("boots", BootsRequest { device: Some(which.to_owned()), limit: Some(1) })?;
     let last = boots.boots.first().map(|b| b.id);
     last.ok_or_else(|| CliError::Failed(format!("{which} was never seen to boot")))
+}
+
+fn led(flashes: Option<Flashes>, as_json: bool) -> Result<(), CliError> {
+    let codes = match flashes {
+        None => LED_CODES.to_vec(),
+        Some(flashes) => {
+            let unknown =
+                || CliError::Failed("that is no blink code of a Raspberry Pi: 'piboot led' lists them".to_owned());
+            vec![*pi::led(flashes).ok_or_else(unknown)?]
+        }
+    };
+    if as_json {
+        say_line(&format!("{:#}", json!({ "codes": codes })));
+    } else {
+        say(&show::leds(&codes));
+    }
+    Ok(())
 }
 
 fn dhcp_decode(text: &str, as_json: bool) -> Result<(), CliError> {

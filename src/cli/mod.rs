@@ -2,7 +2,9 @@
 
 mod client;
 mod commands;
+mod follow;
 mod show;
+mod timeline;
 mod wait;
 
 use std::io::Write;
@@ -10,7 +12,7 @@ use std::path::PathBuf;
 
 use argh::FromArgs;
 
-use crate::pi::{Mac, Serial};
+use crate::pi::{Flashes, Mac, Serial};
 use crate::printable::printable;
 
 /// Where the agent listens unless told otherwise.
@@ -53,6 +55,7 @@ enum Command {
     Job(Job),
     Boots(Boots),
     Boot(Boot),
+    Led(Led),
     Dhcp(Dhcp),
 }
 
@@ -253,6 +256,18 @@ struct Boot {
     /// its number, or a device id for that Pi's last boot
     #[argh(positional)]
     boot: String,
+    /// tell it while it happens; for a device also a boot that is yet to come
+    #[argh(switch, short = 'f')]
+    follow: bool,
+}
+
+/// Say what the green LED of a Pi that does not boot means; needs no agent.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "led")]
+struct Led {
+    /// flashes: 7, or long and short ones: 4-3 (default: list all)
+    #[argh(positional)]
+    flashes: Option<Flashes>,
 }
 
 /// Look at DHCP packets; needs no agent.

@@ -5,13 +5,9 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use crate::api::types::{Boots, DeviceDetail, DeviceInfo, Devices, Finding, Images, JobList, Status};
-use crate::boot::{Boot, BootState, FileOutcome, FileSeen};
 use crate::config::Severity;
 use crate::events::Dhcp;
 use crate::jobs::Job;
-
-/// Width of the bars of a timeline.
-const BAR: u32 = 24;
 
 /// `25.8 MB`
 pub(super) fn megabytes(bytes: u64) -> String {
@@ -25,7 +21,7 @@ pub(super) fn megabytes(bytes: u64) -> String {
 }
 
 /// `3 min ago`
-fn ago(then_ms: i64, now_ms: i64) -> String {
+pub(super) fn ago(then_ms: i64, now_ms: i64) -> String {
     let seconds = now_ms.saturating_sub(then_ms) / 1000;
     match seconds {
         ..5 => "just now".to_owned(),
@@ -36,7 +32,7 @@ fn ago(then_ms: i64, now_ms: i64) -> String {
     }
 }
 
-fn seconds(ms: u32) -> String {
+pub(super) fn seconds(ms: u32) -> String {
     format!("{}.{:03} s", ms / 1000, ms % 1000)
 }
 
@@ -220,7 +216,7 @@ pub(super) fn jobs(jobs: &JobList, now_ms: i64) -> String {
 }
 
 /// The word serde writes for a unit variant.
-fn word<T: serde::Serialize>(value: &T) -> String {
+pub(super) fn word<T: serde::Serialize>(value: &T) -> String {
     serde_json::to_value(value).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
@@ -236,81 +232,13 @@ pub(super) fn boots(boots: &Boots, now_ms: i64) -> String {
                 word(&b.state),
                 format!("{} after {}", b.stage, seconds(b.took_ms)),
                 megabytes(b.tftp_bytes),
+                b.finding.clone().or_else(|| b.end.map(|end| end.text().to_owned())).unwrap_or_default(),
             ]
         })
         .collect();
-    match table(&["BOOT", "DEVICE", "BEGAN", "STATE", "GOT AS FAR AS", "TFTP"], &rows) {
+    match table(&["BOOT", "DEVICE", "BEGAN", "STATE", "GOT AS FAR AS", "TFTP", ""], &rows) {
         text if text.is_empty() => "no boot was seen yet\n".to_owned(),
         text => text,
-    }
-}
-
-pub(super) fn boot(boot: &Boot, now_ms: i64) -> String {
-    let who = boot.device.clone().unwrap_or_else(|| "a Pi that is not enrolled".to_owned());
-    let state = match boot.state {
-        BootState::Booting => "under way",
-        BootState::Running => "the system runs",
-        BootState::Stopped => boot.end.map_or("it does not run any more", crate::boot::BootEnd::text),
-        BootState::Abandoned => "given up: the Pi began anew",
-    };
-    let mut text =
-        format!("boot {} of {who} ({}), began {}: {state}\n\n", boot.id, boot.mac, ago(boot.started_ms, now_ms));
-    let end = boot.stages.last().map_or(0, |s| s.at_ms);
-    for (n, stage) in boot.stages.iter().enumerate() {
-        let until = boot.stages.get(n + 1).map_or(stage.at_ms, |next| next.at_ms);
-        let detail = stage.detail.as_deref().map(|d| format!(" ({d})")).unwrap_or_default();
-        let _ = writeln!(
-            text,
-            "{:>10}  {}  {}{detail}",
-            seconds(stage.at_ms),
-            bar(stage.at_ms, until, end),
-            stage.stage.text()
-        );
-    }
-    if !boot.files.is_empty() {
-        text += &files(boot);
-    }
-    text
-}
-
-/// Where a stage lies between the first packet and the last stage.
-fn bar(from: u32, until: u32, end: u32) -> String {
-    let place = |ms: u32| u32::try_from(u64::from(ms) * u64::from(BAR) / u64::from(end.max(1))).unwrap_or(BAR);
-    let (from, until) = (place(from), place(until));
-    (0..BAR).map(|n| if n >= from && n < until.max(from + 1) { '█' } else { '·' }).collect()
-}
-
-fn files(boot: &Boot) -> String {
-    let count = |wanted: fn(&FileOutcome) -> bool| boot.files.iter().filter(|f| wanted(&f.outcome)).count();
-    let loaded = count(|o| *o == FileOutcome::Done);
-    let bytes: u64 = boot.files.iter().map(|f| f.acknowledged).sum();
-    let again: u64 = boot.files.iter().map(|f| u64::from(f.retransmissions)).sum();
-    let mut text = format!(
-        "\nTFTP: {} requests, {loaded} files loaded ({}), {} not there and {} only probed (both normal), {again} blocks sent again\n",
-        boot.files.len() + boot.files_dropped as usize,
-        megabytes(bytes),
-        count(|o| *o == FileOutcome::Missing),
-        count(|o| *o == FileOutcome::Probed),
-    );
-    for file in &boot.files {
-        let _ = writeln!(text, "{:>10}  {:32}  {}", seconds(file.at_ms), file.name, file_outcome(file));
-    }
-    text
-}
-
-fn file_outcome(file: &FileSeen) -> String {
-    match &file.outcome {
-        FileOutcome::Done => {
-            let rate = file.acknowledged.saturating_mul(1000) / u64::from(file.took_ms.max(1));
-            format!("{} in {} ({}/s)", megabytes(file.acknowledged), seconds(file.took_ms), megabytes(rate))
-        }
-        FileOutcome::Loading => format!("loading, {} in all", megabytes(file.size)),
-        FileOutcome::Missing => "not there".to_owned(),
-        FileOutcome::Probed => "there (probed)".to_owned(),
-        FileOutcome::Refused(code) => format!("refused (TFTP error {code})"),
-        FileOutcome::Aborted(why) => format!("the Pi gave up: {why}"),
-        FileOutcome::Lost => format!("the Pi fell silent after {}", megabytes(file.acknowledged)),
-        FileOutcome::ReadError(why) => format!("could not be read: {why}"),
     }
 }
 
@@ -327,6 +255,14 @@ pub(super) fn dhcp(seen: &Dhcp) -> String {
     }
     let _ = writeln!(text, "{}", if seen.netboot { "asks to boot from the network" } else { "does not ask to boot" });
     text
+}
+
+/// Blink codes, a line each.
+pub(super) fn leds(codes: &[crate::pi::LedCode]) -> String {
+    let row = |code: &crate::pi::LedCode| {
+        vec![code.long.to_string(), code.short.to_string(), code.meaning.to_owned(), code.todo.to_owned()]
+    };
+    table(&["LONG", "SHORT", "MEANS", "WHAT TO DO"], &codes.iter().map(row).collect::<Vec<_>>())
 }
 
 /// `name: value` lines of an object, for answers that are a list of facts.
@@ -351,12 +287,5 @@ mod tests {
         assert_eq!(ago(0, 4_000), "just now");
         assert_eq!(ago(0, 125_000), "2 min ago");
         assert_eq!(ago(10, 0), "just now", "a clock that was set back");
-    }
-
-    #[test]
-    fn bars_stay_in_their_place() {
-        assert_eq!(bar(0, 50, 100).chars().filter(|c| *c == '█').count(), 12);
-        assert!(bar(100, 100, 100).chars().all(|c| c == '·'));
-        assert_eq!(bar(0, 0, 0).chars().count(), 24);
     }
 }

@@ -3,6 +3,7 @@
 //! [`Fleet`] holds what is known; [`Fleet::reconcile`] compares it with what the configuration asks for, starts the
 //! jobs that close the gap, and says what the servers shall serve.
 
+mod diagnose;
 mod enrol;
 mod happenings;
 mod on_volume;
@@ -26,13 +27,16 @@ use std::path::PathBuf;
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::boot::{Boot, Tracker};
+use crate::boot::{Boot, Stage, Tracker};
 use crate::clock::Clock;
 use crate::config::{self, Config, FileError, Problem};
 use crate::jobs::{Job, Jobs};
 use crate::net::AddressBook;
 use crate::pi::Mac;
 use crate::storage::{Layout, Volume};
+
+/// Boots of a Pi among which one that came to a running system is looked for.
+const GOOD_BOOT_WITHIN: u32 = 20;
 
 /// Everything known about the Pis of this router.
 #[derive(Debug)]
@@ -54,6 +58,7 @@ pub struct Fleet {
     tracker: Tracker,
     jobs: Jobs,
     addresses: AddressBook,
+    tree_checks: diagnose::TreeChecks,
     server: Option<Ipv4Addr>,
     states: BTreeMap<String, DeviceState>,
     /// Devices as they were last served, for the time without the volume.
@@ -114,6 +119,7 @@ impl Fleet {
             seen: Seen::default(),
             jobs,
             addresses,
+            tree_checks: diagnose::TreeChecks::default(),
             server: None,
             states: BTreeMap::new(),
             served: BTreeMap::new(),
@@ -255,6 +261,15 @@ impl Fleet {
             }
         }
         Ok(boots)
+    }
+
+    /// The boot of the same Pi before this one that came to a running system, to compare it with.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn good_boot_before(&self, boot: &Boot) -> Result<Option<Boot>, StoreError> {
+        let before = self.store.boots(Some(boot.mac), GOOD_BOOT_WITHIN)?;
+        Ok(before.into_iter().find(|other| other.id < boot.id && other.reached(Stage::FirstWrite)))
     }
 
     /// One boot by its number.

@@ -5,10 +5,14 @@ use std::fs::OpenOptions;
 use rustix::fs::{AtFlags, FlockOperation, StatxFlags, flock};
 
 use super::{Fleet, MAX_SEEN, Seen, Store, StoreError, provision};
+use crate::boot::BootState;
 use crate::image;
 use crate::jobs::{JobKind, Running};
 use crate::nfs;
 use crate::storage::{self, Layout, Volume, VolumeProblem};
+
+/// A boot that began longer ago than this many milliseconds is over, whatever became of it.
+const RESUMED_MS: i64 = 600_000;
 
 impl Fleet {
     /// Looks at the volume again; true if it came, went or changed its fitness.
@@ -117,7 +121,7 @@ impl Fleet {
                 job.subject
             );
         }
-        store.end_boots()?;
+        self.resume_boots(&store)?;
         self.jobs.number_from(store.jobs()?.last().map_or(0, |job| job.id).saturating_add(1));
         self.tracker.number_anew(|boot| !matches!(store.boot(boot.id), Ok(Some(stored)) if stored.is_same(boot)));
         let unsaved = self.seen.list().into_iter().cloned().collect::<Vec<_>>();
@@ -133,6 +137,23 @@ impl Fleet {
             }
         }
         self.save();
+        Ok(())
+    }
+
+    /// Goes on with the boots that an earlier run of the agent left under way; those that are too old are over.
+    fn resume_boots(&mut self, store: &Store) -> Result<(), StoreError> {
+        for mut boot in store.unfinished_boots()? {
+            let age = self.clock.wall_ms().saturating_sub(boot.started_ms);
+            // A router without a battery may not know the time yet.
+            let is_recent = (0..RESUMED_MS).contains(&age);
+            let is_followed = self.tracker.boot(boot.mac).is_some();
+            if !is_followed && (is_recent || boot.state == BootState::Running) {
+                self.tracker.resume(boot, u32::try_from(age.max(0)).unwrap_or(u32::MAX));
+            } else if boot.state == BootState::Booting {
+                boot.state = BootState::Abandoned;
+                store.save_boot(&mut boot)?;
+            }
+        }
         Ok(())
     }
 

@@ -29,6 +29,12 @@ pub struct SeenPi {
 }
 
 impl SeenPi {
+    /// Its family, by the revision word where that is known.
+    #[must_use]
+    pub fn family(&self) -> Option<Model> {
+        self.revision.and_then(|revision| revision.board().model).or(self.model)
+    }
+
     /// What to call it: the board where the revision is known, else the family.
     #[must_use]
     pub fn board(&self) -> String {

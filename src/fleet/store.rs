@@ -240,18 +240,18 @@ impl Store {
         Ok(story.and_then(|story| serde_json::from_str(&story).ok()))
     }
 
-    /// Ends the boots that an earlier run of the agent left under way: nobody follows them any more.
+    /// The boots that an earlier run of the agent left under way, and the last boots of the Pis that ran then.
     ///
     /// # Errors
-    /// When the database cannot be used.
-    pub fn end_boots(&self) -> Result<(), StoreError> {
-        let under_way = word(BootState::Booting);
-        let left: Vec<Boot> = self.boots(None, u32::MAX)?.into_iter().filter(|b| word(b.state) == under_way).collect();
-        for mut boot in left {
-            boot.state = BootState::Abandoned;
-            self.save_boot(&mut boot)?;
-        }
-        Ok(())
+    /// When the database cannot be read.
+    pub fn unfinished_boots(&self) -> Result<Vec<Boot>, StoreError> {
+        let load = || -> rusqlite::Result<Vec<String>> {
+            let sql = "SELECT story FROM boot WHERE state = 'booting' OR state = 'running' \
+                       AND id = (SELECT max(id) FROM boot AS later WHERE later.mac = boot.mac) ORDER BY id";
+            self.connection.prepare(sql)?.query_map([], |row| row.get(0))?.collect()
+        };
+        let stories = load().map_err(|e| self.error(e))?;
+        Ok(stories.iter().filter_map(|story| serde_json::from_str(story).ok()).collect())
     }
 
     // === jobs ===

@@ -136,7 +136,7 @@ pub(super) fn examine(root: &OwnedFd, boot: &OwnedFd, info: &mut ImageInfo) {
 }
 
 /// The first bytes of a regular file, its path resolved as a process chrooted into the tree would.
-fn head(root: &OwnedFd, path: &str, max: u64) -> Option<Vec<u8>> {
+pub(super) fn head(root: &OwnedFd, path: &str, max: u64) -> Option<Vec<u8>> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let file = File::from(crate::openat2::openat2(root, path, flags, Mode::empty(), resolve).ok()?);
@@ -148,7 +148,7 @@ fn head(root: &OwnedFd, path: &str, max: u64) -> Option<Vec<u8>> {
     Some(data)
 }
 
-fn boot_files(boot: impl AsFd) -> rustix::io::Result<BootFiles> {
+pub(super) fn boot_files(boot: impl AsFd) -> rustix::io::Result<BootFiles> {
     let mut files = BootFiles::default();
     let mut entries = rustix::fs::Dir::read_from(boot)?;
     while let Some(entry) = entries.read() {

@@ -2,10 +2,11 @@
 //!
 //! [`source`] decodes the file, [`partition`], [`fat`] and [`ext4`] read what is in it (pure parsers over a
 //! [`blocks::BlockSource`]), [`tree_writer`] writes the trees, [`import`] puts it together; [`adapt`] makes a
-//! device's copy of those trees boot from the network.
+//! device's copy of those trees boot from the network, [`check`] says what would stop it.
 
 pub mod adapt;
 pub mod blocks;
+pub mod check;
 pub mod ext4;
 pub mod extract;
 pub mod fat;

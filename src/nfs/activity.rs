@@ -1,8 +1,8 @@
 //! Milestones of a mount, and refusals: what the boot timeline wants to know, without cost on the data path.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +13,8 @@ use crate::events::{Nfs, Sink, What};
 const MAX_REMEMBERED: usize = 512;
 /// Refusals of one address at one export are told once in this time.
 const REFUSAL_PAUSE: Duration = Duration::from_secs(60);
+/// The end of one system is told once in so many seconds.
+const SHUTDOWN_PAUSE: u32 = 5;
 
 /// Something that is told once per mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +30,8 @@ pub(super) enum Milestone {
 #[derive(Debug)]
 pub(super) struct Milestones {
     told: AtomicU8,
+    /// When the end of the system was told last, in seconds of the clock and one more; 0: never.
+    shutdown_told: AtomicU32,
     export: Arc<str>,
     peer: IpAddr,
     sink: Sink,
@@ -53,6 +57,21 @@ impl Milestones {
     }
 }
 
+impl Milestones {
+    /// The program that ends the system was looked up. Told whenever that happens, also of clients that were mounted before this
+    /// server started; a client that does nothing else is heard once in a while.
+    pub(super) fn shutdown(&self) {
+        let now = u32::try_from(self.sink.clock().now().since_start().as_secs()).unwrap_or(u32::MAX).saturating_add(1);
+        let last = self.shutdown_told.load(Ordering::Relaxed);
+        if last != 0 && now.saturating_sub(last) < SHUTDOWN_PAUSE {
+            return;
+        }
+        self.shutdown_told.store(now, Ordering::Relaxed);
+        let event = Nfs::Shutdown { export: Arc::clone(&self.export) };
+        self.sink.emit(What::Nfs { peer: self.peer, event });
+    }
+}
+
 #[derive(Debug)]
 struct Mount {
     milestones: Arc<Milestones>,
@@ -64,6 +83,8 @@ struct Mount {
 struct Known {
     mounts: HashMap<(u16, IpAddr), Mount>,
     refusals: HashMap<(IpAddr, Arc<str>), Moment>,
+    /// Clients whose machines did not answer when they were heard of last.
+    gone: HashSet<IpAddr>,
 }
 
 /// All mounts and recent refusals.
@@ -102,7 +123,13 @@ impl Activity {
     }
 
     fn fresh(&self, export: &Arc<str>, peer: IpAddr, told: u8) -> Arc<Milestones> {
-        Arc::new(Milestones { told: AtomicU8::new(told), export: Arc::clone(export), peer, sink: self.sink.clone() })
+        Arc::new(Milestones {
+            told: AtomicU8::new(told),
+            shutdown_told: AtomicU32::new(0),
+            export: Arc::clone(export),
+            peer,
+            sink: self.sink.clone(),
+        })
     }
 
     /// MNT succeeded: a new mount, of which nothing has been told.
@@ -159,6 +186,22 @@ impl Activity {
         self.emit(peer, Nfs::Refused { export, why: Arc::from(why) });
     }
 
+    /// A client's machine does not answer any more.
+    pub(super) fn gone(&self, peer: IpAddr) {
+        let mut known = self.known();
+        if known.gone.len() < MAX_REMEMBERED && known.gone.insert(peer) {
+            drop(known);
+            self.emit(peer, Nfs::Gone);
+        }
+    }
+
+    /// A client that may use something has connected.
+    pub(super) fn connected(&self, peer: IpAddr) {
+        if self.known().gone.remove(&peer) {
+            self.emit(peer, Nfs::Back);
+        }
+    }
+
     /// Reports an event as it is.
     pub(super) fn emit(&self, peer: IpAddr, event: Nfs) {
         self.sink.emit(What::Nfs { peer, event });
@@ -206,5 +249,15 @@ mod tests {
         clock.advance(REFUSAL_PAUSE);
         activity.refused(peer, "/lion/root", || "a reason".to_owned());
         assert_eq!(told().len(), 3);
+        clock.advance(REFUSAL_PAUSE);
+        milestones.shutdown();
+        milestones.shutdown();
+        activity.gone(peer);
+        activity.gone(peer);
+        activity.connected(peer);
+        activity.connected(peer);
+        clock.advance(Duration::from_secs(SHUTDOWN_PAUSE.into()));
+        milestones.shutdown();
+        assert_eq!(told(), ["Shutdown", "Gone", "Back", "Shutdown"]);
     }
 }

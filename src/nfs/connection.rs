@@ -3,6 +3,7 @@
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, TcpStream};
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -31,6 +32,8 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// so many times.
 const KEEPALIVE_PROBES: u32 = 3;
+/// A peer that has not acknowledged anything for so long is gone; it may also have been a switch that started anew.
+const UNANSWERED: Duration = Duration::from_secs(60);
 /// Fragments of one record at most: real clients send one.
 const MAX_FRAGMENTS: usize = 64;
 
@@ -53,6 +56,7 @@ pub(super) struct Connection {
     pub(super) service: Service,
     writing: Mutex<()>,
     waiting: Mutex<Waiting>,
+    requests: AtomicU32,
 }
 
 /// What the reader has been waiting for, and since when.
@@ -78,6 +82,8 @@ impl Connection {
             .with_interval(KEEPALIVE_INTERVAL)
             .with_retries(KEEPALIVE_PROBES);
         SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+        // The same for one that owes us an acknowledgement, which keepalive does not ask.
+        SockRef::from(&stream).set_tcp_user_timeout(Some(UNANSWERED))?;
         stream.set_write_timeout(Some(shared.limits.send))?;
         Ok(Self {
             stream,
@@ -87,6 +93,7 @@ impl Connection {
             service,
             writing: Mutex::new(()),
             waiting: Mutex::new(Waiting { since: shared.clock.now(), for_rest: false }),
+            requests: AtomicU32::new(0),
         })
     }
 
@@ -97,6 +104,11 @@ impl Connection {
     /// When the last request came, or the first part of one.
     pub(super) fn used(&self) -> Moment {
         self.waiting().since
+    }
+
+    /// Requests since it was opened; wraps.
+    pub(super) fn requests(&self) -> u32 {
+        self.requests.load(Ordering::Relaxed)
     }
 
     /// Whether the client has been silent for too long, or takes too long over a request.
@@ -199,6 +211,8 @@ struct Inbox<'a> {
     bytes: Box<[u8; INBOX]>,
     start: usize,
     end: usize,
+    /// The client's machine did not answer any more.
+    gone: bool,
 }
 
 /// A record.
@@ -275,7 +289,10 @@ impl Inbox<'_> {
                 Ok(0) => return None,
                 Ok(read) => left -= read,
                 Err(Errno::INTR) => {}
-                Err(_) => return None,
+                Err(errno) => {
+                    self.gone = is_silence(errno);
+                    return None;
+                }
             }
         }
         Some(())
@@ -301,7 +318,10 @@ impl Inbox<'_> {
                 Ok(0) => return None,
                 Ok(read) => self.end += read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return None,
+                Err(error) => {
+                    self.gone = Errno::from_io_error(&error).is_some_and(is_silence);
+                    return None;
+                }
             }
         }
         Some(())
@@ -316,9 +336,14 @@ impl Inbox<'_> {
     }
 }
 
+/// What the kernel says of a connection whose other end has not answered, by itself or by way of ARP (tcp(7)).
+fn is_silence(errno: Errno) -> bool {
+    matches!(errno, Errno::TIMEDOUT | Errno::HOSTUNREACH)
+}
+
 /// Reads and runs the requests of a connection until it ends. The calling thread is the connection's own.
 pub(super) fn serve(connection: &Arc<Connection>, shared: &Arc<Shared>, worker: &mut Worker) {
-    let mut inbox = Inbox { connection, shared, bytes: Box::new([0; INBOX]), start: 0, end: 0 };
+    let mut inbox = Inbox { connection, shared, bytes: Box::new([0; INBOX]), start: 0, end: 0, gone: false };
     let mut cached: Option<CachedView> = None;
     let mut was_let_in = false;
     let mut outbox = Outbox::default();
@@ -330,15 +355,20 @@ pub(super) fn serve(connection: &Arc<Connection>, shared: &Arc<Shared>, worker: 
             Service::Portmap => SHORT,
             // Who may use nothing has no reason to send much.
             Service::Nfs => {
-                was_let_in |= !shared.access.view(connection.from, &mut cached, &shared.activity).is_empty();
-                if was_let_in { shared.limits.max_record() } else { SHORT }
+                let may = !shared.access.view(connection.from, &mut cached, &shared.activity).is_empty();
+                if may || was_let_in { shared.limits.max_record() } else { SHORT }
             }
         };
         let Some(record) = inbox.next(limit) else { break };
         Counters::count(&shared.counters.requests);
+        // Only this thread writes it.
+        connection.requests.store(connection.requests().wrapping_add(1), Ordering::Relaxed);
         *connection.waiting() = Waiting { since: shared.clock.now(), for_rest: false };
         let view = shared.access.view(connection.from, &mut cached, &shared.activity);
-        was_let_in |= !view.is_empty();
+        if !was_let_in && !view.is_empty() {
+            was_let_in = true;
+            shared.activity.connected(connection.peer);
+        }
         let run =
             |worker: &mut Worker, bytes: &[u8], lane| dispatch::run(worker, shared, connection, &view, bytes, lane);
         let verdict = match record {
@@ -379,6 +409,9 @@ pub(super) fn serve(connection: &Arc<Connection>, shared: &Arc<Shared>, worker: 
     }
     connection.flush(&mut outbox);
     connection.close_reading();
+    if was_let_in && inbox.gone {
+        shared.activity.gone(connection.peer);
+    }
 }
 
 /// Hands a message to the pool, or runs it here if no thread is free.

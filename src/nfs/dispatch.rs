@@ -180,6 +180,9 @@ fn perform(mut op: Op<'_>, procedure: Procedure, args: &Args<'_>) -> Option<Stat
         match args {
             Args::Read { .. } => milestones.reach(Milestone::FirstRead),
             Args::Lookup { name: b"init" | b"systemd" } => milestones.reach(Milestone::Init),
+            Args::Lookup { name: b"systemd-shutdown" | b"shutdown" | b"poweroff" | b"halt" | b"reboot" } => {
+                milestones.shutdown();
+            }
             _ if procedure.changes() => milestones.reach(Milestone::FirstWrite),
             _ => {}
         }

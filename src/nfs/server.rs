@@ -359,6 +359,14 @@ impl Handle {
         }
     }
 
+    /// Requests that came over the open connections of one client; wraps. `None`: it has none open.
+    #[must_use]
+    pub fn requests_of(&self, client: std::net::IpAddr) -> Option<u32> {
+        let open = self.registry.open();
+        let of_client = open.values().filter(|guest| guest.connection.peer == client);
+        of_client.map(|guest| guest.connection.requests()).reduce(u32::wrapping_add)
+    }
+
     /// Where the server listens.
     #[must_use]
     pub fn ports(&self) -> Ports {

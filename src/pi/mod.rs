@@ -1,15 +1,21 @@
 //! Who a Raspberry Pi is: MAC address, serial number, board revision, and what one packet told us of them.
 
 mod board;
+mod led;
 mod mac;
 mod serial;
 mod text;
 
 pub use board::{Board, Model, Revision};
+pub use led::{Flashes, LED_CODES, LedCode, NoBlinkCode, led};
 pub use mac::{Mac, ParseMacError};
 pub use serial::{ParseSerialError, Serial};
 
 use serde::Serialize;
+
+/// Blocks that a bootloader's 16-bit counter counts (RFC 1350 §5): those before 2025-09-23 do not start it over, and a
+/// file of more blocks is cut (rpi-eeprom issues 375 and 720).
+pub const TFTP_BLOCKS: u64 = 65_535;
 
 /// How we know that a packet came from a Raspberry Pi, strongest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]

@@ -1,8 +1,21 @@
 //! Why a boot does not go on, and what to do about it.
+//!
+//! A [`Rule`] is data with one function: it looks at a [`Case`] (the boot as the wire showed it, how long it has been silent,
+//! and what else is known of the Pi and this router) and says what is wrong, or nothing. Rules know no sockets and no
+//! clock. `docs/diagnosis.md` lists them all, and what the wire cannot show.
+
+mod case;
+mod dhcp;
+mod kernel;
+mod root;
+mod tftp;
 
 use serde::{Deserialize, Serialize};
 
+use super::session::Boot;
+use crate::clock::Moment;
 use crate::config::Severity;
+pub use case::{Case, Context, Readiness, TreeFinding};
 
 /// How sure a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,3 +47,57 @@ pub struct Finding {
     /// Milliseconds since the boot began when it was found.
     pub at_ms: u32,
 }
+
+/// One thing that can be wrong.
+#[derive(Debug)]
+pub struct Rule {
+    /// Stable name.
+    pub id: &'static str,
+    /// How bad it is.
+    pub severity: Severity,
+    /// How sure the symptom makes it.
+    pub confidence: Confidence,
+    /// Asked only when no other rule has found an error: it knows where the boot stands, not why.
+    pub last_resort: bool,
+    /// Where it is known from: `ee#N` is rpi-eeprom issue N, `fw#N` firmware issue N, `doc` raspberrypi/documentation.
+    pub source: &'static str,
+    /// What happened, if it did.
+    symptom: fn(&Case<'_>) -> Option<String>,
+    /// What to do.
+    todo: fn(&Case<'_>) -> String,
+}
+
+/// All rules, in the order of a boot.
+pub fn rules() -> impl Iterator<Item = &'static Rule> {
+    [dhcp::RULES, tftp::RULES, kernel::RULES, root::RULES].into_iter().flatten()
+}
+
+/// What stands in the way of `boot` at this moment. What was found before keeps its time.
+#[must_use]
+pub fn examine(boot: &Boot, now: Moment, context: &Context) -> Vec<Finding> {
+    let case = Case::new(boot, now, context);
+    let mut findings: Vec<Finding> = Vec::new();
+    for last_resort in [false, true] {
+        if last_resort && findings.iter().any(|f| f.severity == Severity::Error) {
+            break;
+        }
+        for rule in rules().filter(|rule| rule.last_resort == last_resort) {
+            let Some(cause) = (rule.symptom)(&case) else { continue };
+            let before = boot.findings.iter().find(|finding| finding.id == rule.id);
+            findings.push(Finding {
+                id: rule.id.to_owned(),
+                severity: rule.severity,
+                confidence: rule.confidence,
+                cause,
+                todo: (rule.todo)(&case),
+                source: rule.source.to_owned(),
+                at_ms: before.map_or_else(|| boot.offset(now), |finding| finding.at_ms),
+            });
+        }
+    }
+    findings.sort_by_key(|finding| finding.severity != Severity::Error);
+    findings
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,141 @@
+//! From the mount of the root to a system that runs, and what happens to that.
+
+use super::Confidence::{Certain, Likely, Possible};
+use super::Rule;
+use super::kernel::sentence;
+use crate::boot::session::{BootEnd, BootState, Stage};
+use crate::config::Severity::{Error, Warning};
+
+/// An initramfs looks for init within a second of the mount.
+const INIT: u64 = 20;
+/// systemd writes within seconds of its start, on a slow Pi within twenty.
+const FIRST_WRITE: u64 = 60;
+/// A system that falls silent so soon after it came up was hardly switched off by somebody.
+const SOON_MS: u32 = 120_000;
+
+pub(super) const RULES: &[Rule] = &[
+    Rule {
+        id: "disk",
+        severity: Error,
+        confidence: Certain,
+        last_resort: false,
+        source: "this router",
+        symptom: |case| {
+            let problem = case.context.disk.as_deref()?;
+            (case.is_ours() && case.boot.state == BootState::Booting && case.reached(Stage::Mount))
+                .then(|| format!("The Pi cannot write to its root: {problem}."))
+        },
+        todo: |_| "'piboot status' shows the disk; 'piboot images' and 'piboot devices' what could go.".to_owned(),
+    },
+    Rule {
+        id: "init-missing",
+        severity: Error,
+        confidence: Likely,
+        last_resort: false,
+        source: "kernel, init.rst: no working init found",
+        symptom: |case| {
+            let problem = (case.reached(Stage::Mount) && case.before(&[Stage::FirstWrite]) && case.waits(5))
+                .then(|| case.tree(|tree| tree.stops_init))??;
+            Some(format!("The root is mounted and init does not start: {}.", problem.text))
+        },
+        todo: |case| case.tree(|tree| tree.stops_init).map(|tree| sentence(&tree.todo)).unwrap_or_default(),
+    },
+    Rule {
+        id: "no-init",
+        severity: Error,
+        confidence: Possible,
+        last_resort: true,
+        source: "kernel, init.rst",
+        symptom: |case| {
+            let stuck = case.is_ours()
+                && case.reached(Stage::Mount)
+                && case.before(&[Stage::Init, Stage::FirstWrite])
+                && case.waits(INIT);
+            stuck.then(|| {
+                format!(
+                    "The Pi has mounted its root and has not looked for an init for {} s.",
+                    case.silence().as_secs()
+                )
+            })
+        },
+        todo: |_| {
+            "A screen at the Pi shows what the initramfs complains of; an init= in cmdline.txt has to name a program that is there.".to_owned()
+        },
+    },
+    Rule {
+        id: "init-stuck",
+        severity: Error,
+        confidence: Possible,
+        last_resort: true,
+        source: "systemd(1)",
+        symptom: |case| {
+            let stuck = case.is_ours()
+                && case.reached(Stage::Init)
+                && case.before(&[Stage::FirstWrite])
+                && case.waits(FIRST_WRITE);
+            stuck.then(|| {
+                format!(
+                    "The Pi started init and has written nothing for {} s: its system does not come up.",
+                    case.silence().as_secs()
+                )
+            })
+        },
+        todo: |_| {
+            "A screen at the Pi shows where it hangs. The root may be mounted read-only ('ro' in cmdline.txt or in /etc/fstab).".to_owned()
+        },
+    },
+    Rule {
+        id: "moved",
+        severity: Error,
+        confidence: Certain,
+        last_resort: false,
+        source: "RFC 2131 §4.4.5; a root over NFS hangs on its address",
+        symptom: |case| {
+            let (old, new) = (case.boot.ip?, case.boot.moved_to?);
+            Some(format!(
+                "DHCP gave the Pi the address {new} while its root is mounted from {old}: its system hangs as soon as it takes the new one."
+            ))
+        },
+        todo: |case| {
+            let device = case.boot.device.as_deref().unwrap_or("DEVICE");
+            format!(
+                "Give the Pi a fixed address (uci set piboot.{device}.ip=ADDRESS; uci commit piboot; reload_config) and restart it."
+            )
+        },
+    },
+    Rule {
+        id: "lost-soon",
+        severity: Error,
+        confidence: Possible,
+        last_resort: false,
+        source: "systemd#21967, bookworm-feedback#93",
+        symptom: |case| {
+            let up = case.boot.stages.iter().find(|stage| stage.stage == Stage::FirstWrite)?;
+            let ran = case
+                .now_ms()
+                .saturating_sub(up.at_ms)
+                .saturating_sub(u32::try_from(case.silence().as_millis()).unwrap_or(0));
+            (case.boot.end == Some(BootEnd::Lost) && ran < SOON_MS).then(|| {
+                format!(
+                    "The Pi fell silent {} s after its system had begun to come up, without shutting down.",
+                    ran / 1000
+                )
+            })
+        },
+        todo: |_| {
+            "A service on the Pi may have taken the network down (NetworkManager, dhcpcd, systemd-networkd, a VPN); the power supply may be too weak. 'piboot device' shows whether piboot's network rules are in place.".to_owned()
+        },
+    },
+    Rule {
+        id: "swap-on-nfs",
+        severity: Warning,
+        confidence: Certain,
+        last_resort: false,
+        source: "kernel: swap over NFS needs memory to free memory",
+        symptom: |case| {
+            let tree = case.tree(|tree| tree.id == "swap-on-nfs")?;
+            case.reached(Stage::Mount).then(|| format!("{}.", tree.text))
+        },
+        todo: |case| case.tree(|tree| tree.id == "swap-on-nfs").map(|tree| sentence(&tree.todo)).unwrap_or_default(),
+    },
+];

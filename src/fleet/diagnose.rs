@@ -1,0 +1,130 @@
+//! What the rules of diagnosis are told of a device, and when they are asked.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::{DeviceState, Fleet, provision};
+use crate::boot::diagnosis::{self, Context, Readiness, TreeFinding};
+use crate::boot::{Boot, BootEnd, BootState, Stage};
+use crate::clock::Moment;
+use crate::config::Device;
+use crate::image::check::{self, Bearing, TreeProblem};
+use crate::pi::{Mac, Model};
+
+/// A Pi that has been silent for so long is not about to tell anything new; what was found stays.
+const GIVEN_UP: Duration = Duration::from_secs(600);
+/// A boot that goes on needs no look at the device's files.
+const STUCK: Duration = Duration::from_secs(4);
+/// How long what was found in a device's files holds.
+const FILES_LOOKED_AT: Duration = Duration::from_secs(15);
+
+/// What was found in the files of devices.
+#[derive(Debug, Default)]
+pub(super) struct TreeChecks(BTreeMap<String, (Moment, Vec<TreeFinding>)>);
+
+impl Fleet {
+    /// Whether a boot is under way, or was until a moment ago.
+    #[must_use]
+    pub fn follows_boots(&self) -> bool {
+        let now = self.clock.now();
+        self.tracker.boots().any(|boot| is_suspect(boot, now))
+    }
+
+    /// Asks the rules about every boot that may have something in its way; true if a finding came or went. `portmapper`:
+    /// why Pis do not find the NFS port, if they do not.
+    pub fn diagnose(&mut self, portmapper: Option<&str>) -> bool {
+        let now = self.clock.now();
+        let suspects: Vec<Mac> =
+            self.tracker.boots().filter(|boot| is_suspect(boot, now)).map(|boot| boot.mac).collect();
+        let mut news = false;
+        for mac in suspects {
+            let Some(boot) = self.tracker.boot(mac).cloned() else { continue };
+            let context = self.context(&boot, portmapper, now);
+            let findings = diagnosis::examine(&boot, now, &context);
+            if findings == boot.findings {
+                continue;
+            }
+            for finding in findings.iter().filter(|f| !boot.findings.iter().any(|old| old.id == f.id)) {
+                let who = boot.device.clone().unwrap_or_else(|| boot.mac.to_string());
+                log::warn!("{who}: {} {}", finding.cause, finding.todo);
+            }
+            news |= findings.len() != boot.findings.len()
+                || findings.iter().zip(&boot.findings).any(|(new, old)| new.id != old.id);
+            if let Some(boot) = self.tracker.boot_mut(mac) {
+                (boot.findings, boot.unsaved) = (findings, true);
+            }
+        }
+        news
+    }
+
+    fn context(&mut self, boot: &Boot, portmapper: Option<&str>, now: Moment) -> Context {
+        let device = self.config.devices.iter().find(|d| d.mac == Some(boot.mac)).cloned();
+        let Some(device) = device else { return Context { server: self.server, ..Context::default() } };
+        let readiness = match self.state(&device.id) {
+            Some(DeviceState::Ready) => Readiness::Ready,
+            Some(DeviceState::Blocked { why }) => Readiness::Blocked(why.clone()),
+            Some(DeviceState::Preparing { .. }) | None => Readiness::Preparing,
+        };
+        let model = boot.model.or_else(|| self.seen.get(boot.mac).and_then(super::SeenPi::family));
+        let wants_files =
+            readiness == Readiness::Ready && (boot.silent_for(now) >= STUCK || boot.reached(Stage::Mount));
+        let trees = if wants_files { self.looked_at(&device, model, now) } else { Vec::new() };
+        Context {
+            server: self.server,
+            readiness,
+            serial: device.serial,
+            trees,
+            portmapper: portmapper.map(str::to_owned),
+            disk: self.volume.problems.first().map(ToString::to_string),
+            shares_address_with: boot.ip.and_then(|ip| self.other_at(ip, boot.mac)),
+        }
+    }
+
+    fn looked_at(&mut self, device: &Device, model: Option<Model>, now: Moment) -> Vec<TreeFinding> {
+        let held = self.tree_checks.0.get(&device.id).filter(|(at, _)| now.since(*at) < FILES_LOOKED_AT);
+        if let Some((_, findings)) = held {
+            return findings.clone();
+        }
+        let findings: Vec<TreeFinding> = self.tree_problems(device, model).into_iter().map(finding).collect();
+        self.tree_checks.0.retain(|_, (at, _)| now.since(*at) < FILES_LOOKED_AT);
+        self.tree_checks.0.insert(device.id.clone(), (now, findings.clone()));
+        findings
+    }
+
+    /// What is wrong with a device's files, as far as that can be seen before it boots.
+    #[must_use]
+    pub fn tree_problems(&self, device: &Device, model: Option<Model>) -> Vec<TreeProblem> {
+        let (Some(server), Some(served)) = (self.server, self.served.get(&device.id)) else { return Vec::new() };
+        let export = provision::root_export(&device.id);
+        check::check(&served.boot, &served.root, &check::For { model, server, root_export: &export })
+    }
+
+    /// Another Pi that boots or runs with this address.
+    fn other_at(&self, ip: IpAddr, mac: Mac) -> Option<String> {
+        let is_up = |boot: &&Boot| matches!(boot.state, BootState::Booting | BootState::Running);
+        let others = self.tracker.boots().filter(|boot| boot.mac != mac && boot.ip == Some(ip)).filter(is_up);
+        let recent = |boot: &&Boot| boot.silent_for(self.clock.now()) < GIVEN_UP || boot.state == BootState::Running;
+        others.filter(recent).map(|boot| boot.device.clone().unwrap_or_else(|| boot.mac.to_string())).next()
+    }
+}
+
+/// Whether the rules could have something to say that they did not say before.
+fn is_suspect(boot: &Boot, now: Moment) -> bool {
+    let recent = boot.silent_for(now) < GIVEN_UP;
+    match boot.state {
+        BootState::Booting | BootState::Running => boot.device.is_some() && recent,
+        BootState::Stopped => boot.end == Some(BootEnd::Lost) && boot.device.is_some() && recent,
+        BootState::Abandoned => false,
+    }
+}
+
+fn finding(problem: TreeProblem) -> TreeFinding {
+    TreeFinding {
+        id: problem.id,
+        hides_root: problem.bearing == Bearing::Root,
+        stops_init: problem.bearing == Bearing::Init,
+        text: problem.text,
+        todo: problem.todo,
+    }
+}
