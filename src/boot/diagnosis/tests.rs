@@ -197,7 +197,7 @@ fn root() -> Arc<str> {
 }
 
 fn tree(id: &'static str, hides_root: bool, stops_init: bool) -> TreeFinding {
-    TreeFinding { id, hides_root, stops_init, text: "a text".to_owned(), todo: "do this".to_owned() }
+    TreeFinding { id, hides_root, stops_init, text: "/etc/x is wrong".to_owned(), todo: "do this".to_owned() }
 }
 
 /// Boots that fail, and the one finding that they end with.
