@@ -32,7 +32,7 @@ fn over_the_socket(router: &Router, method: &str, params: &Value) -> Value {
 
 /// Takes out what changes by itself.
 fn settled(mut said: Value) -> Value {
-    for path in ["/uptime_s", "/storage/free_bytes", "/nfs/requests"] {
+    for path in ["/uptime_s", "/storage/free_bytes", "/nfs/requests", "/age_ms"] {
         if let Some(value) = said.pointer_mut(path) {
             *value = Value::Null;
         }
@@ -58,6 +58,7 @@ fn the_object_shows_its_methods_with_their_parameters() {
         "job_cancel": { "job": integer },
         "boots": { "device": string, "limit": integer },
         "boot": { "boot": integer },
+        "led": { "flashes": string },
     });
     assert_eq!(client.wait_for("piboot").1, expected);
 }
@@ -108,6 +109,10 @@ fn every_verb_answers_as_on_the_local_socket() {
         ("boots", json!({ "device": "lion", "limit": null })),
         ("boot", json!({ "boot": boot })),
         ("boot", json!({ "boot": i64::MAX })),
+        ("led", json!({})),
+        ("led", json!({ "flashes": "4-3" })),
+        ("led", json!({ "flashes": "9-9" })),
+        ("led", json!({ "flashes": "x" })),
         ("reboot", json!({})),
     ];
     for (method, mut params) in asked {
