@@ -72,7 +72,7 @@ pub struct Dhcp {
     pub identity: Option<Identity>,
     /// Option 12, raw bytes from the network.
     pub hostname: Option<Box<[u8]>>,
-    /// For replies: the server's identifier (option 54).
+    /// The server's identifier (option 54): of a reply its sender, of a REQUEST the server whose offer is taken.
     pub server: Option<std::net::Ipv4Addr>,
     /// For replies: whether the reply carries the Raspberry Pi boot menu (option 43).
     pub boot_menu: bool,

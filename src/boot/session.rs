@@ -273,7 +273,7 @@ pub struct Boot {
     /// The serial it put before its TFTP requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefix: Option<Serial>,
-    /// Offers of address or boot menu, at most [`MAX_OFFERS`].
+    /// Offers of address or boot menu that were seen, or taken without being seen; at most [`MAX_OFFERS`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub offers: Vec<OfferSeen>,
     /// DISCOVERs sent.

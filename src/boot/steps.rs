@@ -42,7 +42,13 @@ impl Boot {
                 self.note_offer(at, message);
                 self.reach(Stage::Offer, at, ip)
             }
-            DhcpKind::Request if !booted => self.reach(Stage::Request, at, ip),
+            DhcpKind::Request if !booted => {
+                // A switch keeps another server's offer from us; that its offer is taken is broadcast.
+                if message.server.is_some() && !self.offers.iter().any(|offer| offer.server == message.server) {
+                    self.note_offer(at, message);
+                }
+                self.reach(Stage::Request, at, ip)
+            }
             DhcpKind::Ack if !booted => self.reach(Stage::Ack, at, ip),
             _ => false,
         }

@@ -59,7 +59,7 @@ pub fn read(payload: &[u8]) -> Option<Dhcp> {
         netboot,
         identity: if request { identify(mac, message.xid(), netboot, found.guid.as_deref()) } else { None },
         hostname: if request { found.hostname } else { None },
-        server: if request { None } else { found.server },
+        server: found.server,
         boot_menu: !request && found.boot_menu,
         tftp: if request { None } else { found.tftp.or_else(|| given(message.siaddr())) },
     })

@@ -55,12 +55,15 @@ pub(super) const RULES: &[Rule] = &[
         symptom: |case| {
             let unanswered = case.is_ours() && case.boot.offers.is_empty() && before_tftp(case) && case.age() >= OFFER;
             unanswered.then(|| {
-                format!("The Pi asked for an address {} times, and no DHCP server answered.", case.boot.discovers)
+                format!(
+                    "The Pi asked for an address {} times, and this router saw no DHCP server answer.",
+                    case.boot.discovers
+                )
             })
         },
         todo: |case| {
             format!(
-                "See that a DHCP server runs on this network: on this router 'service dnsmasq status' and 'logread -e dnsmasq-dhcp', {}.",
+                "If this router is the DHCP server: 'service dnsmasq status' and 'logread -e dnsmasq-dhcp'. If another one is, its answers do not pass here, and it has to leave the booting to this router: uci set piboot.main.dhcp=proxy. Put that in force (uci commit piboot; reload_config), {}.",
                 case.start_over()
             )
         },
@@ -75,7 +78,7 @@ pub(super) const RULES: &[Rule] = &[
             let foreign = silent_after_offer(case).then(|| foreign_offer(case)).flatten()?;
             (!case.boot.offers.iter().any(|offer| offer.boot_menu)).then(|| {
                 format!(
-                    "Only another DHCP server ({}) answered the Pi, and it knows nothing of booting: it is not {}.",
+                    "Another DHCP server ({}) gave the Pi its address, and not {}: it sends the Pi elsewhere for its files, or knows nothing of booting.",
                     name(foreign),
                     case.server()
                 )
@@ -212,7 +215,8 @@ fn before_tftp(case: &Case<'_>) -> bool {
 }
 
 fn silent_after_offer(case: &Case<'_>) -> bool {
-    case.is_ours() && case.reached(Stage::Offer) && before_tftp(case) && case.waits(FIRST_FILE)
+    let offered = case.reached(Stage::Offer) || case.reached(Stage::Request);
+    case.is_ours() && offered && before_tftp(case) && case.waits(FIRST_FILE)
 }
 
 /// An offer of somebody who is not this router.

@@ -23,15 +23,16 @@ const REPEATS: usize = 12;
 pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "wrong-serial",
-        severity: Error,
+        severity: Warning,
         confidence: Certain,
         last_resort: false,
         source: "doc, boot-net: the TFTP prefix is the serial",
         symptom: |case| {
             let (asked, configured) = (case.boot.prefix?, case.context.serial?);
-            let stuck = asked != configured && case.before(&[Stage::Kernel]);
-            stuck.then(|| {
-                format!("The Pi asks for files under its serial {asked}, and is enrolled with the serial {configured}.")
+            (asked != configured).then(|| {
+                format!(
+                    "The Pi asks for files under its serial {asked}, and is enrolled with the serial {configured}: it finds what it can be given by its MAC address."
+                )
             })
         },
         todo: |case| {
