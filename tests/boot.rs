@@ -59,6 +59,8 @@ fn every_model_is_seen_enrolled_and_boots_to_its_kernel() {
         let stages: Vec<&str> =
             timeline["stages"].as_array().unwrap().iter().map(|s| s["stage"].as_str().unwrap()).collect();
         assert_eq!(stages[..2], ["discover", "offer"], "{stages:?}");
+        assert_eq!(timeline["findings"], serde_json::Value::Null, "nothing is wrong with a good boot: {timeline:#}");
+        router.assert_nothing_stands_in_the_way();
         // By now even a 3B has shown its serial, and it is in the configuration.
         let text = std::fs::read_to_string(router.config()).unwrap();
         assert!(text.contains(&format!("option serial '{}'", pi.prefix().trim_end_matches('/'))), "{text}");

@@ -175,3 +175,91 @@ fn a_looping_pi_and_a_flood_stay_bounded() {
     }
     assert_eq!(story.tracker.boots().count(), MAX_BOOTS);
 }
+
+#[test]
+fn a_shutdown_a_restart_a_power_cut_and_a_crash_are_told_apart() {
+    let export: Arc<str> = "/lion/root".into();
+    let running = || {
+        let mut story = Story::new();
+        story.dhcp(0, DhcpKind::Discover, true);
+        story.nfs(20_000, Nfs::Mounted { export: export.clone() });
+        story.nfs(1_000, Nfs::FirstWrite { export: export.clone() });
+        story
+    };
+    let state = |story: &Story| {
+        let boot = story.tracker.boot(PI).unwrap();
+        (boot.state, boot.end)
+    };
+
+    let mut story = running();
+    story.nfs(60_000, Nfs::Shutdown { export: export.clone() });
+    assert_eq!(state(&story), (BootState::Running, None), "the program may have been looked up for another reason");
+    assert!(story.nfs(30_000, Nfs::Gone).notable);
+    assert_eq!(state(&story), (BootState::Stopped, Some(BootEnd::ShutDown)));
+    let before = story.dhcp(3_600_000, DhcpKind::Discover, true).ended.unwrap();
+    assert_eq!(before.end, Some(BootEnd::ShutDown), "it was switched on again an hour later");
+
+    let mut story = running();
+    story.nfs(60_000, Nfs::Shutdown { export: export.clone() });
+    assert_eq!(story.dhcp(9_000, DhcpKind::Discover, true).ended.unwrap().end, Some(BootEnd::Rebooted));
+
+    let mut story = running();
+    assert_eq!(story.dhcp(60_000, DhcpKind::Discover, true).ended.unwrap().end, Some(BootEnd::Reset));
+
+    let mut story = running();
+    assert!(story.nfs(60_000, Nfs::Gone).notable);
+    assert_eq!(state(&story), (BootState::Stopped, Some(BootEnd::Lost)));
+    assert!(story.nfs(60_000, Nfs::Back).notable);
+    assert_eq!(state(&story), (BootState::Running, None), "only the cable was out");
+
+    let mut story = Story::new();
+    story.dhcp(0, DhcpKind::Discover, true);
+    story.open(10, 1, b"38c128c0/start4.elf");
+    assert_eq!(story.dhcp(30_000, DhcpKind::Discover, true).ended.unwrap().end, Some(BootEnd::StartedOver));
+    assert_eq!(story.tracker.boot(PI).unwrap().failed_before, 1);
+}
+
+#[test]
+fn link_shortly_before_the_first_packet_is_time_zero() {
+    let mut story = Story::new();
+    let up = story.clock.now();
+    let link = |up| What::Link { mac: PI, port: "lan3".into(), up };
+    story.after(4_200, link(up));
+    story.dhcp(0, DhcpKind::Discover, true);
+    assert_eq!(story.stages(), [(Stage::Link, 0), (Stage::Discover, 4_200)]);
+    assert_eq!(story.tracker.boot(PI).unwrap().started_ms, 1_000_000);
+    // A switch in between has had link for days.
+    let mut story = Story::new();
+    let up = story.clock.now();
+    story.after(3_600_000, link(up));
+    story.dhcp(0, DhcpKind::Discover, true);
+    assert_eq!(story.stages(), [(Stage::Discover, 0)]);
+}
+
+#[test]
+fn a_boot_is_followed_on_after_a_restart_of_the_agent() {
+    let mut story = Story::new();
+    story.dhcp(0, DhcpKind::Discover, true);
+    story.open(1_000, 1, b"38c128c0/kernel8.img");
+    let text = serde_json::to_string(story.tracker.boot(PI).unwrap()).unwrap();
+    let mut later = Story::new();
+    later.tracker.resume(serde_json::from_str(&text).unwrap(), 9_000);
+    later.nfs(1_000, Nfs::Mounted { export: "/lion/root".into() });
+    assert_eq!(later.stages().last(), Some(&(Stage::Mount, 10_000)));
+    assert_eq!(later.tracker.boot(PI).unwrap().files[0].outcome, FileOutcome::Lost, "the transfer was cut");
+}
+
+#[test]
+fn a_talkative_console_loses_its_middle() {
+    let mut story = Story::new();
+    story.dhcp(0, DhcpKind::Discover, true);
+    for n in 0..5_000 {
+        let line = format!("line {n} \x1b[2J of a console that says a lot").into_bytes().into();
+        story.after(1, What::Console { mac: PI, from: crate::events::ConsoleFrom::Kernel, line });
+    }
+    let boot = story.tracker.boot(PI).unwrap();
+    assert_eq!(boot.console.len() + boot.console_dropped as usize, 5_000);
+    assert!(boot.console.iter().map(|line| line.text.len()).sum::<usize>() <= crate::boot::MAX_CONSOLE);
+    assert!(boot.console[0].text.starts_with("line 0 ") && boot.console.last().unwrap().text.starts_with("line 4999 "));
+    assert!(!boot.console[0].text.contains('\x1b'));
+}

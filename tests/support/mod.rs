@@ -203,6 +203,13 @@ impl Router {
         assert!(findings.iter().any(|line| words.iter().all(|w| line.contains(w))), "{words:?} not in {findings:#?}");
     }
 
+    /// Asserts that `piboot check` finds nothing.
+    #[track_caller]
+    pub fn assert_nothing_stands_in_the_way(&self) {
+        let said = self.piboot(&["check"]);
+        assert!(said.as_ref().is_ok_and(|text| text.contains("nothing stands in the way")), "{said:?}");
+    }
+
     /// Asserts that a command fails with all these words.
     #[track_caller]
     pub fn assert_refused(&self, args: &[&str], words: &[&str]) {

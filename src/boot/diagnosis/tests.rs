@@ -414,3 +414,12 @@ fn findings_are_sentences() {
         }
     }
 }
+
+#[test]
+fn the_document_lists_every_rule_and_no_other() {
+    let text = include_str!("../../../docs/diagnosis.md");
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let listed: BTreeSet<&str> = rows.collect();
+    let known: BTreeSet<&str> = rules().map(|rule| rule.id).collect();
+    assert_eq!(listed, known);
+}

@@ -21,7 +21,7 @@ const IMAGE: &str = "raspios-lite";
 const POWER_CYCLE: Duration = Duration::from_secs(9);
 const MARK: &str = "written by the Pi over NFS";
 /// Stages that a boot from the agent must have gone through.
-const STAGES: [&str; 12] = [
+const STAGES: [&str; 14] = [
     "discover",
     "offer",
     "tftp",
@@ -33,8 +33,14 @@ const STAGES: [&str; 12] = [
     "os_dhcp",
     "portmap",
     "mount",
+    "init",
     "first_write",
+    "ready",
 ];
+/// A Pi that was shut down says no goodbye: that its kernel answers no more is known half a minute later.
+const GONE: Duration = Duration::from_secs(90);
+/// How often the agent is asked for what cannot announce itself here.
+const POLL: Duration = Duration::from_millis(500);
 
 /// Runs the demo; `stage` names what is being done, for the message of a failure.
 pub fn run(args: &Args, stage: &mut &'static str) -> Result<String, Failure> {
@@ -101,6 +107,7 @@ fn story(args: &Args, machine: Machine, router: &mut Router, stage: &mut &'stati
     begin(stage, "look inside", "what the Pi says of itself");
     look_inside(&mut guest, machine, &patience)?;
     check_from_outside(router)?;
+    wait_for(router, &["boot", DEVICE], "the stage 'ready'", |boot| stages(boot).contains(&"ready"))?;
 
     begin(stage, "timeline", "the boot as the agent saw it");
     router.show(&["devices"])?;
@@ -108,6 +115,11 @@ fn story(args: &Args, machine: Machine, router: &mut Router, stage: &mut &'stati
     router.show(&["boot", DEVICE])?;
     check_timeline(&router.json(&["boot", DEVICE])?)?;
     router.show(&["status"])?;
+
+    begin(stage, "shut down", "the agent tells it from a power cut by what the Pi looks up last");
+    guest.console.type_line("poweroff")?;
+    wait_for(router, &["device", DEVICE], "the state 'off'", |device| device["state"] == "off")?;
+    router.show(&["devices"])?;
     Ok(format!("{HOSTNAME} ({mac}) booted {} on {}: login after {to_login} s", IMAGE, args.board))
 }
 
@@ -162,9 +174,30 @@ fn check_from_outside(router: &Router) -> Result<(), Failure> {
     Ok(())
 }
 
+fn stages(boot: &Value) -> Vec<&str> {
+    boot["stages"].as_array().into_iter().flatten().filter_map(|s| s["stage"].as_str()).collect()
+}
+
+/// Asks the agent until its answer is as expected.
+fn wait_for(router: &Router, args: &[&str], what: &str, until: impl Fn(&Value) -> bool) -> Result<(), Failure> {
+    let begun = Instant::now();
+    loop {
+        let answer = router.json(args)?;
+        if until(&answer) {
+            return Ok(());
+        }
+        if begun.elapsed() > GONE {
+            return Err(Failure::new(format!("{what} did not come about; the agent says: {answer:#}")));
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
 fn check_timeline(boot: &Value) -> Result<(), Failure> {
-    let stages: Vec<&str> =
-        boot["stages"].as_array().into_iter().flatten().filter_map(|s| s["stage"].as_str()).collect();
+    if let Some(finding) = boot["findings"].as_array().and_then(|findings| findings.first()) {
+        return Err(Failure::new(format!("something was found wrong with a good boot: {finding:#}")));
+    }
+    let stages = stages(boot);
     match STAGES.iter().find(|stage| !stages.contains(*stage)) {
         Some(missing) => Err(Failure::new(format!("the timeline has no stage '{missing}': {}", stages.join(", ")))),
         None => Ok(()),
