@@ -27,6 +27,7 @@ use crate::events::{Event, Sink};
 use crate::fleet::{Fleet, FleetError};
 use crate::net::AddressBook;
 use crate::net::neighbour::Watch;
+use crate::storage::MountWatch;
 use crate::ubus::{self, Notice};
 use announce::Announcer;
 use openwrt::Worker;
@@ -35,7 +36,8 @@ use servers::Wire;
 
 /// Files that may be open: 512 transfers, 64 clients, and room to spare.
 const DESCRIPTORS: u64 = 4096;
-/// How often the volume and the interfaces are looked at and what piled up is stored. SQLite is not written more often.
+/// How often the volume and the interfaces are looked at, whatever was told of them, and what piled up is stored. SQLite is
+/// not written more often.
 const TICK: Duration = Duration::from_secs(5);
 /// How often events are sent over ubus at most, for each thing that changes.
 const ANNOUNCE: Duration = Duration::from_secs(1);
@@ -144,6 +146,8 @@ async fn serve(options: &Options) -> Result<(), AgentError> {
     // Then the socket: it keeps a second agent away from everything that follows.
     let (call_sender, mut calls) = mpsc::channel(CALLS);
     socket::listen(&options.socket, call_sender.clone())?;
+    // Before the volume is looked at for the first time: it may come just after that.
+    let mounts = watch_mounts();
     let fleet = match open_fleet(options, clock.clone(), addresses.clone(), job_sender) {
         Ok(fleet) => fleet,
         Err(error) => {
@@ -178,6 +182,7 @@ async fn serve(options: &Options) -> Result<(), AgentError> {
                 api.reconcile();
             }
             Some(notice) = notices.recv() => if on_notice(&mut api, &notice) && !reload(&mut api, &options.config) { break },
+            () = mounted(mounts.as_ref()) => look_at_volume(&mut api),
             _ = tick.tick() => on_tick(&mut api),
             _ = look.tick(), if api.fleet.follows_boots() => {
                 ready_watch.look(&api, &sink);
@@ -244,6 +249,29 @@ fn answer(api: &mut Api<Wire>, call: Call) {
     let answer = api.call(&call.method, call.params);
     // The caller may have hung up.
     let _ = call.reply.send(answer);
+}
+
+/// The watch, or why there is none.
+fn watch_mounts() -> Option<MountWatch> {
+    let watch = MountWatch::start();
+    watch
+        .inspect_err(|error| log::warn!("cannot watch what is mounted ({error}): it is looked at every few seconds"))
+        .ok()
+}
+
+/// Waits until something was mounted or unmounted; for ever without a watch.
+async fn mounted(watch: Option<&MountWatch>) {
+    match watch {
+        Some(watch) => watch.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn look_at_volume(api: &mut Api<Wire>) {
+    log::debug!("something was mounted or unmounted");
+    if api.fleet.check_volume() {
+        api.reconcile();
+    }
 }
 
 fn on_tick(api: &mut Api<Wire>) {

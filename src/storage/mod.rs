@@ -2,6 +2,7 @@
 
 mod atomic;
 mod layout;
+mod mounts;
 mod reopen;
 mod sync;
 pub mod tree_copy;
@@ -11,6 +12,7 @@ mod volume;
 
 pub use atomic::{rewrite, sync_directory, write_beside};
 pub use layout::Layout;
+pub use mounts::MountWatch;
 pub(crate) use reopen::reopen_regular;
 pub use sync::SyncGuard;
 pub use volume::{RESERVE_BYTES, Volume, VolumeProblem, check};

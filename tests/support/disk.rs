@@ -21,17 +21,30 @@ impl Disk {
             mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | flag, None::<&str>).unwrap();
         }
         let disk = Self { dir: tempfile::tempdir().unwrap() };
-        let file = disk.dir.path().join("disk.img");
-        std::fs::File::create(&file).unwrap().set_len(megabytes << 20).unwrap();
         std::fs::create_dir(disk.path()).unwrap();
-        run(Command::new("mke2fs").args(["-q", "-t", "ext4", "-m", "0"]).arg(&file));
-        disk.mount();
+        disk.make("disk", megabytes);
+        disk.mount("disk");
         disk
     }
 
-    fn mount(&self) {
-        let file = self.dir.path().join("disk.img");
-        run(Command::new("mount").args(["-o", "loop,errors=remount-ro"]).arg(file).arg(self.path()));
+    fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(format!("{name}.img"))
+    }
+
+    /// Makes a file system for [`Disk::mount`].
+    pub fn make(&self, name: &str, megabytes: u64) {
+        std::fs::File::create(self.file(name)).unwrap().set_len(megabytes << 20).unwrap();
+        run(Command::new("mke2fs").args(["-q", "-t", "ext4", "-m", "0"]).arg(self.file(name)));
+    }
+
+    /// Mounts one of them; the first is called `disk`.
+    pub fn mount(&self, name: &str) {
+        run(Command::new("mount").args(["-o", "loop,errors=remount-ro"]).arg(self.file(name)).arg(self.path()));
+    }
+
+    /// Takes it away from whoever uses it.
+    pub fn unmount(&self) {
+        run(Command::new("umount").arg("--lazy").arg(self.path()));
     }
 
     /// Where it is mounted.
@@ -69,15 +82,16 @@ impl Disk {
     pub fn repair(&self) {
         run(Command::new("umount").arg(self.path()));
         // Its status tells of errors mended.
-        let check = Command::new("e2fsck").arg("-fy").arg(self.dir.path().join("disk.img")).output().unwrap();
+        let check = Command::new("e2fsck").arg("-fy").arg(self.file("disk")).output().unwrap();
         assert!(check.status.code() < Some(4), "{check:?}");
-        self.mount();
+        self.mount("disk");
     }
 }
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        run(Command::new("umount").arg("--lazy").arg(self.path()));
+        // It may be away.
+        let _ = Command::new("umount").args(["--lazy", "--quiet"]).arg(self.path()).status();
     }
 }
 
