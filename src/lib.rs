@@ -22,6 +22,7 @@ mod openat2;
 pub mod pi;
 mod printable;
 pub mod progress;
+mod random;
 pub mod storage;
 pub mod tftp;
 pub mod ubus;

@@ -54,6 +54,7 @@ fn the_object_shows_its_methods_with_their_parameters() {
         "images": {},
         "image_import": { "source": string, "name": string },
         "image_remove": { "name": string },
+        "volume_accept": {},
         "jobs": {},
         "job_cancel": { "job": integer },
         "boots": { "device": string, "limit": integer },

@@ -229,7 +229,9 @@ fn open_fleet(
     addresses: AddressBook,
     ended_jobs: mpsc::UnboundedSender<u32>,
 ) -> Result<Fleet, AgentError> {
-    let fleet = Fleet::open(options.config.clone(), clock, addresses, ended_jobs)?;
+    // With the key: both belong to this router and outlive its disk.
+    let volume = options.key.with_extension("volume");
+    let fleet = Fleet::open(options.config.clone(), volume, clock, addresses, ended_jobs)?;
     if !fleet.config().main.enabled {
         return Err(AgentError::Disabled(options.config.clone()));
     }

@@ -39,6 +39,7 @@ pub const METHODS: &[(&str, Parameters)] = {
         ("images", &[]),
         ("image_import", &[("source", String), ("name", String)]),
         ("image_remove", &[("name", String)]),
+        ("volume_accept", &[]),
         ("jobs", &[]),
         ("job_cancel", &[("job", Integer)]),
         ("boots", &[("device", String), ("limit", Integer)]),

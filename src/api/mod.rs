@@ -94,6 +94,7 @@ impl<S: Servers> Api<S> {
             "images" => answer(self.images()),
             "image_import" => answer(self.image_import(read(params)?)?),
             "image_remove" => answer(self.image_remove(&read(params)?)?),
+            "volume_accept" => answer(self.volume_accept()?),
             "jobs" => answer(self.jobs()?),
             "job_cancel" => answer(self.job_cancel(&read(params)?)?),
             "boots" => answer(self.boots(&read(params)?)?),
@@ -274,6 +275,13 @@ impl<S: Servers> Api<S> {
     fn image_remove(&mut self, request: &NameRequest) -> Result<Removed, ApiError> {
         let job = self.fleet.remove_image(&request.name);
         job.map(|job| Removed { job }).map_err(|e| ApiError::Failed(e.to_string()))
+    }
+
+    /// Goes on with another disk than before.
+    fn volume_accept(&mut self) -> Result<Nothing, ApiError> {
+        self.fleet.accept_volume().map_err(|e| ApiError::Failed(e.to_string()))?;
+        self.reconcile();
+        Ok(Nothing {})
     }
 
     fn jobs(&self) -> Result<JobList, ApiError> {

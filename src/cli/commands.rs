@@ -3,7 +3,10 @@
 use serde_json::json;
 
 use super::client::Client;
-use super::{CliError, Command, DhcpCommand, ImageCommand, JobCommand, follow, say, say_line, show, timeline, wait};
+use super::{
+    CliError, Command, DhcpCommand, ImageCommand, JobCommand, VolumeCommand, follow, say, say_line, show, timeline,
+    wait,
+};
 use crate::api::types::{
     BootDetail, BootRequest, Boots, BootsRequest, Check, DeviceDetail, Devices, EnrollRequest, Enrolled, IdRequest,
     Images, ImportRequest, JobList, JobRequest, NameRequest, Nothing, Removed, Started, Status, UnenrollRequest,
@@ -51,6 +54,14 @@ pub(super) fn run(command: Command, client: &Client) -> Result<(), CliError> {
         }
         Command::Images(_) => shown(client.ask::<Images>("images", none)?, |i| show::images(&i)),
         Command::Image(image) => image_command(image.command, client),
+        Command::Volume(volume) => match volume.command {
+            VolumeCommand::Accept(_) => {
+                if client.ask::<Nothing>("volume_accept", none)?.is_some() {
+                    say_line("this disk is used from now on; 'piboot devices' shows how far each Pi is");
+                }
+                Ok(())
+            }
+        },
         Command::Jobs(_) => shown(client.ask::<JobList>("jobs", none)?, |j| show::jobs(&j, now_ms)),
         Command::Job(job) => match job.command {
             JobCommand::Cancel(cancel) => {

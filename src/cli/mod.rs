@@ -51,6 +51,7 @@ enum Command {
     Unenroll(Unenroll),
     Images(Images),
     Image(Image),
+    Volume(Volume),
     Jobs(Jobs),
     Job(Job),
     Boots(Boots),
@@ -198,6 +199,25 @@ struct ImageRemove {
     #[argh(positional)]
     name: String,
 }
+
+/// Decide about the disk.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "volume")]
+struct Volume {
+    #[argh(subcommand)]
+    command: VolumeCommand,
+}
+
+#[derive(FromArgs, Debug)]
+#[argh(subcommand)]
+enum VolumeCommand {
+    Accept(VolumeAccept),
+}
+
+/// Go on with the disk that is there, though it is another than before: the enrolled Pis' files are made anew on it.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "accept")]
+struct VolumeAccept {}
 
 /// List jobs.
 #[derive(FromArgs, Debug)]

@@ -14,6 +14,7 @@ mod seen;
 mod store;
 
 pub use enrol::{EnrolError, Enrolment, Removal};
+pub use on_volume::NothingToAccept;
 pub use reconcile::{DeviceState, Enrolled, Served, Wanted};
 pub use record::{AdaptedFor, DeviceRecord, RecordError};
 pub use seen::{MAX_SEEN, Seen, SeenPi};
@@ -33,7 +34,7 @@ use crate::config::{self, Config, FileError, Problem};
 use crate::jobs::{Job, Jobs};
 use crate::net::AddressBook;
 use crate::pi::Mac;
-use crate::storage::{Layout, Volume};
+use crate::storage::{Layout, Memory, Volume};
 
 /// Boots of a Pi among which one that came to a running system is looked for.
 const GOOD_BOOT_WITHIN: u32 = 20;
@@ -68,6 +69,8 @@ pub struct Fleet {
     volume_seen: bool,
     /// Which file system, mounted when, `data_dir` is on: another one may come in its place without a problem to see.
     volume_identity: Option<(u64, u64)>,
+    /// The volume that was used last, over restarts.
+    memory: Memory,
     /// Keeps a second agent away from the volume.
     lock: Option<File>,
     /// Devices whose trees could not be made, and why; tried again when something changes.
@@ -89,13 +92,15 @@ pub enum FleetError {
 }
 
 impl Fleet {
-    /// Reads the configuration, looks at the volume, opens the store. A missing or unfit volume is a problem to
+    /// Reads the configuration, looks at the volume, opens the store. `volume_file` is where the router remembers which
+    /// volume it used last. A missing or unfit volume is a problem to
     /// report, not an error. Ended jobs are announced on `job_ended`; their numbers go to [`Fleet::job_ended`].
     ///
     /// # Errors
     /// When the configuration cannot be read or the process lacks the bare necessities.
     pub fn open(
         config_file: PathBuf,
+        volume_file: PathBuf,
         clock: Clock,
         addresses: AddressBook,
         job_ended: UnboundedSender<u32>,
@@ -107,6 +112,7 @@ impl Fleet {
         let mut fleet = Self {
             tracker: Tracker::new(clock.clone()),
             volume: on_volume::look_at(&layout),
+            memory: Memory::load(volume_file),
             clock,
             config_file,
             config_written: Cell::new(false),
@@ -130,6 +136,7 @@ impl Fleet {
             failed: BTreeMap::new(),
         };
         fleet.volume_identity = on_volume::volume_identity(&fleet.layout);
+        fleet.tell_disks_apart();
         fleet.take_lock();
         fleet.log_volume_problems();
         fleet.use_volume();

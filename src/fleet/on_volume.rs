@@ -6,10 +6,11 @@ use rustix::fs::{AtFlags, FlockOperation, StatxFlags, flock};
 
 use super::{Fleet, MAX_SEEN, Seen, Store, StoreError, provision};
 use crate::boot::BootState;
+use crate::config::Device;
 use crate::image;
 use crate::jobs::{JobKind, Running};
 use crate::nfs;
-use crate::storage::{self, Layout, Volume, VolumeProblem};
+use crate::storage::{self, Known, Layout, Volume, VolumeProblem};
 
 /// A boot that began longer ago than this many milliseconds is over, whatever became of it.
 const RESUMED_MS: i64 = 600_000;
@@ -25,6 +26,7 @@ impl Fleet {
             self.lock = None;
             self.store_on_volume = false;
         }
+        self.tell_disks_apart();
         self.take_lock();
         let changed = is_another || self.volume.problems != before.problems;
         if changed {
@@ -40,6 +42,59 @@ impl Fleet {
         let had_store = self.store_on_volume;
         self.use_volume();
         changed || self.store_on_volume != had_store
+    }
+
+    /// Finds a volume unfit that is another than the one used last and has nothing of the enrolled Pis: making their files
+    /// anew, on whatever was plugged in, is nothing to do unasked. One that has files of theirs is taken as it is.
+    pub(super) fn tell_disks_apart(&mut self) {
+        let Some(known) = self.memory.known().filter(|known| known.data_dir == self.layout.data_dir()) else { return };
+        let devices = &self.config.devices;
+        if devices.is_empty() || !self.volume.is_present() {
+            return;
+        }
+        let id = storage::read_id(&self.layout.volume_id());
+        let has_files = |device: &Device| self.layout.device_root(&device.id).is_dir();
+        if id.as_ref() == Some(&known.id) || devices.iter().any(has_files) {
+            return;
+        }
+        // Worse than anything else that may be wrong with it.
+        self.volume.problems.insert(
+            0,
+            VolumeProblem::Another {
+                data_dir: self.layout.data_dir().to_owned(),
+                expected: name(&known.what, Some(&known.id)),
+                found: name(&self.volume.describe(), id.as_deref()),
+            },
+        );
+    }
+
+    /// Takes the volume that is there for the right one.
+    ///
+    /// # Errors
+    /// [`NothingToAccept`].
+    pub fn accept_volume(&mut self) -> Result<(), NothingToAccept> {
+        self.check_volume();
+        if !self.volume.problems.iter().any(|p| matches!(p, VolumeProblem::Another { .. })) {
+            return Err(NothingToAccept);
+        }
+        self.memory.forget();
+        self.check_volume();
+        Ok(())
+    }
+
+    /// Remembers the volume that is used from now on.
+    fn remember_volume(&mut self) {
+        let remembered = storage::read_or_make_id(&self.layout.volume_id()).and_then(|id| {
+            if let Some(old) = self.memory.known().filter(|old| old.id != id) {
+                let (old, new) = (name(&old.what, Some(&old.id)), name(&self.volume.describe(), Some(&id)));
+                log::warn!("the disk in use is now {new}; before it was {old}");
+            }
+            let (data_dir, what) = (self.layout.data_dir().to_owned(), self.volume.describe());
+            self.memory.remember(Known { id, data_dir, what })
+        });
+        if let Err(error) = remembered {
+            log::warn!("cannot write down which disk is in use ({error}): another in its place will not be noticed");
+        }
     }
 
     /// Makes sure that no other agent works on the volume.
@@ -94,6 +149,7 @@ impl Fleet {
             self.note_store_problem(Some(format!("cannot create directories in {directory}: {error}")));
             return;
         }
+        self.remember_volume();
         let adopted = Store::open(&self.layout.database()).and_then(|store| self.adopt(store));
         self.store_on_volume = adopted.is_ok();
         self.note_store_problem(adopted.err().map(|e| format!("{e}; history is kept in memory until this is mended")));
@@ -186,6 +242,17 @@ impl Fleet {
         }
         self.store_problem = problem;
     }
+}
+
+/// The volume that is there is not held back.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no other disk to accept: 'piboot status' says which one is in use")]
+pub struct NothingToAccept;
+
+/// A disk as people may know it.
+fn name(what: &str, id: Option<&str>) -> String {
+    let id = id.and_then(|id| id.get(..8));
+    id.map_or_else(|| what.to_owned(), |id| format!("disk {id} ({what})"))
 }
 
 /// The volume, and whether a root can be exported from it: its file handles have to outlive a remount.

@@ -14,8 +14,8 @@ use rustix::io::Errno;
 use super::attr::Place;
 use super::fs::{handle_support, object, sys};
 use super::handle::{HandleKey, KernelHandle};
-use super::key::fill_random;
 use crate::pi::Mac;
+use crate::random;
 
 /// A directory tree that clients may mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -203,7 +203,7 @@ impl Volume {
 
 fn fresh_number() -> Result<[u8; 8], Errno> {
     let mut number = [0; 8];
-    fill_random(&mut number).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
+    random::fill(&mut number).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
     Ok(number)
 }
 

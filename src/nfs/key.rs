@@ -2,8 +2,11 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+use crate::random;
+use crate::storage::make_private;
 
 /// The key could not be read or made.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +55,7 @@ pub fn load_or_create_key(path: &Path) -> Result<[u8; 16], KeyError> {
         Err(error) => return Err(failed("read", path)(error)),
     }
     let mut key = [0; 16];
-    fill_random(&mut key).map_err(failed("make", path))?;
+    random::fill(&mut key).map_err(failed("make", path))?;
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
     let beside = PathBuf::from(beside);
@@ -63,12 +66,7 @@ pub fn load_or_create_key(path: &Path) -> Result<[u8; 16], KeyError> {
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let write = || -> io::Result<()> {
         // Its own directory, where nothing else keeps it: /etc/piboot on a router that piboot was just installed on.
-        match fs::DirBuilder::new().mode(0o700).create(parent) {
-            // Whatever the umask is.
-            Ok(()) => fs::set_permissions(parent, fs::Permissions::from_mode(0o700))?,
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            Err(_) => {}
-        }
+        make_private(parent)?;
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
         file.set_permissions(fs::Permissions::from_mode(0o600))?;
         file.write_all(&key)?;
@@ -78,19 +76,6 @@ pub fn load_or_create_key(path: &Path) -> Result<[u8; 16], KeyError> {
     };
     write().map_err(failed("write", path))?;
     Ok(key)
-}
-
-/// Fills `bytes` with random numbers, waiting for the kernel's generator if it has just booted.
-pub(super) fn fill_random(bytes: &mut [u8]) -> io::Result<()> {
-    let mut filled = 0;
-    while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match rustix::rand::getrandom(rest, rustix::rand::GetRandomFlags::empty()) {
-            Ok(n) => filled += n,
-            Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -15,12 +15,12 @@ use super::drc::ReplyCache;
 use super::files::{OpenFile, OpenFiles};
 use super::fs::ProcFds;
 use super::handle::HandleKey;
-use super::key::fill_random;
 use super::known::KnownHandles;
 use super::objects::Objects;
 use super::pool::Pool;
 use super::server::Ports;
 use crate::clock::Clock;
+use crate::random;
 
 /// Bounds on what clients can make the server hold.
 #[derive(Debug, Clone)]
@@ -107,7 +107,7 @@ impl Verifier {
 
     fn randomise(&self) -> Result<(), Errno> {
         let mut fresh = [0; 8];
-        fill_random(&mut fresh).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
+        random::fill(&mut fresh).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = fresh;
         Ok(())
     }

@@ -1,8 +1,8 @@
 //! Write beside, then rename: a reader, or the next start after a power cut, sees the old file or the new one.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::Mode;
@@ -43,6 +43,19 @@ fn write_as(path: &Path, bytes: &[u8], mode: u32, owner: Option<(u32, u32)>) -> 
 /// As fsync(2).
 pub fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
+}
+
+/// Makes a directory of root's alone where there is none yet, but none above that: a mistyped path makes no tree.
+///
+/// # Errors
+/// As mkdir(2).
+pub fn make_private(directory: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(directory) {
+        // Whatever the umask is.
+        Ok(()) => std::fs::set_permissions(directory, Permissions::from_mode(0o700)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// A name in the same directory that starts with a dot, so that programs which read whole directories skip it.

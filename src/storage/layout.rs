@@ -85,6 +85,12 @@ impl Layout {
         self.data_dir.join("scratch")
     }
 
+    /// The number that the volume is known by.
+    #[must_use]
+    pub fn volume_id(&self) -> PathBuf {
+        self.data_dir.join("volume.id")
+    }
+
     /// The SQLite database.
     #[must_use]
     pub fn database(&self) -> PathBuf {

@@ -1,6 +1,7 @@
 //! The SSD: is it there and fit for use, what lives where on it, and changes that a power cut cannot leave half done.
 
 mod atomic;
+mod identity;
 mod layout;
 mod mounts;
 mod reopen;
@@ -10,7 +11,8 @@ pub mod tree_remove;
 pub mod tree_writer;
 mod volume;
 
-pub use atomic::{rewrite, sync_directory, write_beside};
+pub use atomic::{make_private, rewrite, sync_directory, write_beside};
+pub use identity::{Known, Memory, read_id, read_or_make_id};
 pub use layout::Layout;
 pub use mounts::MountWatch;
 pub(crate) use reopen::reopen_regular;

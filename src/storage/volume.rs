@@ -46,6 +46,18 @@ pub enum VolumeProblem {
     /// Not even its attributes can be read.
     #[error("data_dir {0} cannot be used: {1}")]
     Unreadable(PathBuf, String),
+    /// Another disk than the one that was used last, and nothing that is needed is on it.
+    #[error(
+        "{data_dir} is not on the disk that was used before: the enrolled Pis' files are on {expected}, and what is there now, {found}, has none of them. Put that disk back and mount it there; or, to have their files made anew on what is there, run 'piboot volume accept'"
+    )]
+    Another {
+        /// Where it is.
+        data_dir: PathBuf,
+        /// The one that should be there.
+        expected: String,
+        /// The one that is.
+        found: String,
+    },
     /// Mounted read-only, by wish or because the kernel found errors.
     #[error(
         "the file system at {0} is read-only: nothing can be imported or enrolled, and Pis cannot write; see 'dmesg' for disk errors, then remount it rw"
@@ -76,6 +88,7 @@ impl PartialEq for VolumeProblem {
                 | Self::NoExec(path)
                 | Self::Full(path, _)
                 | Self::FewInodes(path, _) => (path.clone(), None),
+                Self::Another { data_dir, expected, found } => (data_dir.clone(), Some(format!("{expected}, {found}"))),
                 Self::Unreadable(path, why) => (path.clone(), Some(why.clone())),
                 Self::Unsuitable(why) => (PathBuf::new(), Some(why.clone())),
             }
@@ -108,8 +121,19 @@ impl Volume {
     #[must_use]
     pub fn is_present(&self) -> bool {
         !self.problems.iter().any(|p| {
-            matches!(p, VolumeProblem::Missing(_) | VolumeProblem::NotADirectory(_) | VolumeProblem::Unreadable(..))
+            use VolumeProblem::{Another, Missing, NotADirectory, Unreadable};
+            matches!(p, Missing(_) | NotADirectory(_) | Unreadable(..) | Another { .. })
         })
+    }
+
+    /// What people know it by.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let file_system = self.file_system.as_deref().unwrap_or("unknown file system");
+        match self.total_bytes / 1_000_000_000 {
+            0 => format!("{file_system}, {} MB", self.total_bytes / 1_000_000),
+            gigabytes => format!("{file_system}, {gigabytes} GB"),
+        }
     }
 }
 
