@@ -121,6 +121,17 @@ fn uci_by_hand_and_what_an_admin_is_in_the_middle_of() {
     let check = router.piboot(&["check"]).unwrap_err();
     assert!(check.contains("piboot.bad.mac"), "{check}");
 
+    // A section without a name behind ours, and a change of it that is not committed: it stays that section's.
+    router.uci(&["add", "dhcp", "host"]);
+    router.uci(&["set", "dhcp.@host[-1].ip=192.168.1.70"]);
+    router.uci(&["commit", "dhcp"]);
+    router.uci(&["set", "dhcp.@host[-1].name=rat"]);
+    router.uci(&["set", "piboot.lion.ip=192.168.1.51"]);
+    router.commit_and_reload("piboot");
+    router.wait_until("the new address", || router.text(DHCP).contains("'192.168.1.51'"));
+    assert_eq!(router.uci(&["get", "dhcp.@host[-1].ip"]).trim(), "192.168.1.70");
+    assert_eq!(router.uci(&["get", "dhcp.@host[-1].name"]).trim(), "rat", "{}", router.uci(&["changes", "dhcp"]));
+
     router.uci(&["delete", "piboot.lion"]);
     router.commit_and_reload("piboot");
     router.wait_until("lion's sections to go", || !router.text(DHCP).contains("dca632010203"));

@@ -31,15 +31,14 @@ pub enum EditError {
 pub fn put_device(text: &str, device: &Device) -> Result<String, EditError> {
     let block = device_block(device);
     match find(text, &device.id)? {
-        Some(section) => {
-            Ok(format!("{}{}{}", &text[..section.span.start], block.trim_end(), &text[section.span.end..]))
-        }
+        Some(section) => Ok(put_in_place(text, &section, &block)),
         None => Ok(append(text, &block)),
     }
 }
 
-/// Returns `text` without the sections that `is_ours` names, and with `wanted` behind the rest. `None` if it says that
-/// already.
+/// Returns `text` with exactly `wanted`, which have names, of the sections that `is_ours` names. One that is there already
+/// keeps its place, or the unnamed sections behind it would get other numbers, under which others may have staged changes;
+/// new ones go behind the rest. `None` if the text says that already.
 ///
 /// # Errors
 /// When `text` is no UCI.
@@ -49,16 +48,27 @@ pub fn replace_sections(
     wanted: &[Section],
 ) -> Result<Option<String>, EditError> {
     let ours: Vec<Section> = uci::parse(text)?.into_iter().filter(|section| is_ours(section)).collect();
-    let same = |(a, b): (&Section, &Section)| a.kind == b.kind && a.name == b.name && options(a) == options(b);
-    if ours.len() == wanted.len() && ours.iter().zip(wanted).all(same) {
-        return Ok(None);
-    }
-    let mut text = text.to_owned();
+    let mut edited = text.to_owned();
     // From the last one on, so that the places of the others stay what they are.
-    for section in ours.iter().rev() {
-        text = cut(&text, section);
+    for (n, section) in ours.iter().enumerate().rev() {
+        let is_repeated = ours.iter().take(n).any(|earlier| earlier.name == section.name);
+        match wanted.iter().find(|new| new.name == section.name && !is_repeated) {
+            Some(new) if is_same(new, section) => {}
+            Some(new) => edited = put_in_place(&edited, section, &block(new)),
+            None => edited = cut(&edited, section),
+        }
     }
-    Ok(Some(wanted.iter().fold(text, |text, section| append(&text, &block(section)))))
+    let is_new = |new: &&Section| ours.iter().all(|section| section.name != new.name);
+    edited = wanted.iter().filter(is_new).fold(edited, |edited, new| append(&edited, &block(new)));
+    Ok((edited != text).then_some(edited))
+}
+
+fn is_same(a: &Section, b: &Section) -> bool {
+    a.kind == b.kind && options(a) == options(b)
+}
+
+fn put_in_place(text: &str, section: &Section, block: &str) -> String {
+    format!("{}{}{}", &text[..section.span.start], block.trim_end(), &text[section.span.end..])
 }
 
 /// The options of a section by name; their order says nothing.
@@ -79,21 +89,19 @@ fn block(section: &Section) -> String {
     block
 }
 
-/// `text` with a section behind it, set off by a blank line.
+/// `text` with a section behind it, set off by a blank line; only by the end of the line where the text has none, so that
+/// [`cut`] can tell.
 fn append(text: &str, block: &str) -> String {
-    let gap = match text {
-        "" => "",
-        _ if text.ends_with('\n') => "\n",
-        _ => "\n\n",
-    };
+    let gap = if text.is_empty() { "" } else { "\n" };
     format!("{text}{gap}{block}")
 }
 
-/// `text` without a section, the rest of its last line, and the blank line that set it off.
+/// `text` without a section, the rest of its last line, and what set it off.
 fn cut(text: &str, section: &Section) -> String {
     let (before, after) = (&text[..section.span.start], &text[section.span.end..]);
     let after = after.find('\n').map_or("", |end| &after[end + 1..]);
-    let before = before.strip_suffix("\n\n").map_or(before, |_| &before[..before.len() - 1]);
+    let is_set_off = before.ends_with("\n\n") || after.is_empty();
+    let before = before.strip_suffix('\n').filter(|_| is_set_off).unwrap_or(before);
     format!("{before}{after}")
 }
 
@@ -203,7 +211,13 @@ mod tests {
 
     #[test]
     fn adding_and_removing_leaves_the_file_as_it_was() {
-        for text in ["", "# mine\nconfig piboot 'main'\n\toption enabled '1' # on\n", "config piboot 'main'\n\n"] {
+        for text in [
+            "",
+            "# mine\nconfig piboot 'main'\n\toption enabled '1' # on\n",
+            "config piboot 'main'\n\n",
+            "config piboot 'main'\n\toption enabled '1'",
+            "config piboot 'main' # the end",
+        ] {
             let with = put_device(text, &device("a")).unwrap();
             let both = put_device(&with, &device("b")).unwrap();
             assert_eq!(remove_device(&both, "b").unwrap(), with);
@@ -237,10 +251,17 @@ mod tests {
         let wanted =
             uci::parse("config tag 'our_a'\n\tlist x '1'\n\tlist x 'it'\\''s'\nconfig mac 'our_b'\n\toption y '2'\n");
         let wanted = wanted.unwrap();
-        for text in ["", "# mine\nconfig dhcp 'lan'  # here\n\toption start 100\n", "config dhcp\n\n\n"] {
+        for text in [
+            "",
+            "# mine\nconfig dhcp 'lan'  # here\n\toption start 100\n",
+            "config dhcp\n\n\n",
+            "config dhcp # the end",
+            "# none",
+        ] {
             let with = replace_sections(text, ours, &wanted).unwrap().unwrap();
             assert!(with.starts_with(text), "{with}");
             assert_eq!(replace_sections(&with, ours, &wanted).unwrap(), None, "it is there");
+            assert_eq!(uci::parse(&with).unwrap().iter().filter(|section| ours(section)).count(), 2);
             let other = with.replace("'2'", "'3'");
             assert_eq!(replace_sections(&other, ours, &wanted).unwrap().as_deref(), Some(with.as_str()));
             assert_eq!(replace_sections(&with, ours, &[]).unwrap().as_deref(), Some(text));
@@ -251,6 +272,18 @@ mod tests {
             "config mac 'our_b'\n\toption y '2'\n\nconfig dhcp 'lan'\n\nconfig tag 'our_a'\n\nconfig dhcp 'wan'\n";
         let without = replace_sections(moved, ours, &[]).unwrap().unwrap();
         assert_eq!(uci::parse(&without).unwrap().len(), 2, "{without}");
+    }
+
+    #[test]
+    fn sections_of_ours_that_stay_keep_their_places() {
+        let ours = |section: &Section| section.name.as_deref().is_some_and(|name| name.starts_with("our_"));
+        let text = "config tag 'our_a' # as before\n\toption x '1'\n\nconfig host\n\nconfig mac 'our_b'\n\toption y '2' # old\n# of the admin's\nconfig host\n\toption z '3'\n\nconfig mac 'our_gone'\n\nconfig mac 'our_b'\n\toption y '2'\n";
+        let wanted = "config mac 'our_new'\n\toption y '7'\nconfig mac 'our_b'\n\toption y '4'\nconfig tag 'our_a'\n\toption x '1'\n";
+        let changed = replace_sections(text, ours, &uci::parse(wanted).unwrap()).unwrap().unwrap();
+        assert_eq!(
+            changed,
+            "config tag 'our_a' # as before\n\toption x '1'\n\nconfig host\n\nconfig mac 'our_b'\n\toption y '4'\n# of the admin's\nconfig host\n\toption z '3'\n\nconfig mac 'our_new'\n\toption y '7'\n"
+        );
     }
 
     #[test]
