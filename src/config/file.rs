@@ -14,6 +14,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
+use super::bytes;
 use super::edit::EditError;
 use super::uci::{self, Section, SyntaxError};
 use crate::storage::rewrite;
@@ -51,12 +52,12 @@ pub fn package(name: &str) -> PathBuf {
     Path::new(PACKAGES).join(name)
 }
 
-/// The text of a file.
+/// The text of a file; what in it is no UTF-8 comes back as it was when the text is written by [`edit()`].
 ///
 /// # Errors
 /// [`FileError::Read`].
 pub fn text(path: &Path) -> Result<String, FileError> {
-    std::fs::read_to_string(path).map_err(|e| FileError::Read(path.to_owned(), e))
+    std::fs::read(path).map(bytes::decode).map_err(|e| FileError::Read(path.to_owned(), e))
 }
 
 /// The sections of a file.
@@ -75,10 +76,11 @@ pub fn edit(path: &Path, edit: impl FnOnce(&str) -> Result<Option<String>, EditE
     // Held until the new file has the name.
     let mut old = lock(path)?;
     let Some(edited) = edit(&text(path)?)? else { return Ok(false) };
-    rewrite(path, edited.as_bytes()).map_err(|e| FileError::Write(path.to_owned(), e))?;
+    let edited = bytes::encode(&edited);
+    rewrite(path, &edited).map_err(|e| FileError::Write(path.to_owned(), e))?;
     // libuci opens a file, waits for the lock, and reads what it has opened: who waits now would put the old text back.
     // The old file has no name any more, so nothing is lost if this fails in the middle.
-    let _ = old.set_len(0).and_then(|()| old.write_all(edited.as_bytes()));
+    let _ = old.set_len(0).and_then(|()| old.write_all(&edited));
     Ok(true)
 }
 
@@ -129,6 +131,17 @@ mod tests {
             assert!(edited.join().unwrap().unwrap());
         });
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "config b\nconfig c\n");
+    }
+
+    #[test]
+    fn what_is_no_utf8_stays_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("dhcp");
+        std::fs::write(&path, b"# M\xf6bel\nconfig host\n\toption name 'B\xfcro'\n").unwrap();
+        assert_eq!(sections(&path).unwrap().len(), 1);
+        assert!(edit(&path, |text| Ok(Some(format!("{text}config b '\u{fc}'\n")))).unwrap());
+        let expected = b"# M\xf6bel\nconfig host\n\toption name 'B\xfcro'\nconfig b '\xc3\xbc'\n";
+        assert_eq!(std::fs::read(&path).unwrap(), expected);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Reading never fails as a whole over one wrong value: each is reported as a [`Problem`] by section and option,
 //! and the rest works on.
 
+pub(crate) mod bytes;
 mod edit;
 pub mod file;
 mod model;

@@ -1,10 +1,13 @@
 //! From UCI sections to the typed configuration, with what is wrong with them.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::net::Ipv4Addr;
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use super::bytes;
 use super::model::{Config, Device, DhcpMode, Main, Problem, RootKind, Severity, UnknownPolicy};
 use super::names::{NameError, check_address, check_device_id, check_hostname, check_image_name};
 use super::uci::{Section, Value};
@@ -116,7 +119,7 @@ impl Fields<'_> {
 }
 
 fn absolute_path(text: &str) -> Result<PathBuf, String> {
-    let path = PathBuf::from(text);
+    let path = PathBuf::from(OsString::from_vec(bytes::encode(text)));
     let climbs = path.components().any(|c| matches!(c, std::path::Component::ParentDir));
     if path.is_absolute() && !climbs { Ok(path) } else { Err(format!("'{text}' is not an absolute path without '..'")) }
 }

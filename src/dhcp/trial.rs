@@ -5,12 +5,14 @@ use std::io;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::config::bytes;
+
 /// Checks lines that are to become part of dnsmasq's configuration; they are at `file` meanwhile.
 ///
 /// # Errors
 /// What dnsmasq says against them, or why it could not be asked.
 pub(super) fn check_lines(lines: &str, file: &Path) -> Result<(), String> {
-    let written = crate::storage::write_beside(file, lines.as_bytes(), 0o600);
+    let written = crate::storage::write_beside(file, &bytes::encode(lines), 0o600);
     let result = written.map_err(|error| error.to_string()).and_then(|()| check_file(file));
     // Nothing is lost if it stays.
     let _ = std::fs::remove_file(file);
