@@ -18,7 +18,7 @@ async fn getport_and_dump_over_tcp() {
     }
     let dir = scratch();
     let mut f = start(dir.path());
-    assert_eq!(f.server.portmap(), &PortmapState::Own);
+    assert_eq!(f.server.portmap(), PortmapState::Own);
     let nfs = f.server.ports().nfs;
     let mut p = f.portmapper().await;
     p.null().await.unwrap();

@@ -32,6 +32,11 @@ impl Rpcbind {
         mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), none).unwrap();
         fs::create_dir("/run/rpcbind").unwrap();
         assert!(Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap().success());
+        Self::start_here()
+    }
+
+    /// In the network and with the /run that were made for another.
+    fn start_here() -> Self {
         let child = Command::new("rpcbind").arg("-f").spawn().expect("rpcbind is installed (tests/setup.sh)");
         let started = Self(child);
         for _ in 0..1000 {
@@ -103,7 +108,7 @@ fn rpcbind_knows_the_server_while_it_runs() {
     };
 
     let first = start();
-    assert_eq!(first.server.portmap(), &PortmapState::Registered(PORTMAP_PORT));
+    assert_eq!(first.server.portmap(), PortmapState::Registered(PORTMAP_PORT));
     let port = first.server.ports().nfs;
     assert_eq!(first.server.ports().portmap, None);
     assert_eq!(rpcbind.registered(), registered(port));
@@ -163,11 +168,12 @@ fn what_a_killed_server_left_behind_is_replaced() {
     }
     let config = ServerConfig { portmap: Some(PORTMAP_PORT), ..config() };
     let f = start_with(config, vec![export(1, "/pi/root", dir.path())]);
-    assert_eq!(f.server.portmap(), &PortmapState::Registered(PORTMAP_PORT));
+    assert_eq!(f.server.portmap(), PortmapState::Registered(PORTMAP_PORT));
     assert_eq!([getport(NFS, 3), getport(MOUNT, 3), getport(MOUNT, 1)], [u32::from(f.server.ports().nfs); 3]);
 
     // Somebody else took it over meanwhile: that is theirs to take back.
-    let theirs = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+    let other = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let theirs = other.local_addr().unwrap().port();
     unset(NFS, 3);
     set(NFS, 3, theirs);
     f.server.stop();
@@ -183,11 +189,47 @@ fn an_rpcbind_that_is_gone_does_not_keep_the_server_from_stopping() {
     let dir = scratch();
     let config = ServerConfig { portmap: Some(PORTMAP_PORT), ..config() };
     let f = start_with(config.clone(), vec![export(1, "/pi/root", dir.path())]);
-    assert_eq!(f.server.portmap(), &PortmapState::Registered(PORTMAP_PORT));
+    assert_eq!(f.server.portmap(), PortmapState::Registered(PORTMAP_PORT));
     drop(rpcbind);
     assert!(Device::new(Raw::connect(f.address())).mnt(b"/pi/root").is_ok(), "served on");
     f.server.stop();
     let f = start_with(config, vec![export(1, "/pi/root", dir.path())]);
-    assert_eq!(f.server.portmap(), &PortmapState::Own);
+    assert_eq!(f.server.portmap(), PortmapState::Own);
     assert_eq!(getport(NFS, 3), u32::from(f.server.ports().nfs));
+}
+
+/// Waits for what the server does by itself.
+#[track_caller]
+fn wait_until(what: &str, until: impl Fn() -> bool) {
+    let begun = std::time::Instant::now();
+    while !until() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{what} did not come about");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn an_rpcbind_that_forgot_or_comes_back_is_told_again() {
+    if !is_root() {
+        return;
+    }
+    let rpcbind = Rpcbind::start();
+    let dir = scratch();
+    let config = ServerConfig { portmap: Some(PORTMAP_PORT), ..config() };
+    let f = start_with(config, vec![export(1, "/pi/root", dir.path())]);
+    let before = rpcbind.registered();
+    assert_eq!(before.len(), 3);
+    [(NFS, 3), (MOUNT, 1), (MOUNT, 3)].into_iter().for_each(|(program, version)| unset(program, version));
+    wait_until("what was forgotten", || rpcbind.registered() == before);
+    assert_eq!(f.server.portmap(), PortmapState::Registered(PORTMAP_PORT));
+
+    drop(rpcbind);
+    let is_missed =
+        |state: &PortmapState| matches!(state, PortmapState::Unregistered(why) if why.contains("does not answer"));
+    wait_until("its end to be noticed", || is_missed(&f.server.portmap()));
+    let rpcbind = Rpcbind::start_here();
+    wait_until("the new one to be told", || rpcbind.registered() == before);
+    wait_until("the state", || f.server.portmap() == PortmapState::Registered(PORTMAP_PORT));
+    f.server.stop();
+    assert!(rpcbind.registered().is_empty());
 }

@@ -29,6 +29,7 @@ mod outbox;
 mod pool;
 pub mod portmap;
 pub mod proto;
+mod registration;
 pub mod rpc;
 pub mod rpcbind;
 mod server;

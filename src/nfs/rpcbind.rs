@@ -70,6 +70,25 @@ pub(super) fn register(port: u16, mappings: &[Mapping]) -> Result<(), RpcbindErr
     Ok(())
 }
 
+/// Whether `mappings` are registered with the portmapper at `port` of this machine; one that lacks a version answers with
+/// another of the same program, so this tells a portmapper that lost all of a program. Asks from any port: each check
+/// would keep a privileged one busy for a minute.
+pub(super) fn is_registered(port: u16, mappings: &[Mapping]) -> Result<bool, RpcbindError> {
+    let ask = || -> io::Result<bool> {
+        let here = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+        let mut stream = TcpStream::connect_timeout(&here, PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        for mapping in mappings {
+            if registered(&mut stream, mapping)? != mapping.port {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    };
+    ask().map_err(|source| RpcbindError::Silent { port, source })
+}
+
 /// Takes the registration back, as far as nobody else has it by now.
 pub(super) fn unregister(port: u16, mappings: &[Mapping]) -> Result<(), RpcbindError> {
     let silent = |source| RpcbindError::Silent { port, source };

@@ -24,8 +24,7 @@ use super::known::KnownHandles;
 use super::listen;
 use super::objects::Objects;
 use super::pool::Pool;
-use super::portmap::mappings;
-use super::rpcbind;
+use super::registration::Registration;
 use super::shared::{Counters, Limits, Shared, Verifier, Worker};
 use crate::events::Sink;
 use crate::net::AddressBook;
@@ -182,7 +181,8 @@ impl Server {
         let table = Table::default().replaced(config.exports.clone(), &key);
         let listen = listen::usable(&config.listen, listen::has_ipv6());
         let (listeners, nfs_port) = bind_nfs(&listen)?;
-        let (portmap_tcp, portmap_udp, portmap_port, state) = bind_portmap(&listen, config.portmap, nfs_port)?;
+        let BoundPortmap { tcp: portmap_tcp, udp: portmap_udp, port: portmap_port, registration } =
+            bind_portmap(&listen, config.portmap, nfs_port)?;
         let clock = sink.clock().clone();
         let verifier = Arc::new(Verifier::new().map_err(|e| system("get random numbers")(e.into()))?);
         let (files, closing) = OpenFiles::new(Arc::clone(&verifier));
@@ -213,7 +213,7 @@ impl Server {
             registry: Arc::default(),
             wake: Arc::new(wake),
             threads: Vec::new(),
-            portmap: state,
+            registration,
         };
         // From here on dropping the handle ends what was started.
         handle.start_workers()?;
@@ -257,11 +257,18 @@ fn bind_nfs(addresses: &[SocketAddr]) -> Result<(Vec<TcpListener>, u16), Error> 
     port.map(|port| (listeners, port)).ok_or(Error::NoAddress)
 }
 
-type BoundPortmap = (Vec<TcpListener>, Vec<UdpSocket>, Option<u16>, PortmapState);
+/// The own portmapper's sockets, or the registration with another; neither if none is wanted.
+#[derive(Default)]
+struct BoundPortmap {
+    tcp: Vec<TcpListener>,
+    udp: Vec<UdpSocket>,
+    port: Option<u16>,
+    registration: Option<Registration>,
+}
 
 /// Binds the portmapper's port, or registers with who has it.
 fn bind_portmap(listen: &[SocketAddr], wanted: Option<u16>, nfs_port: u16) -> Result<BoundPortmap, Error> {
-    let Some(wanted) = wanted else { return Ok((Vec::new(), Vec::new(), None, PortmapState::Off)) };
+    let Some(wanted) = wanted else { return Ok(BoundPortmap::default()) };
     let only_v6 = listen.iter().any(SocketAddr::is_ipv4);
     let (mut tcp, mut udp, mut port) = (Vec::new(), Vec::new(), wanted);
     for address in listen {
@@ -275,22 +282,14 @@ fn bind_portmap(listen: &[SocketAddr], wanted: Option<u16>, nfs_port: u16) -> Re
         match bind() {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                let state = match rpcbind::register(wanted, &mappings(nfs_port, None)) {
-                    Ok(()) => {
-                        log::info!("NFS: port {wanted} has a portmapper already: registered there");
-                        PortmapState::Registered(wanted)
-                    }
-                    Err(error) => {
-                        log::error!("NFS: {error}. Clients will not find the NFS port by themselves");
-                        PortmapState::Unregistered(error.to_string())
-                    }
-                };
-                return Ok((Vec::new(), Vec::new(), None, state));
+                let registration = Registration::start(wanted, nfs_port);
+                let registration = registration.map_err(|source| Error::System { action: "start a thread", source })?;
+                return Ok(BoundPortmap { registration: Some(registration), ..BoundPortmap::default() });
             }
             Err(source) => return Err(Error::Listen { address: SocketAddr::new(address.ip(), port), source }),
         }
     }
-    Ok((tcp, udp, Some(port), PortmapState::Own))
+    Ok(BoundPortmap { tcp, udp, port: Some(port), registration: None })
 }
 
 /// A running server. Dropping it stops it.
@@ -300,7 +299,7 @@ pub struct Handle {
     registry: Arc<Registry>,
     wake: Arc<EventFd>,
     threads: Vec<JoinHandle<()>>,
-    portmap: PortmapState,
+    registration: Option<Registration>,
 }
 
 impl Handle {
@@ -375,8 +374,12 @@ impl Handle {
 
     /// Who answers for the portmapper.
     #[must_use]
-    pub const fn portmap(&self) -> &PortmapState {
-        &self.portmap
+    pub fn portmap(&self) -> PortmapState {
+        match (&self.registration, self.shared.ports.portmap) {
+            (Some(registration), _) => registration.state(),
+            (None, Some(_)) => PortmapState::Own,
+            (None, None) => PortmapState::Off,
+        }
     }
 
     /// Stops: takes no further requests, finishes those that run, ends all threads. Clients keep their mounts and go on
@@ -389,11 +392,7 @@ impl Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         self.shared.stopping.store(true, Ordering::Release);
-        if let PortmapState::Registered(port) = self.portmap
-            && let Err(error) = rpcbind::unregister(port, &mappings(self.shared.ports.nfs, None))
-        {
-            log::warn!("NFS: {error}");
-        }
+        drop(self.registration.take());
         let _ = self.wake.write(1);
         let each = |f: fn(&Connection)| self.registry.open().values().for_each(|guest| f(&guest.connection));
         each(Connection::close_reading);
