@@ -316,6 +316,15 @@ fn what_dnsmasq_procd_and_netifd_tell_is_heard() {
     late.send_event("network.interface", &json!({ "action": "ifdown", "interface": "lan" }));
     router.wait_until("the interface", || router.said("interface lan went down") == 1);
     assert_eq!(router.said("dc:a6:32:00:00:04"), 0);
+
+    // Many at once are one.
+    const MANY: usize = 150;
+    let looked = router.said("looking at the interfaces");
+    assert!(looked > 0);
+    (0..MANY).for_each(|_| late.send_event("network.interface", &json!({ "action": "ifup", "interface": "wan" })));
+    router.wait_until("the interfaces", || router.said("interface wan went up") == MANY);
+    router.wait_until("a look", || router.said("looking at the interfaces") > looked);
+    assert!(router.said("looking at the interfaces") < looked + MANY / 2);
 }
 
 mod in_this_process {

@@ -43,6 +43,8 @@ const TICK: Duration = Duration::from_secs(5);
 const ANNOUNCE: Duration = Duration::from_secs(1);
 /// How often boots under way are looked at: people watch.
 const LOOK: Duration = Duration::from_secs(1);
+/// How often the interfaces are looked at because of what ubus told, at most.
+const NETWORK: Duration = Duration::from_secs(1);
 /// Calls that may wait for the control task; each transport holds back its own beyond that.
 const CALLS: usize = 16;
 /// What ubus told and nobody looked at yet.
@@ -171,6 +173,8 @@ async fn serve(options: &Options) -> Result<(), AgentError> {
     let mut ready_watch = ReadyWatch::default();
     let mut announce = tokio::time::interval(ANNOUNCE);
     announce.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut network, mut network_changed) = (tokio::time::interval(NETWORK), false);
+    network.set_missed_tick_behavior(MissedTickBehavior::Delay);
     log::info!("piboot {} serves {}", env!("CARGO_PKG_VERSION"), options.config.display());
     loop {
         let listening = ubus.as_ref().filter(|ubus| announcer.is_due && ubus.is_connected());
@@ -181,7 +185,16 @@ async fn serve(options: &Options) -> Result<(), AgentError> {
                 api.fleet.job_ended(job);
                 api.reconcile();
             }
-            Some(notice) = notices.recv() => if on_notice(&mut api, &notice) && !reload(&mut api, &options.config) { break },
+            Some(notice) = notices.recv() => match on_notice(&api, &notice) {
+                Heard::Configuration => if !reload(&mut api, &options.config) { break },
+                Heard::Network => network_changed = true,
+                Heard::Nothing => {}
+            },
+            _ = network.tick(), if network_changed => {
+                network_changed = false;
+                log::debug!("looking at the interfaces");
+                refresh(&mut api);
+            }
             () = mounted(mounts.as_ref()) => look_at_volume(&mut api),
             _ = tick.tick() => on_tick(&mut api),
             _ = look.tick(), if api.fleet.follows_boots() => {
@@ -286,19 +299,30 @@ fn on_tick(api: &mut Api<Wire>) {
     api.fleet.save();
 }
 
-/// Takes what was told on ubus; true if the configuration has to be read again.
-fn on_notice(api: &mut Api<Wire>, notice: &Notice) -> bool {
+/// What is to be done about what was told.
+enum Heard {
+    /// Read the configuration again.
+    Configuration,
+    /// Look at the interfaces.
+    Network,
+    Nothing,
+}
+
+/// Takes what was told on ubus.
+fn on_notice(api: &Api<Wire>, notice: &Notice) -> Heard {
     match notice {
-        Notice::ConfigChanged { package } => return matches!(package.as_str(), "piboot" | "dhcp"),
+        Notice::ConfigChanged { package } if matches!(package.as_str(), "piboot" | "dhcp") => {
+            return Heard::Configuration;
+        }
         Notice::Interface { name, up } => {
             log::debug!("interface {name} went {}", if *up { "up" } else { "down" });
-            refresh(api);
+            return Heard::Network;
         }
         Notice::Lease { mac, ip, interface, present: true } => api.servers.lease(*ip, *mac, interface),
         // A released address is its holder's until another gets it, as after a RELEASE seen on the wire.
-        Notice::Lease { .. } | Notice::Connected => {}
+        Notice::Lease { .. } | Notice::ConfigChanged { .. } | Notice::Connected => {}
     }
-    false
+    Heard::Nothing
 }
 
 /// Reads the configuration again; false if the agent is not to run any more.

@@ -1,5 +1,7 @@
 //! One connection's worth of protocol, without the connection: messages go in, bytes come out.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -20,9 +22,15 @@ const EVENTS: u32 = 1;
 const PATTERNS: [&str; 2] = ["ubus.object.add", "network.interface"];
 /// Objects whose notifications are listened to: procd's, and those of each dnsmasq (`dnsmasq`, `dnsmasq.cfg01411c`).
 const PUBLISHERS: [&str; 2] = ["service", "dnsmasq*"];
-/// Objects subscribed to at most; a router has a handful.
-const MAX_WATCHED: usize = 32;
-/// Whose word on leases counts. The broker lets any user of the system call an object that has no name.
+/// Instances of dnsmasq subscribed to at most, besides the two that have fixed names; a router has a handful. Whose an object
+/// is the broker does not tell, only its ACLs decide who may have which name: root any, user dnsmasq `dnsmasq`.
+const MAX_INSTANCES: usize = 32;
+/// Longest name of an object that is subscribed to.
+const MAX_PATH: usize = 128;
+/// Whose word on the configuration counts, procd's. The broker lets any user of the system call an object that has no
+/// name, and says who it is.
+const CONFIG_USER: &str = "root";
+/// Whose word on leases counts.
 const LEASE_USERS: [&str; 2] = ["root", "dnsmasq"];
 /// Longest parameters of a call, as on the local socket.
 const MAX_PARAMS: usize = 256 * 1024;
@@ -59,6 +67,15 @@ pub(super) struct Invocation {
     pub(super) params: Result<Value, ApiError>,
 }
 
+/// Who tells something, as far as the broker says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sender<'a> {
+    /// The broker passes an event on, or tells of an object (such events nobody else can send).
+    Broker,
+    /// A client that notifies its subscribers, or called by itself, with the name of its user.
+    User(Option<&'a str>),
+}
+
 /// What is known on one connection.
 pub(super) struct Session {
     /// Bytes for the broker.
@@ -69,15 +86,15 @@ pub(super) struct Session {
     /// The object `piboot`; likewise.
     object: u32,
     has_subscribers: bool,
-    /// Numbers of the objects subscribed to.
-    watched: Vec<u32>,
+    /// Numbers of the objects subscribed to, by their names: no two have the same.
+    watched: BTreeMap<String, u32>,
     notices: mpsc::Sender<Notice>,
 }
 
 impl Session {
     pub(super) fn new(notices: mpsc::Sender<Notice>) -> Self {
-        let requests = Requests::default();
-        Self { out: Vec::new(), requests, listener: 0, object: 0, has_subscribers: false, watched: Vec::new(), notices }
+        let (requests, watched) = (Requests::default(), BTreeMap::new());
+        Self { out: Vec::new(), requests, listener: 0, object: 0, has_subscribers: false, watched, notices }
     }
 
     /// Whether `piboot` is on the bus.
@@ -116,7 +133,7 @@ impl Session {
             MsgType::Notify if attributes.object == Some(self.object) => {
                 self.has_subscribers = attributes.active.unwrap_or(self.has_subscribers);
             }
-            MsgType::Unsubscribe => self.watched.retain(|id| Some(*id) != attributes.target),
+            MsgType::Unsubscribe => self.watched.retain(|_, id| Some(*id) != attributes.target),
             _ => {}
         }
         Ok(None)
@@ -174,7 +191,7 @@ impl Session {
             Purpose::Listen(pattern) if status != 0 => {
                 log::warn!("the ubus broker does not let piboot listen for {pattern} (status {status})");
             }
-            Purpose::Watch(target) if status != 0 => self.watched.retain(|id| *id != target),
+            Purpose::Watch(target) if status != 0 => self.watched.retain(|_, id| *id != target),
             Purpose::Resolve(call) => match id {
                 Some(id) if status == 0 => {
                     let Outgoing { method, args, .. } = &call;
@@ -232,7 +249,8 @@ impl Session {
             return None;
         };
         if object == self.listener && object != 0 {
-            self.told(method, attributes.data.unwrap_or_default(), attributes.user);
+            let sender = if message.peer == 0 { Sender::Broker } else { Sender::User(attributes.user) };
+            self.told(method, attributes.data.unwrap_or_default(), sender);
             self.status(caller, 0);
             return None;
         }
@@ -277,29 +295,31 @@ impl Session {
         message::write(&mut self.out, MsgType::Status, caller.seq, caller.peer, envelope);
     }
 
-    fn told(&mut self, what: &str, data: &[u8], user: Option<&str>) {
+    fn told(&mut self, what: &str, data: &[u8], sender: Sender<'_>) {
         let text = |name| lookup(data, name).and_then(|attribute| attribute.as_str());
-        let notice = match what {
-            "ubus.object.add" => {
+        let notice = match (what, sender) {
+            ("ubus.object.add", Sender::Broker) => {
                 let id = lookup(data, "id").and_then(|attribute| attribute.as_i32());
                 if let (Some(id), Some(path)) = (id, text("path")) {
                     self.watch(path, id.cast_unsigned());
                 }
                 None
             }
-            "network.interface" => text("interface").zip(text("action")).and_then(|(name, action)| {
-                let up = match action {
-                    "ifup" => true,
-                    "ifdown" => false,
-                    _ => return None,
-                };
-                Some(Notice::Interface { name: name.to_owned(), up })
-            }),
-            // Anybody may call a listener's methods: endless reloads are procd's to bring about, who is root.
-            "config.change" if user.is_none_or(|user| user == "root") => {
+            // Who may send events is decided by the broker's ACLs: nobody but root, unless they say so.
+            ("network.interface", Sender::Broker) => {
+                text("interface").zip(text("action")).and_then(|(name, action)| {
+                    let up = match action {
+                        "ifup" => true,
+                        "ifdown" => false,
+                        _ => return None,
+                    };
+                    Some(Notice::Interface { name: name.to_owned(), up })
+                })
+            }
+            ("config.change", Sender::User(Some(CONFIG_USER))) => {
                 text("config").map(|package| Notice::ConfigChanged { package: package.to_owned() })
             }
-            "dhcp.ack" | "dhcp.release" if user.is_some_and(|user| LEASE_USERS.contains(&user)) => {
+            ("dhcp.ack" | "dhcp.release", Sender::User(Some(user))) if LEASE_USERS.contains(&user) => {
                 let mac = text("mac").and_then(|mac| mac.parse().ok());
                 let ip = text("ip").and_then(|ip| ip.parse().ok());
                 let (interface, present) = (text("interface").unwrap_or_default().to_owned(), what == "dhcp.ack");
@@ -320,11 +340,17 @@ impl Session {
 
     /// Subscribes to an object, if it is one that tells what we want to know.
     fn watch(&mut self, path: &str, id: u32) {
-        let is_publisher = matches!(path, "service" | "dnsmasq") || path.starts_with("dnsmasq.");
-        if !is_publisher || self.watched.contains(&id) || self.watched.len() >= MAX_WATCHED {
+        let is_instance = |path: &str| path.starts_with("dnsmasq.") && path.len() <= MAX_PATH;
+        let has_place = || {
+            matches!(path, "service" | "dnsmasq")
+                || self.watched.contains_key(path)
+                || is_instance(path) && self.watched.keys().filter(|path| is_instance(path)).count() < MAX_INSTANCES
+        };
+        if self.watched.get(path) == Some(&id) || !has_place() {
             return;
         }
-        self.watched.push(id);
+        // Another number under the same name: the object from before is gone.
+        self.watched.insert(path.to_owned(), id);
         let mut envelope = EnvBuilder::new();
         envelope.push_u32(UbusAttr::ObjId, self.listener);
         envelope.push_u32(UbusAttr::Target, id);

@@ -63,8 +63,24 @@ impl Fixture {
     }
 
     fn invoke(&mut self, object: u32, method: &str, user: Option<&str>, data: &Value) -> Option<Invocation> {
+        self.invoke_from(42, object, method, user, data)
+    }
+
+    /// An event, as the broker passes it on.
+    fn event(&mut self, id: &str, data: &Value) {
+        assert!(self.invoke_from(0, LISTENER, id, None, data).is_none());
+    }
+
+    fn invoke_from(
+        &mut self,
+        peer: u32,
+        object: u32,
+        method: &str,
+        user: Option<&str>,
+        data: &Value,
+    ) -> Option<Invocation> {
         let table = value::encode(data, 4096).unwrap();
-        let taken = self.send(MsgType::Invoke, 9, 42, |envelope| {
+        let taken = self.send(MsgType::Invoke, 9, peer, |envelope| {
             envelope.push_u32(UbusAttr::ObjId, object);
             envelope.push_str(UbusAttr::Method, method);
             user.into_iter().for_each(|user| envelope.push_str(UbusAttr::User, user));
@@ -148,7 +164,7 @@ fn leases_are_believed_from_dnsmasq_and_root_only() {
 fn each_publisher_is_subscribed_to_once_and_never_too_many() {
     let mut fixture = Fixture::registered();
     let added = |fixture: &mut Fixture, id: u32, path: &str| {
-        fixture.invoke(LISTENER, "ubus.object.add", None, &json!({ "id": id.cast_signed(), "path": path }));
+        fixture.event("ubus.object.add", &json!({ "id": id.cast_signed(), "path": path }));
         fixture.asked().iter().filter(|(kind, ..)| *kind == MsgType::Subscribe).count()
     };
     assert_eq!(added(&mut fixture, 100, "dnsmasq"), 1);
@@ -157,8 +173,43 @@ fn each_publisher_is_subscribed_to_once_and_never_too_many() {
     assert_eq!(added(&mut fixture, 102, "dnsmasquerade"), 0, "another object");
     fixture.send(MsgType::Unsubscribe, 0, 0, |envelope| envelope.push_u32(UbusAttr::Target, 100)).unwrap();
     assert_eq!(added(&mut fixture, 100, "dnsmasq"), 1, "it had gone");
-    let many: usize = (1000..1100).map(|id| added(&mut fixture, id, "dnsmasq.x")).sum();
-    assert_eq!(many, MAX_WATCHED - 2);
+    assert_eq!(added(&mut fixture, 101, "dnsmasq.second"), 1, "it was started anew");
+    let many: usize = (1000..1100).map(|id| added(&mut fixture, id, &format!("dnsmasq.x{id}"))).sum();
+    assert_eq!(many, MAX_INSTANCES - 1);
+    assert_eq!(added(&mut fixture, 102, "dnsmasq.second"), 1, "whoever has a place keeps it");
+    assert_eq!(
+        (added(&mut fixture, 103, "dnsmasq"), added(&mut fixture, 104, "service")),
+        (1, 1),
+        "who always has one"
+    );
+    fixture.send(MsgType::Unsubscribe, 0, 0, |envelope| envelope.push_u32(UbusAttr::Target, 1000)).unwrap();
+    assert_eq!(added(&mut fixture, 105, &format!("dnsmasq.{}", "x".repeat(MAX_PATH))), 0);
+    assert_eq!(added(&mut fixture, 105, "dnsmasq.third"), 1, "a place became free");
+}
+
+#[test]
+fn what_the_broker_tells_is_believed_from_the_broker_only() {
+    let mut fixture = Fixture::registered();
+    let object = json!({ "id": 100, "path": "dnsmasq" });
+    let interface = json!({ "interface": "lan", "action": "ifup" });
+    for user in [None, Some("nobody"), Some("root")] {
+        fixture.invoke(LISTENER, "ubus.object.add", user, &object);
+        fixture.invoke(LISTENER, "network.interface", user, &interface);
+        assert!(fixture.asked().iter().all(|(kind, ..)| *kind == MsgType::Status), "{user:?}");
+        assert!(fixture.told.try_recv().is_err());
+    }
+    fixture.event("network.interface", &interface);
+    assert_eq!(fixture.told.try_recv(), Ok(Notice::Interface { name: "lan".to_owned(), up: true }));
+
+    // And what procd tells from procd: an event of that name is not.
+    let config = json!({ "config": "piboot" });
+    fixture.event("config.change", &config);
+    for user in [None, Some("nobody"), Some("dnsmasq")] {
+        fixture.invoke(LISTENER, "config.change", user, &config);
+    }
+    assert!(fixture.told.try_recv().is_err());
+    fixture.invoke(LISTENER, "config.change", Some("root"), &config);
+    assert_eq!(fixture.told.try_recv(), Ok(Notice::ConfigChanged { package: "piboot".to_owned() }));
 }
 
 #[test]
