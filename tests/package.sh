@@ -101,6 +101,10 @@ check_feed() {
         "$(sed -n '/^define Package\/piboot\/prerm$/,/^endef$/p' $makefile | sed '1d;$d;s/\$\$/$/g')"
     same "conffiles in $makefile" "$(cat "$WORK/ipk/control/conffiles")" \
         "$(sed -n '/^define Package\/piboot\/conffiles$/,/^endef$/p' $makefile | sed '1d;$d')"
+    # The feed's CI runs this with the package's program, by the name that it has there; it may not be silent.
+    PATH=$WORK/ipk/data/usr/sbin:$PATH busybox sh openwrt/piboot/test.sh piboot "$VERSION" >"$WORK/feed-test" ||
+        die "openwrt/piboot/test.sh fails: $(cat "$WORK/feed-test")"
+    [ -s "$WORK/feed-test" ] || die "openwrt/piboot/test.sh shows nothing of what it saw"
 }
 
 # --- a root for the scripts ------------------------------------------------------------------------------------
