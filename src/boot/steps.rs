@@ -11,6 +11,8 @@ use crate::clock::Moment;
 use crate::events::{ConsoleFrom, Dhcp, DhcpKind, Nfs, Tftp, TftpEnd};
 use crate::pi::{Evidence, Model};
 
+/// File requests kept of a Pi that nobody enrolled: it gets no further than its firmware.
+const FILES_OF_STRANGERS: usize = 40;
 /// Longest text from the network that is kept, in characters.
 const MAX_TEXT: usize = 255;
 /// The last this many bytes of the console make room for what comes: the end says why a kernel died.
@@ -194,7 +196,8 @@ impl Boot {
     }
 
     fn keep(&mut self, file: FileSeen) {
-        if self.files.len() < MAX_FILES {
+        let most = if self.device.is_some() { MAX_FILES } else { FILES_OF_STRANGERS };
+        if self.files.len() < most {
             self.files.push(file);
         } else {
             self.files_dropped = self.files_dropped.saturating_add(1);

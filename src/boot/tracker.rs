@@ -12,6 +12,8 @@ use crate::pi::{Mac, Serial};
 
 /// Boots followed at once; the one that has been silent longest makes room.
 const MAX_BOOTS: usize = 512;
+/// Of these, boots of Pis that nobody enrolled: anyone on the LAN can make one up.
+const MAX_STRANGERS: usize = 64;
 /// A DISCOVER after this much silence is another power-on even if nothing was loaded in between: a Pi 3 asks again after
 /// 5 s, a Pi 4 or 5 after 4 s, and after 5 s when its whole attempt failed.
 const SAME_ATTEMPT: Duration = Duration::from_secs(8);
@@ -183,10 +185,8 @@ impl Tracker {
     }
 
     fn boot_or_new(&mut self, mac: Mac, at: Moment, who: &dyn Who) -> &mut Boot {
-        if !self.boots.contains_key(&mac) && self.boots.len() >= MAX_BOOTS {
-            // Made-up addresses push out each other, not the Pis that run.
-            let silent = self.boots.values().min_by_key(|b| (b.device.is_some(), b.last_seen)).map(|b| b.mac);
-            silent.and_then(|mac| self.boots.remove(&mac));
+        if !self.boots.contains_key(&mac) {
+            self.make_room();
         }
         let (wall_ms, link) = (self.clock.wall_ms(), self.link.take());
         let boot = self.boots.entry(mac).or_insert_with(|| {
@@ -206,6 +206,15 @@ impl Tracker {
         boot.last_seen = at;
         boot.unsaved = true;
         boot
+    }
+
+    /// Made-up addresses push out each other, not the Pis that run.
+    fn make_room(&mut self) {
+        let strangers = self.boots.values().filter(|boot| boot.device.is_none()).count();
+        if self.boots.len() >= MAX_BOOTS || strangers >= MAX_STRANGERS {
+            let silent = self.boots.values().min_by_key(|b| (b.device.is_some(), b.last_seen)).map(|b| b.mac);
+            silent.and_then(|mac| self.boots.remove(&mac));
+        }
     }
 
     fn tftp(&mut self, at: Moment, peer: IpAddr, event: &Tftp, who: &dyn Who) -> Update {

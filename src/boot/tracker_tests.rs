@@ -173,7 +173,8 @@ fn a_looping_pi_and_a_flood_stay_bounded() {
         };
         story.after(1, What::Dhcp(dhcp));
     }
-    assert_eq!(story.tracker.boots().count(), MAX_BOOTS);
+    assert_eq!(story.tracker.boots().count(), MAX_STRANGERS + 1);
+    assert!(story.tracker.boot(PI).is_some(), "an enrolled Pi's stays")
 }
 
 #[test]
