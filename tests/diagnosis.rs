@@ -210,3 +210,29 @@ fn when_dhcp_does_not_do_its_part_the_boot_says_which() {
     let _own = router.net.dnsmasq("dhcp-range=10.77.0.100,10.77.0.120,10m\n").unwrap();
     boot_until("no-menu");
 }
+
+#[test]
+fn a_pi_that_is_shut_down_is_told_from_one_that_falls_silent() {
+    let router = Router::running();
+    router.import(&image::small(router.net.scratch()), "small");
+    let pis = [Pi::new(Model::Pi4B, 0x5b15_4510), Pi::new(Model::Pi4B, 0x38c1_28c0)];
+    for (pi, name) in pis.iter().zip(["lion", "bear"]) {
+        router.enroll(pi, name);
+    }
+    let state = |device: &str| router.json(&["device", device])["state"].as_str().unwrap().to_owned();
+    std::thread::scope(|scope| {
+        for (pi, (name, last, names)) in pis.iter().zip([("lion", 20, &[][..]), ("bear", 21, &["poweroff"][..])]) {
+            let (router, state) = (&router, &state);
+            scope.spawn(move || {
+                let host = router.net.add_host(pi.mac, [10, 77, 0, last].into()).unwrap();
+                fs::write(router.data_dir().join(format!("devices/{name}/root/poweroff")), "").unwrap();
+                let gone = || router.wait_until("its end", || matches!(state(name).as_str(), "off" | "lost"));
+                nfs::start_and_vanish(&host, &format!("/{name}/root"), names, gone);
+            });
+        }
+    });
+    assert_eq!((state("lion").as_str(), state("bear").as_str()), ("lost", "off"));
+    router.wait_for(&["boot", "lion"], "a finding", |boot| boot["findings"][0]["id"] == "lost-soon");
+    let bear = router.json(&["boot", "bear"]);
+    assert_eq!((&bear["end"], &bear["findings"]), (&"shut_down".into(), &serde_json::Value::Null), "{bear:#}");
+}

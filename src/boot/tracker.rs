@@ -234,7 +234,13 @@ impl Tracker {
     }
 
     fn nfs(&mut self, at: Moment, peer: IpAddr, event: &Nfs, who: &dyn Who) -> Update {
-        let Some(mac) = who.mac_of(peer) else { return Update::default() };
+        // Nobody holds the address of a Pi that is gone.
+        let runs_there = |boot: &&Boot| boot.ip == Some(peer) && boot.state == BootState::Running;
+        let mac = match event {
+            Nfs::Gone => self.boots.values().find(runs_there).map(|boot| boot.mac),
+            _ => who.mac_of(peer),
+        };
+        let Some(mac) = mac else { return Update::default() };
         let begins = matches!(event, Nfs::Mounted { .. } | Nfs::Getport { .. } | Nfs::Refused { .. });
         let began = !self.boots.contains_key(&mac);
         if began && (!begins || who.device_of(mac).is_none()) {

@@ -32,8 +32,9 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// so many times.
 const KEEPALIVE_PROBES: u32 = 3;
-/// A peer that has not acknowledged anything for so long is gone; it may also have been a switch that started anew.
-const UNANSWERED: Duration = Duration::from_secs(60);
+/// A peer that has not acknowledged anything for so long is gone; it may also have been a switch that started anew. Where this
+/// is set it also counts for keepalive, in place of the number of probes (tcp(7)).
+const UNANSWERED: Duration = Duration::from_secs(30);
 /// Fragments of one record at most: real clients send one.
 const MAX_FRAGMENTS: usize = 64;
 
@@ -410,6 +411,7 @@ pub(super) fn serve(connection: &Arc<Connection>, shared: &Arc<Shared>, worker: 
     connection.flush(&mut outbox);
     connection.close_reading();
     if was_let_in && inbox.gone {
+        log::debug!("NFS: {} does not answer any more", connection.peer);
         shared.activity.gone(connection.peer);
     }
 }

@@ -1,11 +1,14 @@
 //! A machine's view of the agent's NFS, through a client that shares no code with it.
 
 use emupi::lab::Host;
-use nfs3_client::Nfs3ConnectionBuilder;
-use nfs3_client::nfs3_types::nfs3::{GETATTR3args, GETATTR3res};
+use nfs3_client::nfs3_types::nfs3::{
+    CREATE3args, GETATTR3args, GETATTR3res, LOOKUP3args, createhow3, diropargs3, filename3, sattr3,
+};
 use nfs3_client::nfs3_types::rpc::{auth_unix, opaque_auth};
 use nfs3_client::nfs3_types::xdr_codec::Opaque;
-use nfs3_client::tokio::TokioConnector;
+use nfs3_client::tokio::{TokioConnector, TokioIo};
+use nfs3_client::{Nfs3Connection, Nfs3ConnectionBuilder};
+use tokio::net::TcpStream;
 
 use super::PATIENCE;
 
@@ -16,16 +19,8 @@ const SERVER: &str = "10.77.0.1";
 /// # Errors
 /// Says which of the two steps was refused, and how.
 pub fn use_export(host: &Host, export: &str, meanwhile: impl FnOnce() + Send) -> Result<(), String> {
-    let credential = opaque_auth::auth_unix(&auth_unix {
-        stamp: 1,
-        machinename: Opaque::borrowed(b"test"),
-        uid: 0,
-        gid: 0,
-        gids: vec![],
-    });
     let talk = async move {
-        let builder = Nfs3ConnectionBuilder::new(TokioConnector, SERVER, export).credential(credential);
-        let mut connection = builder.mount().await.map_err(|e| format!("mount: {e}"))?;
+        let mut connection = mount(export).await?;
         meanwhile();
         let object = connection.root_nfs_fh3();
         match connection.getattr(&GETATTR3args { object }).await {
@@ -34,9 +29,48 @@ pub fn use_export(host: &Host, export: &str, meanwhile: impl FnOnce() + Send) ->
             Err(error) => Err(format!("getattr: {error}")),
         }
     };
+    run(host, talk)
+}
+
+/// What the server sees of a system that starts: it mounts its root, writes, and looks these names up in `/`. Then the
+/// cable is pulled, and what `until` waits for happens while the connection is still open here.
+pub fn start_and_vanish(host: &Host, export: &str, names: &[&str], until: impl FnOnce() + Send) {
+    let talk = async move {
+        let mut connection = mount(export).await?;
+        let dir = connection.root_nfs_fh3();
+        let name = |name: &str| filename3(Opaque::owned(name.as_bytes().to_vec()));
+        let how = createhow3::UNCHECKED(sattr3::default());
+        let where_ = diropargs3 { dir: dir.clone(), name: name("first-write") };
+        connection.create(&CREATE3args { where_, how }).await.map_err(|e| e.to_string())?;
+        for looked_up in names {
+            let what = diropargs3 { dir: dir.clone(), name: name(looked_up) };
+            connection.lookup(&LOOKUP3args { what }).await.map_err(|e| e.to_string())?;
+        }
+        let pulled = std::process::Command::new("ip").args(["link", "set", "eth0", "down"]).status();
+        assert!(pulled.is_ok_and(|status| status.success()));
+        until();
+        drop(connection);
+        Ok(())
+    };
+    run(host, talk).unwrap();
+}
+
+async fn mount(export: &str) -> Result<Nfs3Connection<TokioIo<TcpStream>>, String> {
+    let credential = opaque_auth::auth_unix(&auth_unix {
+        stamp: 1,
+        machinename: Opaque::borrowed(b"test"),
+        uid: 0,
+        gid: 0,
+        gids: vec![],
+    });
+    let builder = Nfs3ConnectionBuilder::new(TokioConnector, SERVER, export).credential(credential);
+    builder.mount().await.map_err(|e| format!("mount: {e}"))
+}
+
+fn run(host: &Host, talk: impl Future<Output = Result<(), String>> + Send) -> Result<(), String> {
     host.enter(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async { tokio::time::timeout(PATIENCE, talk).await.unwrap() })
+        runtime.block_on(async { tokio::time::timeout(PATIENCE * 2, talk).await.unwrap() })
     })
     .unwrap()
 }
