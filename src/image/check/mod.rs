@@ -69,10 +69,18 @@ pub fn check(boot: &Path, root: &Path, of: &For<'_>) -> Vec<TreeProblem> {
     firmware(&files, of.model, &config, &mut problems);
     sizes(&boot, &files, of.model, &mut problems);
     if !config.renames_cmdline {
-        cmdline::check(text(&boot, "cmdline.txt").as_deref(), of, &mut problems);
+        problems.extend(command_line(text(&boot, "cmdline.txt").as_deref(), of));
     }
     init(&root, &files, &mut problems);
     swap(&root, &mut problems);
+    problems
+}
+
+/// What in the text of a cmdline.txt, or in its absence, keeps a Pi from its root.
+#[must_use]
+pub fn command_line(text: Option<&str>, of: &For<'_>) -> Vec<TreeProblem> {
+    let mut problems = Vec::new();
+    cmdline::check(text, of, &mut problems);
     problems
 }
 
