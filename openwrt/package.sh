@@ -1,5 +1,6 @@
 #!/bin/bash
-# Makes packages for OpenWrt from a static binary, without OpenWrt's SDK: .ipk for opkg (24.10), .apk for apk (25.12).
+# Makes packages for OpenWrt without its SDK: .ipk for opkg (24.10), .apk for apk (25.12). They are piboot, from a static
+# binary, and luci-app-piboot, the same for all routers.
 #
 #   openwrt/package.sh [-o DIR] TARGET...        packages for every OpenWrt architecture of targets that are built
 #                                                (openwrt/build.sh): aarch64 armv7hf mipsel riscv64gc x86_64
@@ -14,9 +15,7 @@ umask 022
 export LC_ALL=C
 TOP=$(cd "$(dirname "$0")/.." && pwd)
 
-NAME=piboot
 RELEASE=1
-SECTION=net
 MAINTAINER="piboot developers"
 OUT=$TOP/target/packages
 APK=${APK:-apk}
@@ -51,22 +50,53 @@ field() { sed -n "/^\[package\]/,/^\[/ s/^$1 = \"\(.*\)\"\$/\1/p" "$TOP/Cargo.to
 
 # --- what is in a package --------------------------------------------------------------------------------------
 
-# fill DIR BINARY
-fill() {
-    install -D -m 0755 "$2" "$1/usr/sbin/piboot"
-    install -D -m 0755 "$TOP/files/etc/init.d/piboot" "$1/etc/init.d/piboot"
-    install -D -m 0600 "$TOP/files/etc/config/piboot" "$1/etc/config/piboot"
-    install -D -m 0644 "$TOP/files/lib/upgrade/keep.d/piboot" "$1/lib/upgrade/keep.d/piboot"
+# Each sets NAME, SECTION, DESCRIPTION, DEPENDS (names with blanks between them) and CONFFILES, names the functions
+# that print what the scripts do besides OpenWrt's own, and puts the files into $WORK/data.
+
+# agent BINARY
+agent() {
+    NAME=piboot SECTION=net DESCRIPTION=$(field description)
+    DEPENDS= # the binary is static
+    CONFFILES=/etc/config/piboot INSTALLATION= REMOVAL=agent_removal
+    rm -rf "$WORK/data"
+    install -D -m 0755 "$1" "$WORK/data/usr/sbin/piboot"
+    install -D -m 0755 "$TOP/files/etc/init.d/piboot" "$WORK/data/etc/init.d/piboot"
+    install -D -m 0600 "$TOP/files/etc/config/piboot" "$WORK/data/etc/config/piboot"
+    install -D -m 0644 "$TOP/files/lib/upgrade/keep.d/piboot" "$WORK/data/lib/upgrade/keep.d/piboot"
 }
 
-conffiles() { printf '/etc/config/piboot\n'; }
+# As luci.mk does, but for minifying and translations.
+pages() {
+    NAME=luci-app-piboot SECTION=luci DESCRIPTION=$(sed -n 's/^LUCI_TITLE:=//p' "$TOP/luci-app/Makefile")
+    DEPENDS="luci-base piboot"
+    CONFFILES= INSTALLATION=pages_installation REMOVAL=
+    rm -rf "$WORK/data"
+    mkdir -p "$WORK/data/www"
+    cp -R "$TOP/luci-app/htdocs/." "$WORK/data/www/"
+    cp -R "$TOP/luci-app/root/." "$WORK/data/"
+    find "$WORK/data" -type d -exec chmod 0755 {} + -o -exec chmod 0644 {} +
+}
 
-# What the package itself has to do before its files go. The running agent would put back what is withdrawn, so it is
+conffiles() { [ -z "$CONFFILES" ] || printf '%s\n' "$CONFFILES"; }
+
+# LuCI keeps its menu, and rpcd its access rights, until they are told.
+pages_installation() {
+    cat <<'END'
+[ -n "${IPKG_INSTROOT}" ] || {
+	rm -f /tmp/luci-indexcache.*
+	rm -rf /tmp/luci-modulecache/
+	/etc/init.d/rpcd reload 2>/dev/null
+	exit 0
+}
+END
+}
+
+# What the agent's package has to do before its files go. The running agent would put back what is withdrawn, so it is
 # stopped first. An upgrade keeps the boot options: the new agent needs the same. Failing here would keep the package
 # from being removed.
 # In opkg this is sourced by default_prerm, whose arguments are the path of prerm and what opkg passed on; in apk it
 # follows default_prerm, and is not run by upgrades at all.
-removal() {
+agent_removal() {
     cat <<'END'
 [ "${PKG_UPGRADE}" = "1" ] || [ "$2" = "upgrade" ] || [ -n "${IPKG_INSTROOT}" ] || {
 	/etc/init.d/piboot stop
@@ -93,11 +123,11 @@ archive() {
         --directory "$1" . | gzip -9 -n
 }
 
-# control ARCH SIZE - there is no Depends: the binary is static, and opkg crashes on the field without a value.
+# control ARCH SIZE - without Depends where there are none: opkg crashes on the field without a value.
 control() {
+    printf 'Package: %s\nVersion: %s\n' "$NAME" "$VERSION"
+    [ -z "$DEPENDS" ] || printf 'Depends: %s\n' "${DEPENDS// /, }"
     cat <<END
-Package: $NAME
-Version: $VERSION
 License: $LICENSE
 Section: $SECTION
 SourceDateEpoch: $SOURCE_DATE_EPOCH
@@ -115,11 +145,12 @@ make_ipk() {
     mkdir -p "$dir/control" "$dir/package"
     archive "$WORK/data" >"$dir/package/data.tar.gz"
     control "$1" "$(gzip -dc "$dir/package/data.tar.gz" | wc -c)" >"$dir/control/control"
-    conffiles >"$dir/control/conffiles"
+    [ -z "$CONFFILES" ] || conffiles >"$dir/control/conffiles"
     { guards; echo 'default_postinst $0 $@'; } >"$dir/control/postinst"
     { guards; echo 'default_prerm $0 $@'; } >"$dir/control/prerm"
-    { echo '#!/bin/sh'; removal; } >"$dir/control/prerm-pkg"
-    chmod 0755 "$dir"/control/{postinst,prerm,prerm-pkg}
+    [ -z "$INSTALLATION" ] || { echo '#!/bin/sh'; $INSTALLATION; } >"$dir/control/postinst-pkg"
+    [ -z "$REMOVAL" ] || { echo '#!/bin/sh'; $REMOVAL; } >"$dir/control/prerm-pkg"
+    chmod 0755 "$dir"/control/p*
     archive "$dir/control" >"$dir/package/control.tar.gz"
     echo 2.0 >"$dir/package/debian-binary"
     archive "$dir/package" >"$package"
@@ -142,27 +173,30 @@ apk_missing() {
 # make_apk ARCH - apk writes the container; the lists that default_postinst, default_prerm and sysupgrade read inside
 # of it are OpenWrt's own idea.
 make_apk() {
-    local package=$OUT/$NAME-$VERSION-$1.apk dir=$WORK/apk lists=$WORK/apk/root/lib/apk/packages file sign=()
+    local package=$OUT/$NAME-$VERSION-$1.apk dir=$WORK/apk lists=$WORK/apk/root/lib/apk/packages file more=()
     rm -rf "$dir"
     mkdir -p "$dir"
     cp -a "$WORK/data" "$dir/root"
     mkdir -p "$lists"
     (cd "$dir/root" && find . \( -type f -o -type l \) -printf '/%P\n' | sort) >"$WORK/list"
     mv "$WORK/list" "$lists/$NAME.list"
-    conffiles >"$lists/$NAME.conffiles"
-    conffiles | while read -r file; do
-        printf '%s %s\n' "$file" "$(sha256sum <"$dir/root$file" | cut -d ' ' -f 1)"
-    done >"$lists/$NAME.conffiles_static"
+    if [ -n "$CONFFILES" ]; then
+        conffiles >"$lists/$NAME.conffiles"
+        conffiles | while read -r file; do
+            printf '%s %s\n' "$file" "$(sha256sum <"$dir/root$file" | cut -d ' ' -f 1)"
+        done >"$lists/$NAME.conffiles_static"
+    fi
     chown -R 0:0 "$dir/root"
     find "$dir/root" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
 
-    { guards; apk_names; printf 'add_group_and_user\ndefault_postinst\n'; } >"$dir/post-install"
-    { guards; echo 'export PKG_UPGRADE=1'; apk_names; printf 'add_group_and_user\ndefault_postinst\n'; } >"$dir/post-upgrade"
-    { guards; apk_names; echo 'default_prerm'; removal; } >"$dir/pre-deinstall"
-    [ -z "${APK_KEY:-}" ] || sign=(--sign "$APK_KEY")
+    { guards; apk_installation; } >"$dir/post-install"
+    { guards; echo 'export PKG_UPGRADE=1'; apk_installation; } >"$dir/post-upgrade"
+    { guards; apk_names; echo 'default_prerm'; $REMOVAL; } >"$dir/pre-deinstall"
+    [ -z "${APK_KEY:-}" ] || more+=(--sign "$APK_KEY")
+    [ -z "$DEPENDS" ] || more+=(--info "depends:$DEPENDS")
     "$APK" mkpkg --info "name:$NAME" --info "version:$VERSION" --info "description:$DESCRIPTION" --info "arch:$1" \
         --info "license:$LICENSE" --info "origin:$NAME" --info "maintainer:$MAINTAINER" \
-        --info "tags:openwrt:section=$SECTION" --files "$dir/root" "${sign[@]}" \
+        --info "tags:openwrt:section=$SECTION" --files "$dir/root" "${more[@]}" \
         --script "post-install:$dir/post-install" --script "post-upgrade:$dir/post-upgrade" \
         --script "pre-deinstall:$dir/pre-deinstall" --output "$package" >&2
     printf '%s\n' "$package"
@@ -175,7 +209,19 @@ export pkgname="$NAME"
 END
 }
 
+apk_installation() {
+    apk_names
+    printf 'add_group_and_user\ndefault_postinst\n'
+    $INSTALLATION
+}
+
 # ---------------------------------------------------------------------------------------------------------------
+
+# make_package IPK-ARCH [APK-ARCH] - of what is in $WORK/data.
+make_package() {
+    make_ipk "$1"
+    [ -n "$NO_APK" ] || make_apk "${2:-$1}"
+}
 
 # make_packages BINARY ARCH...
 make_packages() {
@@ -187,11 +233,9 @@ make_packages() {
     ELF*"statically linked"* | ELF*"static-pie linked"*) ;;
     *) die "$binary is not a static program" ;;
     esac
-    rm -rf "$WORK/data"
-    fill "$WORK/data" "$binary"
+    agent "$binary"
     for arch in "$@"; do
-        make_ipk "$arch"
-        [ -n "$NO_APK" ] || make_apk "$arch"
+        make_package "$arch"
     done
 }
 
@@ -208,7 +252,6 @@ shift $((OPTIND - 1))
 
 VERSION=$(field version)-r$RELEASE
 LICENSE=$(field license)
-DESCRIPTION=$(field description)
 # What both package managers sort right; apk takes no other.
 [[ $VERSION =~ ^[0-9]+(\.[0-9]+)*-r[0-9]+$ ]] || die "'$VERSION' is no version that apk accepts"
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$TOP" log -1 --format=%ct 2>/dev/null || echo 0)}
@@ -227,4 +270,6 @@ else
         make_packages "$TOP/target/router/$target/release/piboot" $(architectures "$target")
     done
 fi
+pages
+make_package all noarch
 [ -z "$NO_APK" ] || say "only .ipk packages were made; .apk packages need $NO_APK"

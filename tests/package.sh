@@ -33,16 +33,19 @@ build() {
     openwrt/package.sh -o "$WORK/first" -b "$BINARY" $ARCH >"$WORK/list"
     sleep 1 # times in the archives would differ
     openwrt/package.sh -o "$WORK/second" -b "$BINARY" $ARCH >/dev/null
-    IPK=$(sed -n '/\.ipk$/p' "$WORK/list")
-    PACKAGE=$(sed -n '/\.apk$/p' "$WORK/list")
+    IPK=$(sed -n '/\/piboot_.*\.ipk$/p' "$WORK/list")
+    PACKAGE=$(sed -n '/\/piboot-.*\.apk$/p' "$WORK/list")
+    PAGES_IPK=$(sed -n '/\/luci-app-piboot_.*\.ipk$/p' "$WORK/list")
+    PAGES_PACKAGE=$(sed -n '/\/luci-app-piboot-.*\.apk$/p' "$WORK/list")
     diff -r "$WORK/first" "$WORK/second" || die "two builds of the same are not the same"
 }
 
+# unpack IPK DIR
 unpack() {
-    mkdir -p "$WORK/ipk/data" "$WORK/ipk/control"
-    tar -xzf "$IPK" -C "$WORK/ipk"
-    tar -xzpf "$WORK/ipk/data.tar.gz" -C "$WORK/ipk/data"
-    tar -xzpf "$WORK/ipk/control.tar.gz" -C "$WORK/ipk/control"
+    mkdir -p "$2/data" "$2/control"
+    tar -xzf "$1" -C "$2"
+    tar -xzpf "$2/data.tar.gz" -C "$2/data"
+    tar -xzpf "$2/control.tar.gz" -C "$2/control"
 }
 
 # members ARCHIVE - mode, owner, name; no times and sizes.
@@ -79,17 +82,22 @@ drwxr-xr-x 0/0 ./usr/sbin/
     same "the program's version" "piboot $VERSION" "$("$WORK/ipk/data/usr/sbin/piboot" --version)"
 }
 
-check_control() {
-    local control=$WORK/ipk/control/control line
+# has_fields DIR FIELD... - of the package that is unpacked there.
+has_fields() {
+    local dir=$1 control=$1/control/control line
+    shift
     while read -r line; do
         [[ $line =~ ^[A-Za-z-]+:\ .*[^\ ]$ ]] || die "control: a field without a value, which opkg cannot take: '$line'"
     done <"$control"
-    for line in "Package: piboot" "Version: $VERSION-r1" "Architecture: $ARCH" "License: MIT OR Apache-2.0" \
-        "Section: net" "Maintainer: piboot developers"; do
+    for line in "Version: $VERSION-r1" "License: MIT OR Apache-2.0" "Maintainer: piboot developers" "$@"; do
         grep -qxF "$line" "$control" || die "control lacks '$line'"
     done
-    ! grep -q '^Depends' "$control" || die "a static program depends on nothing"
-    same "Installed-Size" "$(gzip -dc "$WORK/ipk/data.tar.gz" | wc -c)" "$(sed -n 's/^Installed-Size: //p' "$control")"
+    same "Installed-Size" "$(gzip -dc "$dir/data.tar.gz" | wc -c)" "$(sed -n 's/^Installed-Size: //p' "$control")"
+}
+
+check_control() {
+    has_fields "$WORK/ipk" "Package: piboot" "Architecture: $ARCH" "Section: net"
+    ! grep -q '^Depends' "$WORK/ipk/control/control" || die "a static program depends on nothing"
     [[ $(basename "$IPK") == piboot_$VERSION-r1_$ARCH.ipk ]] || die "the name $IPK is not what opkg expects"
 }
 
@@ -105,6 +113,46 @@ check_feed() {
     PATH=$WORK/ipk/data/usr/sbin:$PATH busybox sh openwrt/piboot/test.sh piboot "$VERSION" >"$WORK/feed-test" ||
         die "openwrt/piboot/test.sh fails: $(cat "$WORK/feed-test")"
     [ -s "$WORK/feed-test" ] || die "openwrt/piboot/test.sh shows nothing of what it saw"
+}
+
+# --- the pages in LuCI -----------------------------------------------------------------------------------------
+
+# luci.mk's postinst, by its text.
+check_pages() {
+    local dir=$WORK/pages makefile=luci-app/Makefile
+    unpack "$PAGES_IPK" "$dir"
+    same "the files of the pages" "$({ cd luci-app && find htdocs root -type f; } | sed 's,^htdocs,/www,; s,^root,,' | sort)" \
+        "$(cd "$dir/data" && find . -type f | sed 's,^\.,,' | sort)"
+    [ -z "$(tar --numeric-owner -tvzf "$dir/data.tar.gz" | grep -v '^-rw-r--r-- 0/0\|^drwxr-xr-x 0/0')" ] ||
+        die "owners or modes of the pages are not those of luci.mk"
+    diff -r luci-app/htdocs "$dir/data/www" || die "the pages are not the sources"
+    same "the control files of the pages" "drwxr-xr-x 0/0 ./
+-rw-r--r-- 0/0 ./control
+-rwxr-xr-x 0/0 ./postinst
+-rwxr-xr-x 0/0 ./postinst-pkg
+-rwxr-xr-x 0/0 ./prerm" "$(members "$dir/control.tar.gz")"
+    has_fields "$dir" "Package: luci-app-piboot" "Architecture: all" "Section: luci" "Depends: luci-base, piboot"
+    [[ $(basename "$PAGES_IPK") == luci-app-piboot_$VERSION-r1_all.ipk ]] || die "the name $PAGES_IPK is not what opkg expects"
+    same "version in $makefile" "$VERSION" "$(sed -n 's/^PKG_VERSION:=//p' $makefile)"
+    same "dependencies in $makefile" "+luci-base +piboot" "$(sed -n 's/^LUCI_DEPENDS:=//p' $makefile)"
+
+    # After its installation LuCI forgets its menu, and rpcd reads the rights anew. What fails there must not matter.
+    touch "$ROOT/tmp/luci-indexcache.0.json"
+    mkdir -p "$ROOT/tmp/luci-modulecache"
+    touch "$ROOT/tmp/luci-modulecache/x"
+    printf '#!/bin/sh\necho "rpcd $*" >>/log\n[ ! -e /fail ]\n' >"$ROOT/etc/init.d/rpcd"
+    chmod 755 "$ROOT/etc/init.d/rpcd"
+    cp "$dir/control/postinst-pkg" "$ROOT/pages-postinst"
+    on_router /pages-postinst
+    same "postinst of the pages" "rpcd reload" "$LOG"
+    same "what LuCI remembers" "" "$(ls "$ROOT/tmp")"
+    touch "$ROOT/fail"
+    on_router /pages-postinst
+    rm "$ROOT/fail"
+    on_router IPKG_INSTROOT=/nowhere /pages-postinst
+    same "postinst of the pages for another root" "" "$LOG"
+    rm "$ROOT/pages-postinst" "$ROOT/etc/init.d/rpcd"
+    say "$(basename "$PAGES_IPK"): $(stat -c %s "$PAGES_IPK") bytes"
 }
 
 # --- a root for the scripts ------------------------------------------------------------------------------------
@@ -344,6 +392,8 @@ check_apk() {
     [[ $LOG == "default_prerm  (piboot)"*"procd_kill piboot"*"piboot withdraw" ]] || die "apk del: $LOG"
     [ ! -e "$ROOT/etc/init.d/piboot" ] || die "apk del left the init script"
     say "$(basename "$PACKAGE"): $(stat -c %s "$PACKAGE") bytes; installed and removed by $("$APK" --version)"
+    # Its dependencies are not here: made, and not installed.
+    [[ $(basename "$PAGES_PACKAGE") == luci-app-piboot-$VERSION-r1-noarch.apk ]] || die "no .apk of the pages was made"
 }
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -355,12 +405,13 @@ VERSION=$(sed -n '/^\[package\]/,/^\[/ s/^version = "\(.*\)"$/\1/p' Cargo.toml)
 rm -rf "$WORK"
 mkdir -p "$WORK"
 build
-unpack
+unpack "$IPK" "$WORK/ipk"
 check_content
 check_control
 check_feed
 make_root
 check_init
 check_scripts
+check_pages
 say "$(basename "$IPK"): $(stat -c %s "$IPK") bytes; content, scripts and init script are as they should be"
 check_apk

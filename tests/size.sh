@@ -24,7 +24,7 @@ die() { printf 'size: error: %s\n' "$*" >&2; exit 1; }
 # package_size TARGET PROGRAM - the same for all architectures of the target, but for the name of it.
 package_size() {
     local package
-    package=$(APK=false openwrt/package.sh -o "$WORK" -b "$2" "${1%%-*}" 2>/dev/null)
+    package=$(APK=false openwrt/package.sh -o "$WORK" -b "$2" "${1%%-*}" 2>/dev/null | grep /piboot_)
     stat -c %s "$package"
 }
 
