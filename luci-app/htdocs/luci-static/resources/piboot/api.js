@@ -1,0 +1,108 @@
+'use strict';
+'require baseclass';
+'require rpc';
+
+/*
+ * The agent's ubus object, one function a verb. A call that fails rejects with an Error whose message is a sentence for
+ * people; its `code` is the agent's word, or one of: absent, denied, expired, timeout, unreachable, status.
+ */
+
+function problem(code, message) {
+	return Object.assign(new Error(message), { code });
+}
+
+/* LuCI shows only the text of an error, so the agent's own comes as part of an answer (no `reject` in declare). */
+function settle(method, reply) {
+	if (reply?.error?.message)
+		throw problem(reply.error.code ?? 'failed', reply.error.message);
+
+	if (reply === 0 || reply === null || reply === undefined)
+		return {};
+
+	if (typeof reply == 'number')
+		throw statusProblem(method, reply);
+
+	return reply;
+}
+
+function statusProblem(method, status) {
+	switch (status) {
+	case 3:
+		return problem('status', _('The agent does not know "%s": it is older than this page. Update the package piboot.').format(method));
+
+	case 4:
+		return problem('absent', _('The agent went away in the middle of the call. It is restarted by itself; if it is not, look into the system log.'));
+
+	case 6:
+		return problem('denied', _('This login may not do that.'));
+
+	case 7:
+		return problem('timeout', _('The agent did not answer in time. It may be busy: try again.'));
+
+	default:
+		return problem('status', _('The agent refused "%s" (ubus status %d) and did not say why: look into the system log.').format(method, status));
+	}
+}
+
+/* What LuCI rejects with: by its text, since there is nothing else. */
+function foreignProblem(method, error) {
+	const text = error?.message ?? String(error);
+	const code = /failed with error (-[0-9]+)/.exec(text)?.[1];
+
+	if (error?.code)
+		return error;
+
+	switch (code) {
+	case '-32000':
+		return problem('absent', _('The agent is not running.'));
+
+	case '-32001':
+		return problem('expired', _('The session has expired: log in again.'));
+
+	case '-32002':
+		return problem('denied', _('This login may not do that, or the session has expired: log in again.'));
+
+	case '-32003':
+		return problem('timeout', _('The agent did not answer in time. It may be busy: try again.'));
+	}
+
+	if (error?.name == 'SessionError' || /Login session is expired/.test(text))
+		return problem('expired', _('The session has expired: log in again.'));
+
+	if (/timed out/.test(text))
+		return problem('timeout', _('The router did not answer in time: try again.'));
+
+	if (/HTTP error 40[13]/.test(text))
+		return problem('expired', _('The session has expired: log in again.'));
+
+	if (/aborted by browser|NetworkError|HTTP error/.test(text))
+		return problem('unreachable', _('The router cannot be reached: check the connection.'));
+
+	return problem('failed', _('"%s" failed: %s').format(method, text));
+}
+
+function verb(method, ...params) {
+	const call = rpc.declare({ object: 'piboot', method, params });
+
+	return (args) => call(...params.map(name => args?.[name])).then(
+		reply => settle(method, reply),
+		error => { throw foreignProblem(method, error) });
+}
+
+return baseclass.extend({
+	status: verb('status'),
+	devices: verb('devices'),
+	device: verb('device', 'id'),
+	images: verb('images'),
+	jobs: verb('jobs'),
+	boots: verb('boots', 'device', 'limit'),
+	boot: verb('boot', 'boot'),
+
+	enroll: verb('enroll', 'mac', 'serial', 'hostname', 'image', 'ip', 'ssh_keys'),
+	unenroll: verb('unenroll', 'id', 'delete'),
+	imageImport: verb('image_import', 'source', 'name'),
+	imageRemove: verb('image_remove', 'name'),
+	jobCancel: verb('job_cancel', 'job'),
+
+	settle, foreignProblem
+});

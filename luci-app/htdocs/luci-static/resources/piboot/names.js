@@ -1,0 +1,82 @@
+'use strict';
+'require baseclass';
+
+/*
+ * The rules of the agent (src/config/names.rs) for what people type, so that a dialog can tell before anything is sent.
+ * Each check returns null, or a sentence that says what is wrong. The agent has the last word.
+ */
+
+function hostname(name) {
+	if (!/^[A-Za-z0-9-]{1,63}$/.test(name) || name.startsWith('-') || name.endsWith('-'))
+		return _('A host name has 1 to 63 letters, digits and hyphens, with no hyphen at either end.');
+
+	/* dnsmasq takes these for a command, or for how long a lease lasts. */
+	if (/^(ignore|infinite|[0-9]+[smhdw]?)$/i.test(name))
+		return _('This name means something else to the DHCP server: choose another one.');
+
+	return null;
+}
+
+function deviceId(name) {
+	const id = name.toLowerCase().replace(/-/g, '_');
+
+	return /^[a-z]/.test(id) ? id : 'pi_' + id;
+}
+
+function imageName(name) {
+	if (!/^[a-z0-9][a-z0-9._-]{0,62}$/.test(name))
+		return _('An image name has 1 to 63 lower-case letters, digits, dots, underscores and hyphens, and starts with a letter or digit.');
+
+	return null;
+}
+
+function address(text) {
+	const parts = /^([0-9]{1,3})\.([0-9]{1,3})\.([0-9]{1,3})\.([0-9]{1,3})$/.exec(text);
+	const bytes = parts ? parts.slice(1).map(Number) : [];
+
+	if (!parts || bytes.some(byte => byte > 255) || parts.slice(1).some(part => part.length > 1 && part[0] == '0'))
+		return _('This is no IPv4 address, such as 192.168.1.50.');
+
+	if (text == '0.0.0.0' || bytes[0] == 127 || bytes[0] >= 224 && (bytes[0] < 240 || text == '255.255.255.255'))
+		return _('This is no address of one device.');
+
+	return null;
+}
+
+function path(text) {
+	return text.startsWith('/') && text.length > 1 ? null :
+		_('Give the whole path of the file on the router, for example /mnt/ssd/raspios.img.xz.');
+}
+
+const KEY = /^(ssh-|ecdsa-sha2-|sk-)[^ ]* AAAA[A-Za-z0-9+\/=]*( |$)/;
+
+/* One key a line; empty lines and comments are nobody's. */
+function keys(text) {
+	return text.split('\n').map(line => line.trim().replace(/\s+/g, ' ')).filter(line => line != '' && !line.startsWith('#'));
+}
+
+function keyList(text) {
+	const bad = keys(text).findIndex(line => !KEY.test(line));
+
+	return bad < 0 ? null :
+		_('Key %d is no public SSH key: copy the one line of a file such as id_ed25519.pub.').format(bad + 1);
+}
+
+/* A name for a Pi that has none: its family and what tells it from its sisters; never one of `taken`. */
+function proposal(pi, taken) {
+	const family = /Raspberry Pi ([0-9]+)/.exec(pi.board ?? '');
+	const own = pi.serial ?? (pi.mac ?? '').replace(/:/g, '').slice(-6);
+	const name = 'pi%s-%s'.format(family ? family[1] : '', own).replace(/-$/, '');
+
+	for (let n = 1, tried = name; ; tried = '%s-%d'.format(name, ++n))
+		if (!taken.some(other => deviceId(other) == deviceId(tried)))
+			return tried;
+}
+
+/* What an image may be called that comes from this file. */
+function imageProposal(file) {
+	return file.replace(/^.*\//, '').toLowerCase().replace(/\.(xz|gz|zip|zst|img)$/g, '').replace(/\.img$/, '')
+		.replace(/[^a-z0-9._-]+/g, '-').replace(/^[^a-z0-9]+/, '').slice(0, 63);
+}
+
+return baseclass.extend({ hostname, deviceId, imageName, address, path, keys, keyList, proposal, imageProposal });

@@ -1,0 +1,180 @@
+'use strict';
+'require baseclass';
+'require dom';
+'require poll';
+'require uci';
+'require ui';
+'require piboot.text as text';
+
+/* What all pages of piboot have in common: one poll, one place for what went wrong, jobs as bars, dialogs. */
+
+/* Seconds between two looks: the first while something moves, the second otherwise. */
+const FAST = 1, SLOW = 5;
+
+/* Whether this login may change anything. */
+function mayWrite() {
+	return L.hasViewPermission() === true;
+}
+
+/* E() takes a lone string for HTML. */
+function paragraph(...words) {
+	return E('p', {}, words);
+}
+
+/* What to do about an agent that is not there depends on whether it is meant to be. */
+function explain(error) {
+	if (error.code != 'absent')
+		return Promise.resolve([ error.message ]);
+
+	return uci.load('piboot').then(() => uci.get('piboot', 'main', 'enabled'), () => null).then(enabled => {
+		const off = enabled !== null && ![ '1', 'on', 'true', 'yes', 'enabled' ].includes(enabled ?? '0');
+
+		return off ? [
+			_('Network boot is switched off.'), ' ',
+			E('a', { 'href': L.url('admin/services/piboot/settings') }, [ _('Switch it on in the settings') ]), '.'
+		] : [
+			error.message, ' ',
+			_('Pis that are up wait for it, others do not boot. It is restarted by itself within seconds; if it is not, start "piboot" at'), ' ',
+			E('a', { 'href': L.url('admin/system/startup') }, [ _('System ▸ Startup') ]), ' ',
+			_('and look into the system log.')
+		];
+	});
+}
+
+/*
+ * Runs a page: `fetch()` gives a promise of data, `show(data)` puts it on the page, `busy(data)` says whether something
+ * moves. Nothing is asked while nobody sees the page. Returns the nodes for errors, and `look()` for "now".
+ */
+function run(page) {
+	const banner = E('div');
+	const state = { wait: 0, looking: null, shown: null };
+
+	const fail = (error) => explain(error).then(words => {
+		const sign = error.code + error.message;
+
+		if (state.shown !== sign)
+			dom.content(banner, E('div', { 'class': 'alert-message warning' }, [ E('p', {}, words) ]));
+
+		state.shown = sign;
+		page.content.style.opacity = 0.5;
+	});
+
+	const done = (data) => {
+		if (state.shown !== null)
+			dom.content(banner, null);
+
+		state.shown = null;
+		page.content.style.opacity = '';
+		page.show(data);
+		state.wait = page.busy?.(data) ? FAST : SLOW;
+	};
+
+	/* Two looks that are asked for while one is under way are one. */
+	const look = () => {
+		if (state.looking)
+			return state.looking.then(() => state.again ??= look().finally(() => { state.again = null }));
+
+		state.wait = SLOW;
+		state.looking = Promise.resolve().then(page.fetch).then(done).catch(fail)
+			.finally(() => { state.looking = null });
+
+		return state.looking;
+	};
+
+	document.addEventListener('visibilitychange', () => {
+		if (!document.hidden)
+			look();
+	});
+
+	poll.add(() => {
+		if (document.hidden || --state.wait > 0)
+			return Promise.resolve();
+
+		return look();
+	}, 1);
+
+	return { banner, look };
+}
+
+/* A bar for a job. `cancel(job)` is absent where the job may not be cancelled. */
+const JobBar = baseclass.extend({
+	__init__(cancel) {
+		this.job = null;
+		this.title = E('strong');
+		this.fill = E('div');
+		this.bar = E('div', { 'class': 'cbi-progressbar' }, [ this.fill ]);
+		this.line = E('div');
+		this.stop = cancel ? E('button', {
+			'class': 'btn cbi-button cbi-button-negative',
+			'click': ui.createHandlerFn(this, () => cancel(this.job))
+		}, [ _('Cancel') ]) : null;
+		this.node = E('div', { 'class': 'piboot-job', 'style': 'margin:.5em 0' }, [
+			this.title, this.bar, this.line, this.stop
+		]);
+	},
+
+	update(job) {
+		const over = text.jobIsOver(job);
+		const share = text.percent(job);
+
+		this.job = job;
+		this.title.textContent = text.jobTitle(job);
+		this.bar.style.display = over ? 'none' : '';
+		this.bar.title = share === null ? text.jobLine(job) : '%d %%'.format(share);
+		this.fill.style.width = '%d%%'.format(share ?? 0);
+		this.line.textContent = text.jobLine(job);
+		this.line.className = job.state == 'failed' || job.state == 'interrupted' ? 'alert-message error' : '';
+
+		if (this.stop)
+			this.stop.style.display = over ? 'none' : '';
+	}
+});
+
+function jobBar(cancel) {
+	return new JobBar(cancel);
+}
+
+/* A dialog with its buttons below. Strings in `nodes` become text. */
+function dialog(title, nodes, buttons) {
+	return ui.showModal([ title ], [].concat(nodes, [
+		E('div', { 'class': 'right' }, [].concat(...buttons.map(button => [ ' ', button ])))
+	]));
+}
+
+function closeButton(label, after) {
+	return E('button', {
+		'class': 'btn cbi-button',
+		'click': () => { ui.hideModal(); after?.() }
+	}, [ label ?? _('Close') ]);
+}
+
+/* Puts what went wrong with an action where the action was begun. */
+function complain(node, error) {
+	return explain(error).then(words =>
+		dom.content(node, E('div', { 'class': 'alert-message error' }, [ E('p', {}, words) ])));
+}
+
+/* A row of a form, in the theme's own shape. `check(value)` gives null or a sentence, while one types. */
+function field(label, input, help, check) {
+	const hint = E('div', { 'class': 'cbi-value-description' }, [ help ?? '' ]);
+	const row = E('div', { 'class': 'cbi-value' }, [
+		E('label', { 'class': 'cbi-value-title', 'for': input.id }, [ label ]),
+		E('div', { 'class': 'cbi-value-field' }, [ input, hint ])
+	]);
+
+	const verify = () => {
+		const wrong = check?.(input.value) ?? null;
+
+		hint.textContent = wrong ?? help ?? '';
+		hint.style.color = wrong ? 'var(--error-color-medium, #c00)' : '';
+		input.classList.toggle('cbi-input-invalid', wrong !== null);
+
+		return wrong === null;
+	};
+
+	input.addEventListener('input', verify);
+
+	return { row, input, verify };
+}
+
+return baseclass.extend({ mayWrite, paragraph, explain, run, jobBar, dialog, closeButton, complain, field });

@@ -1,0 +1,183 @@
+'use strict';
+'require baseclass';
+
+/* What the agent's answers look like to people. */
+
+const STATES = {
+	ready: [ _('ready'), '' ],
+	preparing: [ _('being prepared'), 'notice' ],
+	blocked: [ _('blocked'), 'warning' ],
+	booting: [ _('booting'), 'notice' ],
+	running: [ _('running'), 'success' ],
+	abandoned: [ _('given up'), 'warning' ]
+};
+
+/* The sentences are the agent's own: in lists of boots it sends them instead of the names. */
+const STAGES = {
+	discover: _('asked for an address (DHCP DISCOVER)'),
+	offer: _('was offered an address'),
+	request: _('took the address'),
+	ack: _('address confirmed'),
+	tftp: _('first TFTP request'),
+	firmware: _('loading firmware'),
+	config: _('reading config.txt'),
+	device_tree: _('loading the device tree'),
+	kernel: _('loading the kernel'),
+	initramfs: _('loading the initramfs'),
+	os_dhcp: _('Linux asked for an address'),
+	portmap: _('asked for the NFS port'),
+	mount: _('mounted its root'),
+	first_read: _('read its first file'),
+	init: _('started init'),
+	first_write: _('first write: the system is coming up')
+};
+
+const OUTCOMES = {
+	loading: _('loading'),
+	done: _('loaded'),
+	missing: _('not there'),
+	probed: _('is there, not loaded'),
+	refused: _('refused (TFTP error %d)'),
+	aborted: _('the Pi gave up: %s'),
+	lost: _('the Pi fell silent'),
+	read_error: _('cannot be read: %s')
+};
+
+const JOB_KINDS = {
+	import: _('Import of image "%s"'),
+	provision: _('Root file system of "%s"'),
+	'delete': _('Deletion of the files of "%s"')
+};
+
+const JOB_STATES = {
+	waiting: _('waiting'),
+	running: _('under way'),
+	done: _('done'),
+	failed: _('failed'),
+	cancelled: _('cancelled'),
+	interrupted: _('interrupted: the agent was stopped')
+};
+
+function bytes(n) {
+	const units = [ 'B', 'KB', 'MB', 'GB', 'TB' ];
+	let unit = 0;
+
+	for (n = Number(n) || 0; n >= 999.5 && unit < units.length - 1; unit++)
+		n /= 1000;
+
+	return '%s %s'.format(unit == 0 || n >= 99.5 ? Math.round(n) : n.toPrecision(2), units[unit]);
+}
+
+/* 0.308 s, 16.9 s, 2 min 5 s */
+function duration(ms) {
+	const seconds = Math.max(0, ms) / 1000;
+
+	if (seconds < 10)
+		return _('%s s').format(seconds.toFixed(3));
+
+	if (seconds < 100)
+		return _('%s s').format(seconds.toFixed(1));
+
+	return span(seconds);
+}
+
+/* Seconds in the two largest units. */
+function span(seconds) {
+	const s = Math.floor(Math.max(0, seconds));
+
+	if (s < 60)
+		return _('%d s').format(s);
+
+	if (s < 3600)
+		return _('%d min %d s').format(Math.floor(s / 60), s % 60);
+
+	if (s < 86400)
+		return _('%d h %d min').format(Math.floor(s / 3600), Math.floor(s / 60) % 60);
+
+	return _('%d d %d h').format(Math.floor(s / 86400), Math.floor(s / 3600) % 24);
+}
+
+/* The router's clock and the browser's may differ: nothing is in the future. */
+function ago(then_ms, now_ms) {
+	const seconds = (now_ms - then_ms) / 1000;
+
+	if (seconds < 10)
+		return _('just now');
+
+	if (seconds < 60)
+		return _('%d s ago').format(seconds);
+
+	if (seconds < 3600)
+		return _('%d min ago').format(Math.floor(seconds / 60));
+
+	if (seconds < 172800)
+		return _('%d h ago').format(Math.floor(seconds / 3600));
+
+	return _('%d days ago').format(Math.floor(seconds / 86400));
+}
+
+function date(ms) {
+	return ms ? new Date(ms).toLocaleString() : '';
+}
+
+function state(name) {
+	return STATES[name]?.[0] ?? name;
+}
+
+/* The theme's class for a state's label. */
+function stateClass(name) {
+	return STATES[name]?.[1] ?? '';
+}
+
+function stage(name) {
+	return STAGES[name] ?? name;
+}
+
+/* `"missing"`, or `{"aborted": "why"}` */
+function outcome(value) {
+	if (typeof value == 'string')
+		return OUTCOMES[value] ?? value;
+
+	const [ name, detail ] = Object.entries(value ?? {})[0] ?? [ '', '' ];
+
+	return (OUTCOMES[name] ?? name + ' %s').format(detail);
+}
+
+function jobTitle(job) {
+	return (JOB_KINDS[job.kind] ?? job.kind + ' "%s"').format(job.subject);
+}
+
+function jobIsOver(job) {
+	return job.state != 'waiting' && job.state != 'running';
+}
+
+/* 0 to 100, or null while nobody knows. */
+function percent(job) {
+	const part = job.total_bytes > 0 ? job.bytes / job.total_bytes :
+		job.total_files > 0 ? job.files / job.total_files : NaN;
+
+	return isNaN(part) ? null : Math.floor(Math.max(0, Math.min(1, part)) * 100);
+}
+
+/* Where a job stands, in one line. */
+function jobLine(job) {
+	const name = JOB_STATES[job.state] ?? job.state;
+
+	if (jobIsOver(job))
+		return job.message ? '%s: %s'.format(name, job.message) : name;
+
+	const share = percent(job);
+	const done = job.bytes > 0 ? bytes(job.bytes) : null;
+
+	return [ share !== null ? '%d %%'.format(share) : name, done ].filter(part => part !== null).join(', ');
+}
+
+/* Who uses an image, for those who want it gone. */
+function list(names, most) {
+	return names.length <= most ? names.join(', ') :
+		_('%s and %d more').format(names.slice(0, most).join(', '), names.length - most);
+}
+
+return baseclass.extend({
+	bytes, duration, span, ago, date, state, stateClass, stage, outcome, jobTitle, jobIsOver, percent, jobLine, list
+});

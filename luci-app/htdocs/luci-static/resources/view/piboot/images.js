@@ -1,0 +1,161 @@
+'use strict';
+'require view';
+'require dom';
+'require ui';
+'require piboot.api as api';
+'require piboot.names as names';
+'require piboot.page as page';
+'require piboot.table as table';
+'require piboot.text as text';
+
+/* Jobs that ended are shown as long as anybody may wonder what came of them. */
+const REMEMBERED_MS = 3600 * 1000;
+
+function isOfImages(job, now) {
+	return (job.kind == 'import' || job.kind == 'delete') &&
+		(!text.jobIsOver(job) || (job.state == 'failed' || job.state == 'interrupted') && now - job.finished_ms < REMEMBERED_MS);
+}
+
+return view.extend({
+	handleSaveApply: null,
+	handleSave: null,
+	handleReset: null,
+
+	fetch() {
+		return Promise.all([ api.images(), api.jobs() ]).then(([ { images }, { jobs } ]) => ({ images, jobs }));
+	},
+
+	makeTable() {
+		const columns = [
+			{ title: _('Name'), text: image => image.name },
+			{ title: _('System'), text: image => image.os ?? _('unknown') },
+			{ title: _('Architecture'), text: image => image.architecture ?? _('unknown') },
+			{ title: _('Size'), text: image => text.bytes(image.root_bytes + image.boot_bytes) },
+			{ title: _('From'), text: image => '%s, %s'.format(image.source, text.date(image.imported_at)) },
+			{ title: _('Used by'), text: image => text.list(image.used_by, 8) || '–' }
+		];
+
+		if (page.mayWrite())
+			columns.push({
+				title: '', style: 'cbi-section-actions', sign: () => '',
+				node: (image, current) => E('button', {
+					'class': 'btn cbi-button cbi-button-remove',
+					'click': ui.createHandlerFn(this, () => this.remove(current()))
+				}, [ _('Remove') ])
+			});
+
+		return table.create(columns, image => image.name, _('There is no image yet.'));
+	},
+
+	remove(image) {
+		const trouble = E('div');
+		const submit = () => api.imageRemove({ name: image.name }).then(() => {
+			ui.hideModal();
+			return this.page.look();
+		}).catch(error => page.complain(trouble, error));
+
+		page.dialog(_('Remove image %s').format(image.name), [
+			image.used_by.length ? page.paragraph(_('Made from it: %s. They keep their copies; those that have none yet need the image.').format(text.list(image.used_by, 8))) : '',
+			page.paragraph(_('%s will be free.').format(text.bytes(image.root_bytes + image.boot_bytes))),
+			trouble
+		], [
+			page.closeButton(_('Cancel')),
+			E('button', {
+				'class': 'btn cbi-button cbi-button-negative important',
+				'click': ui.createHandlerFn(this, submit)
+			}, [ _('Remove') ])
+		]);
+	},
+
+	makeImport() {
+		const trouble = E('div');
+		const source = page.field(_('File'),
+			E('input', { 'type': 'text', 'id': 'piboot-source', 'class': 'cbi-input-text', 'placeholder': '/mnt/ssd/raspios.img.xz', 'spellcheck': 'false' }),
+			_('An image of an SD card on the router, .img or .img.xz. Copy it to the SSD first, for example with scp.'),
+			names.path);
+		const name = page.field(_('Name'),
+			E('input', { 'type': 'text', 'id': 'piboot-name', 'class': 'cbi-input-text', 'maxlength': 63, 'spellcheck': 'false' }),
+			_('What the image is called from now on.'),
+			names.imageName);
+		let own = false; /* the name was typed, not proposed */
+
+		name.input.addEventListener('input', () => { own = name.input.value != '' });
+		source.input.addEventListener('input', () => {
+			if (!own)
+				name.input.value = names.imageProposal(source.input.value);
+		});
+
+		const submit = () => {
+			if ([ source, name ].filter(field => !field.verify()).length)
+				return;
+
+			return api.imageImport({ source: source.input.value, name: name.input.value }).then(() => {
+				dom.content(trouble, null);
+				source.input.value = name.input.value = '';
+				own = false;
+				return this.page.look();
+			}).catch(error => page.complain(trouble, error));
+		};
+
+		return E('div', { 'class': 'cbi-section', 'id': 'piboot-import' }, [
+			E('h3', {}, [ _('Import an image') ]),
+			source.row, name.row, trouble,
+			E('div', { 'class': 'cbi-value' }, [
+				E('label', { 'class': 'cbi-value-title' }),
+				E('div', { 'class': 'cbi-value-field' }, [
+					E('button', {
+						'class': 'btn cbi-button cbi-button-positive important',
+						'click': ui.createHandlerFn(this, submit)
+					}, [ _('Import') ])
+				])
+			])
+		]);
+	},
+
+	/* Running ones first seen stay where they are; one bar a job. */
+	showJobs(jobs) {
+		const now = Date.now();
+		const shown = jobs.filter(job => isOfImages(job, now) || this.bars.has(job.id));
+
+		for (const job of shown) {
+			if (!this.bars.has(job.id)) {
+				const bar = page.jobBar(page.mayWrite() ? job => this.cancel(job) : null);
+
+				this.bars.set(job.id, bar);
+				this.jobs.appendChild(bar.node);
+			}
+
+			this.bars.get(job.id).update(job);
+		}
+	},
+
+	cancel(job) {
+		return api.jobCancel({ job: job.id }).then(() => this.page.look()).catch(error => page.complain(this.trouble, error));
+	},
+
+	show(data) {
+		this.table.update(data.images);
+		this.showJobs(data.jobs);
+	},
+
+	render() {
+		this.bars = new Map();
+		this.trouble = E('div');
+		this.jobs = E('div', { 'id': 'piboot-jobs' });
+		this.table = this.makeTable();
+
+		const content = E('div', {}, [
+			E('div', { 'class': 'cbi-section', 'id': 'piboot-images' }, [ this.table.render(), this.trouble, this.jobs ]),
+			page.mayWrite() ? this.makeImport() : ''
+		]);
+
+		this.page = page.run({
+			content,
+			fetch: () => this.fetch(),
+			show: data => this.show(data),
+			busy: data => data.jobs.some(job => !text.jobIsOver(job))
+		});
+
+		return this.page.look().then(() => E('div', {}, [ E('h2', {}, [ _('Images') ]), this.page.banner, content ]));
+	}
+});

@@ -1,0 +1,192 @@
+'use strict';
+'require view';
+'require dom';
+'require ui';
+'require piboot.api as api';
+'require piboot.enrol as enrol';
+'require piboot.page as page';
+'require piboot.table as table';
+'require piboot.text as text';
+
+function findingKey(finding) {
+	return '%s %s %s'.format(finding.severity, finding.place, finding.text);
+}
+
+function findingNode(finding) {
+	return E('div', { 'class': 'alert-message ' + (finding.severity == 'error' ? 'error' : 'warning') }, [
+		E('p', {}, [ E('strong', {}, [ finding.place ]), ' ', finding.text ])
+	]);
+}
+
+/* The order is the agent's: worst first. */
+function updateFindings(node, findings) {
+	const sign = findings.map(findingKey).join('\n');
+
+	if (node.sign !== sign)
+		dom.content(node, findings.map(findingNode));
+
+	node.sign = sign;
+}
+
+/* Label, and what is said of it. */
+const STATUS = [
+	[ _('Agent'), s => _('version %s, up for %s').format(s.version, text.span(s.uptime_s)) ],
+	[ _('Boot options'), s => s.dhcp ],
+	[ _('Server address'), s => s.server ?? _('none: no interface that Pis are served on has an IPv4 address') ],
+	[ _('Storage'), s => s.storage.total_bytes ?
+		_('%s of %s free in %s (%s)').format(text.bytes(s.storage.free_bytes), text.bytes(s.storage.total_bytes), s.storage.data_dir, s.storage.file_system ?? '?') :
+		_('%s is not there').format(s.storage.data_dir) ],
+	[ _('TFTP'), s => s.tftp.serving ?
+		_('%d transfers under way, %d since the start, %s sent').format(s.tftp.active, s.tftp.transfers, text.bytes(s.tftp.bytes)) :
+		_('not served') ],
+	[ _('NFS'), s => s.nfs.serving ?
+		_('%d connections, %d requests since the start').format(s.nfs.connections, s.nfs.requests) :
+		_('not served') ]
+];
+
+function statusTable() {
+	const cells = STATUS.map(() => E('td', { 'class': 'td left' }));
+
+	return {
+		node: E('table', { 'class': 'table' }, STATUS.map(([ label ], i) =>
+			E('tr', { 'class': 'tr' }, [ E('td', { 'class': 'td left', 'width': '33%' }, [ label ]), cells[i] ]))),
+		update: (status) => STATUS.forEach(([ , words ], i) => {
+			const line = words(status);
+
+			if (cells[i].textContent !== line)
+				cells[i].textContent = line;
+		})
+	};
+}
+
+function stateLine(device, jobs) {
+	const job = jobs.find(job => job.id === device.job);
+
+	if (device.state == 'preparing' && job)
+		return text.jobLine(job);
+
+	if (device.state == 'booting' && device.boot)
+		return _(device.boot.stage);
+
+	return device.why ?? '';
+}
+
+function lastBoot(device, now) {
+	if (!device.boot)
+		return _('never seen');
+
+	return text.ago(device.boot.started_ms, now);
+}
+
+return view.extend({
+	handleSaveApply: null,
+	handleSave: null,
+	handleReset: null,
+
+	fetch() {
+		return Promise.all([ api.status(), api.devices(), api.jobs() ]).then(([ status, seen, { jobs } ]) => ({
+			status, jobs, devices: seen.devices, pending: seen.pending
+		}));
+	},
+
+	button(label, style, action) {
+		return E('button', { 'class': 'btn cbi-button ' + style, 'click': ui.createHandlerFn(this, action) }, [ label ]);
+	},
+
+	makePending() {
+		const columns = [
+			{ title: _('Board'), text: pi => pi.board },
+			{ title: _('Serial'), text: pi => pi.serial ?? _('not shown yet') },
+			{ title: _('MAC address'), text: pi => pi.mac },
+			{ title: _('First seen'), text: pi => text.ago(pi.first_seen_ms, this.now) },
+			{ title: _('Last seen'), text: pi => text.ago(pi.last_seen_ms, this.now) }
+		];
+
+		if (page.mayWrite())
+			columns.push({
+				title: '', style: 'cbi-section-actions', sign: () => '',
+				node: (pi, current) => E('div', {}, [
+					this.button(_('Enrol'), 'cbi-button-positive', () => enrol.enrol(current(), this.taken, this))
+				])
+			});
+
+		return table.create(columns, pi => pi.mac,
+			_('No Pi waits. Switch one on that is set to boot from the network: it shows up here when it asks for an address.'));
+	},
+
+	makeDevices() {
+		const actions = (device, current) => E('div', {}, [
+			E('a', {
+				'class': 'btn cbi-button cbi-button-neutral',
+				'href': L.url('admin/services/piboot/boots') + '#device=' + encodeURIComponent(device.id)
+			}, [ _('Boots') ]),
+			page.mayWrite() ? ' ' : '',
+			page.mayWrite() ? this.button(_('Unenrol'), 'cbi-button-remove', () => enrol.unenrol(current(), this)) : ''
+		]);
+
+		return table.create([
+			{ title: _('Host name'), text: pi => pi.hostname },
+			{ title: _('Board'), text: pi => [ pi.board ?? _('not seen yet'), pi.mac ?? pi.serial ].join(', ') },
+			{ title: _('Image'), text: pi => pi.image },
+			{ title: _('Address'), text: pi => pi.ip ?? '–' },
+			{
+				title: _('State'), sign: pi => pi.state + ' ' + stateLine(pi, this.jobs),
+				node: pi => [
+					E('span', { 'class': 'label ' + text.stateClass(pi.state), 'style': 'margin-left:0' }, [ text.state(pi.state) ]),
+					' ', stateLine(pi, this.jobs)
+				]
+			},
+			{ title: _('Last boot'), text: pi => lastBoot(pi, this.now) },
+			{ title: '', style: 'cbi-section-actions', sign: pi => pi.id, node: actions }
+		], pi => pi.id, _('No Pi is enrolled yet.'));
+	},
+
+	/* Has `fn` called with the jobs of every look, until it returns false. */
+	follow(fn) {
+		this.followers.push(fn);
+		fn(this.jobs);
+	},
+
+	show(data) {
+		this.now = Date.now();
+		this.jobs = data.jobs;
+		this.taken = data.devices.flatMap(pi => [ pi.id, pi.hostname ]);
+
+		this.status.update(data.status);
+		updateFindings(this.findings, data.status.findings ?? []);
+		this.pending.update(data.pending);
+		this.devices.update(data.devices);
+		this.followers = this.followers.filter(fn => fn(this.jobs) !== false);
+	},
+
+	render() {
+		this.followers = [];
+		this.jobs = [];
+		this.taken = [];
+		this.now = Date.now();
+		this.status = statusTable();
+		this.findings = E('div');
+		this.pending = this.makePending();
+		this.devices = this.makeDevices();
+
+		const content = E('div', {}, [
+			E('div', { 'class': 'cbi-section' }, [ this.findings, this.status.node ]),
+			E('div', { 'class': 'cbi-section', 'id': 'piboot-pending' }, [
+				E('h3', {}, [ _('Waiting to be enrolled') ]), this.pending.render()
+			]),
+			E('div', { 'class': 'cbi-section', 'id': 'piboot-devices' }, [
+				E('h3', {}, [ _('Your Pis') ]), this.devices.render()
+			])
+		]);
+
+		this.page = page.run({
+			content,
+			fetch: () => this.fetch(),
+			show: data => this.show(data),
+			busy: data => data.status.jobs > 0 || data.devices.some(pi => pi.state == 'booting' || pi.state == 'preparing')
+		});
+		this.changed = () => this.page.look();
+
+		return this.page.look().then(() => E('div', {}, [ E('h2', {}, [ _('Pi Boot') ]), this.page.banner, content ]));
+	}
+});

@@ -1,0 +1,78 @@
+'use strict';
+'require view';
+'require form';
+'require piboot.api as api';
+'require piboot.names as names';
+
+/* LuCI's own rules are by type; ours are functions that give null or a sentence. */
+function rule(check) {
+	return (section, value) => value ? check(value) ?? true : true;
+}
+
+function absolute(value) {
+	return value.startsWith('/') ? null : _('Give a whole path, beginning with "/".');
+}
+
+return view.extend({
+	/* Without the agent there are no images to choose from, and the rest can be set all the same. */
+	load() {
+		return api.images().then(({ images }) => images.map(image => image.name), () => []);
+	},
+
+	render(images) {
+		const map = new form.Map('piboot', _('Settings'),
+			_('Changes are in force as soon as they are applied; Pis that run go on.'));
+		const section = map.section(form.NamedSection, 'main', 'piboot');
+		let option;
+
+		section.addremove = false;
+		section.tab('general', _('General Settings'));
+		section.tab('advanced', _('Advanced Settings'));
+
+		option = section.taboption('general', form.Flag, 'enabled', _('Enable'),
+			_('When this is off, nothing runs, and the DHCP server is configured as it was before.'));
+		option.rmempty = false;
+
+		option = section.taboption('general', form.DynamicList, 'interface', _('Networks'),
+			_('Networks or devices on which Pis are seen and served, and on no other.'));
+		option.placeholder = 'lan';
+		option.datatype = 'maxlength(15)';
+
+		option = section.taboption('general', form.Value, 'data_dir', _('Directory'),
+			_('Images, the Pis\' files and the database: a directory on the SSD, with ext4, btrfs, xfs or f2fs. Not the place where the SSD is mounted itself.'));
+		option.placeholder = '/mnt/ssd/piboot';
+		option.validate = rule(absolute);
+
+		option = section.taboption('general', form.ListValue, 'unknown', _('Unknown Pis'),
+			_('What to do with a Pi that nobody has enrolled.'));
+		option.value('ask', _('show it on the overview'));
+		option.value('ignore', _('ignore it'));
+		option.default = 'ask';
+		option.optional = false;
+
+		option = section.taboption('general', form.Value, 'default_image', _('Default image'),
+			_('For Pis that are enrolled on the command line without naming one.'));
+		images.forEach(name => option.value(name));
+		option.validate = rule(names.imageName);
+
+		option = section.taboption('advanced', form.ListValue, 'dhcp', _('Boot options'),
+			_('Who tells enrolled Pis what to boot.'));
+		option.value('auto', _('this router\'s DHCP server, if it is the network\'s'));
+		option.value('dnsmasq', _('this router\'s DHCP server (dnsmasq)'));
+		option.value('off', _('somebody else'));
+		option.default = 'auto';
+		option.optional = false;
+
+		option = section.taboption('advanced', form.Flag, 'sync', _('Wait for the disk'),
+			_('Creating, renaming and removing files waits for the disk. Slow; without it a power cut of the router may undo the last seconds of that. Data that a Pi flushes is safe either way.'));
+
+		option = section.taboption('advanced', form.Value, 'dnsmasq_confdir', _('Drop-in directory'),
+			_('Only for a dnsmasq that does not come from OpenWrt: the directory of its conf-dir line.'));
+		option.validate = rule(absolute);
+
+		option = section.taboption('advanced', form.DynamicList, 'dnsmasq_restart', _('Restart command'),
+			_('Program and arguments, one an entry, that restart such a dnsmasq.'));
+
+		return map.render();
+	}
+});
