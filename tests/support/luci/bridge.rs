@@ -206,7 +206,7 @@ impl Shared {
                     None => self.invoke(object, method, params, session).ok_or((-32000, "Object not found"))?,
                 }
             }
-            "session" => (0, Some(json!({ "access": true }))),
+            "session" => (0, Some(json!({ "access": self.access(login, params) }))),
             "luci" => (0, Some(json!({}))),
             "file" => match method {
                 "list" => (0, Some(json!({ "entries": [{ "name": "60_piboot.js", "type": "file" }] }))),
@@ -215,7 +215,9 @@ impl Shared {
             _ => {
                 let package = params.get("config").and_then(Value::as_str).unwrap_or_default();
                 let write = matches!(method, "set" | "delete" | "add");
-                if method == "changes" || self.rights.may_uci(login, package, write) {
+                if package == "luci" {
+                    (0, Some(json!({ "values": {} })))
+                } else if method == "changes" || self.rights.may_uci(login, package, write) {
                     uci::call(self.router, method, &Value::Object(params.clone()))
                 } else {
                     (6, None)
@@ -226,6 +228,17 @@ impl Shared {
             Some(data) => json!([status, data]),
             None => json!([status]),
         })
+    }
+
+    /// `session access`: forms ask whether they may change their configuration.
+    fn access(&self, login: Login, params: &Map<String, Value>) -> bool {
+        let parameter = |name: &str| params.get(name).and_then(Value::as_str).unwrap_or_default();
+        let (object, function) = (parameter("object"), parameter("function"));
+        match parameter("scope") {
+            "uci" => self.rights.may_uci(login, object, function == "write"),
+            "ubus" => self.rights.may_call(login, object, function),
+            _ => false,
+        }
     }
 
     fn count(&self, method: &str) {

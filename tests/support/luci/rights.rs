@@ -58,7 +58,9 @@ impl Rights {
 
     /// The same in the scope uci.
     pub fn may_uci(&self, login: Login, package: &str, write: bool) -> bool {
-        self.groups(login).any(|group| (group == "write" || !write) && has(&self.0["luci-app-piboot"][group]["uci"], package))
+        let base = package == "luci" && !write;
+        let ours = |group: &str| (group == "write" || !write) && has(&self.0["luci-app-piboot"][group]["uci"], package);
+        base || self.groups(login).any(ours)
     }
 
     fn groups(&self, login: Login) -> impl Iterator<Item = &'static str> + use<> {

@@ -49,6 +49,9 @@ function run(page) {
 	const banner = E('div');
 	const state = { wait: 0, looking: null, shown: null };
 
+	/* Empty tables would say that there is nothing. */
+	page.content.style.display = 'none';
+
 	const fail = (error) => explain(error).then(words => {
 		const sign = error.code + error.message;
 
@@ -64,7 +67,7 @@ function run(page) {
 			dom.content(banner, null);
 
 		state.shown = null;
-		page.content.style.opacity = '';
+		page.content.style.opacity = page.content.style.display = '';
 		page.show(data);
 		state.wait = page.busy?.(data) ? FAST : SLOW;
 	};

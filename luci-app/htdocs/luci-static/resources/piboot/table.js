@@ -6,7 +6,7 @@
  * A table whose rows are changed in place: a poll must not take away focus, a selection, or what is unfolded.
  *
  * Columns: { title, text(item) } for text, { title, sign(item), node(item, current) } for anything else, which is made
- * anew only when its sign changes; `current()` is the item as it is by then. Text comes from the network: it only ever
+ * anew only when its sign changes; `current()` is the item as it is by then. `style` is a class, `width` of the column. Text comes from the network: it only ever
  * becomes text nodes (E() takes a lone string for HTML, so strings are always in a list).
  */
 
@@ -20,7 +20,7 @@ const Table = baseclass.extend({
 		]);
 		this.body = E('table', { 'class': 'table cbi-section-table' }, [
 			E('tr', { 'class': 'tr table-titles' }, columns.map(column =>
-				E('th', { 'class': 'th ' + (column.style ?? '') }, [ column.title ]))),
+				E('th', { 'class': 'th ' + (column.style ?? ''), 'width': column.width ?? null }, [ column.title ]))),
 			this.none
 		]);
 	},
@@ -29,35 +29,49 @@ const Table = baseclass.extend({
 		return this.body;
 	},
 
-	/* Makes the table show exactly these items, in this order. */
+	/* Makes the table show exactly these items, in this order. Rows move only when they must: moving takes focus away. */
 	update(items) {
-		const gone = new Set(this.rows.keys());
+		const wanted = new Set(items.map(item => String(this.key(item))));
+		const focus = this.body.contains(document.activeElement) ? document.activeElement : null;
 		let before = this.none;
+
+		for (const [ key, row ] of this.rows) {
+			if (!wanted.has(key)) {
+				row.node.remove();
+				this.rows.delete(key);
+			}
+		}
 
 		for (const item of items) {
 			const key = String(this.key(item));
 			let row = this.rows.get(key);
-
-			gone.delete(key);
 
 			if (!row)
 				this.rows.set(key, row = this.makeRow(key));
 
 			row.item = item;
 			row.cells.forEach(cell => this.fill(row, cell));
-
-			if (before.nextSibling !== row.node)
-				this.body.insertBefore(row.node, before.nextSibling);
-
+			this.place(row.node, before);
 			before = row.node;
 		}
 
-		for (const key of gone) {
-			this.rows.get(key).node.remove();
-			this.rows.delete(key);
-		}
-
 		this.none.style.display = items.length ? 'none' : '';
+
+		if (focus?.isConnected && document.activeElement !== focus)
+			focus.focus({ preventScroll: true });
+	},
+
+	place(node, before) {
+		const there = before.nextSibling;
+
+		if (there === node)
+			return;
+
+		/* The one in the way went down; the rest is in order. */
+		if (there && there.nextSibling === node)
+			this.body.appendChild(there);
+		else
+			this.body.insertBefore(node, there);
 	},
 
 	makeRow(key) {
@@ -81,6 +95,9 @@ const Table = baseclass.extend({
 			return;
 
 		cell.sign = sign;
+
+		/* On a phone a cell is a line of its own. */
+		cell.node.classList.toggle('hide-xs', column.text !== undefined && sign === '');
 
 		if (column.text)
 			cell.node.textContent = sign;

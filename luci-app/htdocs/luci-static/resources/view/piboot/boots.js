@@ -37,7 +37,7 @@ function stageTable() {
 		{ title: _('After'), text: bar => text.duration(bar.at) },
 		{ title: _('Stage'), text: bar => bar.detail ? '%s (%s)'.format(bar.text, bar.detail) : bar.text },
 		{ title: _('Took'), text: bar => bar.last && !bar.took ? '' : text.duration(bar.took) },
-		{ title: _('Course'), style: 'piboot-course', sign: bar => bar.left.toFixed(2) + ' ' + bar.width.toFixed(2), node: barNode }
+		{ title: _('Course'), width: '40%', sign: bar => bar.left.toFixed(2) + ' ' + bar.width.toFixed(2), node: barNode }
 	], bar => bar.key, _('No stage was seen.'));
 }
 
@@ -103,7 +103,7 @@ return view.extend({
 			{ title: _('Loaded'), text: boot => text.bytes(boot.tftp_bytes) },
 			{
 				title: '', style: 'cbi-section-actions', sign: boot => boot.id,
-				node: boot => E('a', { 'class': 'btn cbi-button cbi-button-neutral', 'href': '#boot=%d'.format(boot.id) }, [ _('Timeline') ])
+				node: boot => E('a', { 'class': 'btn cbi-button cbi-button-neutral', 'style': 'text-align:center', 'href': '#boot=%d'.format(boot.id) }, [ _('Timeline') ])
 			}
 		], boot => '%s %d %d'.format(boot.mac, boot.started_ms, boot.id), _('No boot was seen yet.'));
 		this.filter = E('p');
@@ -122,7 +122,7 @@ return view.extend({
 
 		this.detailNode = E('div', { 'id': 'piboot-boot', 'style': 'display:none' }, [
 			E('p', {}, [
-				E('a', { 'class': 'btn cbi-button cbi-button-neutral', 'href': '#' }, [ _('All boots') ]), ' ',
+				E('a', { 'class': 'btn cbi-button cbi-button-neutral', 'style': 'text-align:center', 'href': '#' }, [ _('All boots') ]), ' ',
 				E('button', { 'class': 'btn cbi-button cbi-button-neutral', 'click': ui.createHandlerFn(this, this.download) }, [ _('Download as JSON') ])
 			]),
 			this.head, this.state, this.findings,

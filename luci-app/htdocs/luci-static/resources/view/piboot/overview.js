@@ -118,6 +118,7 @@ return view.extend({
 		const actions = (device, current) => E('div', {}, [
 			E('a', {
 				'class': 'btn cbi-button cbi-button-neutral',
+				'style': 'text-align:center',
 				'href': L.url('admin/services/piboot/boots') + '#device=' + encodeURIComponent(device.id)
 			}, [ _('Boots') ]),
 			page.mayWrite() ? ' ' : '',
@@ -154,7 +155,8 @@ return view.extend({
 
 		this.status.update(data.status);
 		updateFindings(this.findings, data.status.findings ?? []);
-		this.pending.update(data.pending);
+		/* The longest waiting first: those that ask again must not jump under the mouse. */
+		this.pending.update(data.pending.slice().sort((a, b) => a.first_seen_ms - b.first_seen_ms || (a.mac < b.mac ? -1 : 1)));
 		this.devices.update(data.devices);
 		this.followers = this.followers.filter(fn => fn(this.jobs) !== false);
 	},

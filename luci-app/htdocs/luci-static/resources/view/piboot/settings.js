@@ -47,6 +47,7 @@ return view.extend({
 			_('What to do with a Pi that nobody has enrolled.'));
 		option.value('ask', _('show it on the overview'));
 		option.value('ignore', _('ignore it'));
+		option.value('enroll', _('enrol it with the default image (this version only shows it)'));
 		option.default = 'ask';
 		option.optional = false;
 
@@ -59,6 +60,7 @@ return view.extend({
 			_('Who tells enrolled Pis what to boot.'));
 		option.value('auto', _('this router\'s DHCP server, if it is the network\'s'));
 		option.value('dnsmasq', _('this router\'s DHCP server (dnsmasq)'));
+		option.value('proxy', _('piboot itself, beside another DHCP server (not in this version)'));
 		option.value('off', _('somebody else'));
 		option.default = 'auto';
 		option.optional = false;

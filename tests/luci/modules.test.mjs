@@ -1,0 +1,132 @@
+import test from 'node:test';
+import assert from 'node:assert/strict';
+import { load } from './load.mjs';
+
+const KEY = 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ5QmDtsYk2mJYtwFsNDVvxRCQQ5ZQDbCk7l8NvVgBHr';
+
+test('names: what a Pi without a name is called', () => {
+	const names = load('piboot.names');
+	const pi = { board: 'Raspberry Pi 4B v1.2, 4 GB', mac: 'dc:a6:32:01:02:03', serial: '38c128c0' };
+
+	assert.equal(names.proposal(pi, []), 'pi4-38c128c0');
+	assert.equal(names.proposal({ ...pi, serial: null }, []), 'pi4-010203');
+	assert.equal(names.proposal({ ...pi, board: 'Raspberry Pi CM4 v1.0' }, []), 'pi-38c128c0');
+	assert.equal(names.proposal(pi, [ 'pi4_38c128c0', 'pi4-38c128c0-2' ]), 'pi4-38c128c0-3');
+	assert.equal(names.hostname(names.proposal({}, [])), null);
+});
+
+test('names: keys, one a line', () => {
+	const names = load('piboot.names');
+
+	assert.equal(names.keyList(''), null);
+	assert.equal(names.keyList(`${KEY} me@home\n\n# mine\n  ${KEY}\t x \n`), null);
+	assert.deepEqual(names.keys(`${KEY}   me\n\n# mine\n`), [ `${KEY} me` ]);
+	assert.match(names.keyList(`${KEY}\n-----BEGIN OPENSSH PRIVATE KEY-----`), /^Key 2 /);
+	assert.match(names.keyList('command="x" ' + KEY), /^Key 1 /);
+});
+
+test('names: what an image is called that comes from a file', () => {
+	const names = load('piboot.names');
+
+	assert.equal(names.imageProposal('/mnt/ssd/2026-06-01-raspios-trixie-arm64-lite.img.xz'), '2026-06-01-raspios-trixie-arm64-lite');
+	assert.equal(names.imageProposal('/tmp/My Image (1).IMG'), 'my-image-1-');
+	for (const file of [ '/x/<img src=x>.img', '/x/..img', '/x/' + 'a'.repeat(99), '/x/-a' ])
+		assert.equal(names.imageName(names.imageProposal(file)) === null || names.imageProposal(file) === '', true, file);
+});
+
+test('text: sizes and times', () => {
+	const text = load('piboot.text');
+
+	assert.deepEqual([ 0, 999, 1000, 99499, 123456, 999499, 1e6, 54e9, 271e12 ].map(text.bytes),
+		[ '0 B', '999 B', '1.0 KB', '99 KB', '123 KB', '999 KB', '1.0 MB', '54 GB', '271 TB' ]);
+	assert.deepEqual([ 0, 308, 16890, 99949, 125000 ].map(text.duration), [ '0.000 s', '0.308 s', '16.9 s', '99.9 s', '2 min 5 s' ]);
+	assert.deepEqual([ 59, 3599, 3600, 90061 ].map(text.span), [ '59 s', '59 min 59 s', '1 h 0 min', '1 d 1 h' ]);
+	assert.equal(text.ago(5000, 1000), 'just now', 'a clock that is ahead');
+	assert.equal(text.ago(0, 120e3), '2 min ago');
+});
+
+test('text: outcomes of files, with and without words', () => {
+	const text = load('piboot.text');
+
+	assert.equal(text.outcome('missing'), 'not there');
+	assert.equal(text.outcome({ aborted: 'Early terminate %s' }), 'the Pi gave up: Early terminate %s');
+	assert.equal(text.outcome({ refused: 2 }), 'refused (TFTP error 2)');
+	assert.equal(text.outcome('something_new'), 'something_new');
+	assert.equal(text.outcome({ something_new: 7 }), 'something_new 7');
+});
+
+test('text: jobs', () => {
+	const text = load('piboot.text');
+	const job = { kind: 'import', subject: 'small', state: 'running', bytes: 5e6, total_bytes: 10e6, files: 0, total_files: 0, message: '' };
+
+	assert.equal(text.jobLine(job), '50 %, 5.0 MB');
+	assert.equal(text.jobLine({ ...job, total_bytes: 0 }), 'under way, 5.0 MB');
+	assert.equal(text.jobLine({ ...job, bytes: 0, total_bytes: 0, files: 1, total_files: 4 }), '25 %');
+	assert.equal(text.jobLine({ ...job, state: 'failed', message: 'no space' }), 'failed: no space');
+	assert.equal(text.percent({ ...job, bytes: 11e6 }), 100);
+	assert.equal(text.jobTitle({ ...job, kind: 'provision' }), 'Root file system of "small"');
+});
+
+test('timeline: bars on one scale, each until the next stage', () => {
+	const timeline = load('piboot.timeline');
+	const boot = {
+		id: 2, device: 'running_lion', stages: [
+			{ stage: 'discover', at_ms: 0 }, { stage: 'kernel', at_ms: 500, detail: 'kernel8.img' }, { stage: 'mount', at_ms: 750 }
+		],
+		files: [ { at_ms: 500, took_ms: 500 } ]
+	};
+	const bars = timeline.bars(boot);
+
+	assert.equal(timeline.end(boot), 1000);
+	assert.deepEqual(bars.map(bar => [ bar.left, bar.width, bar.took ]), [ [ 0, 50, 500 ], [ 50, 25, 250 ], [ 75, 25, 250 ] ]);
+	assert.equal(bars[1].detail, 'kernel8.img');
+	assert.deepEqual(timeline.bars({}), []);
+	assert.deepEqual(timeline.bars({ stages: [ { stage: 'discover', at_ms: 0 } ] }).map(bar => [ bar.left, bar.width ]), [ [ 0, 0 ] ]);
+	assert.deepEqual(timeline.findings({}), []);
+	assert.equal(timeline.fileName({ id: 7, device: null, mac: 'dc:a6:32:01:02:03' }), 'piboot-dc-a6-32-01-02-03-7.json');
+});
+
+test('api: the agent\'s words arrive, and every other failure becomes a sentence', async () => {
+	const answers = [];
+	const rpc = { declare: (options) => (...args) => answers.shift()(options, args) };
+	const api = load('piboot.api', { rpc });
+	const says = (answer) => answers.push(() => answer);
+	const fails = (text, name) => answers.push(() => Promise.reject(Object.assign(new Error(text), name ? { name } : {})));
+	const failure = async (call) => { try { await call } catch (error) { return error } };
+
+	says(Promise.resolve({ error: { code: 'failed', message: 'image \'small\' is used by lion' } }));
+	const error = await failure(api.imageRemove({ name: 'small' }));
+	assert.deepEqual([ error.code, error.message ], [ 'failed', 'image \'small\' is used by lion' ]);
+
+	answers.push((options, args) => {
+		assert.deepEqual(options, { object: 'piboot', method: 'unenroll', params: [ 'id', 'delete' ] });
+		assert.deepEqual(args, [ 'lion', false ]);
+		return Promise.resolve({ id: 'lion' });
+	});
+	assert.deepEqual(await api.unenroll({ 'delete': false, id: 'lion' }), { id: 'lion' });
+
+	says(Promise.resolve(0));
+	assert.deepEqual(await api.jobCancel({ job: 1 }), {});
+
+	const expected = [
+		[ () => fails('RPC call to piboot/status failed with error -32000: Object not found'), 'absent' ],
+		[ () => fails('RPC call to piboot/status failed with error -32001: Session not found'), 'expired' ],
+		[ () => fails('RPC call to piboot/status failed with error -32002: Access denied'), 'denied' ],
+		[ () => fails('Login session is expired', 'SessionError'), 'expired' ],
+		[ () => fails('RPC call to piboot/status failed with HTTP error 403: Forbidden'), 'expired' ],
+		[ () => fails('XHR request timed out'), 'timeout' ],
+		[ () => fails('XHR request aborted by browser'), 'unreachable' ],
+		[ () => fails('out of cheese'), 'failed' ],
+		[ () => says(Promise.resolve(4)), 'absent' ],
+		[ () => says(Promise.resolve(6)), 'denied' ],
+		[ () => says(Promise.resolve(7)), 'timeout' ],
+		[ () => says(Promise.resolve(9)), 'status' ]
+	];
+
+	for (const [ arrange, code ] of expected) {
+		arrange();
+		const error = await failure(api.status());
+		assert.equal(error.code, code);
+		assert.match(error.message, /[.:]/);
+	}
+});
