@@ -72,11 +72,15 @@ impl Desk {
         assert!(said.is_ok(), "{said:?}");
     }
 
+    /// Enrols a Pi, and waits until dnsmasq knows it: it is away for a moment.
     fn enroll(&self, pi: &Pi, hostname: &str) {
-        let said = self.router.piboot(&[
-            "enroll", "--mac", &pi.mac.to_string(), "--hostname", hostname, "--image", "small",
-        ]);
+        let known = || self.router.said("dnsmasq has the boot options");
+        let before = known();
+        let mac = pi.mac.to_string();
+        let said = self.router.piboot(&["enroll", "--mac", &mac, "--hostname", hostname, "--image", "small"]);
         assert!(said.is_ok(), "{said:?}");
+        self.router.wait_until("the boot options", || known() > before);
+        self.router.procd.wait_until_settled();
     }
 }
 
@@ -483,8 +487,6 @@ fn every_page_in_light_dark_and_on_a_phone() {
     desk.import();
     let pi = lion();
     desk.enroll(&pi, "running-lion");
-    desk.router.wait_until("the boot options", || desk.router.said("dnsmasq has the boot options") > 0);
-    desk.router.procd.wait_until_settled();
     emupi::boot(&pi, &desk.link, &support::hurried(), None).unwrap();
     for n in 1..4 {
         desk.router.offer(&desk.link, &Pi::new(Model::Pi5, SERIAL + n));
@@ -511,5 +513,42 @@ fn every_page_in_light_dark_and_on_a_phone() {
             assert!(!luci::bridge::is_real() || too_wide.as_i64().unwrap() <= 0, "{name} is {too_wide} pixels too wide ({scheme})");
             page.assert_no_errors(&[]);
         }
+    }
+}
+
+#[test]
+fn the_pages_judge_names_as_the_agent_does() {
+    use piboot::config::{check_address, check_device_id, check_hostname, check_image_name, device_id_from_hostname, is_ssh_key};
+    let Some(desk) = Desk::new() else { return };
+    let page = desk.open(OVERVIEW, Login::Admin);
+    let judge = |check: &str, value: &str| {
+        page.eval(&format!("L.require('piboot.names').then(names => names.{check}({}) === null)", json!(value)))
+    };
+    let names = [
+        "", "a", "A", "running-lion", "-a", "a-", "a--b", "a_b", "a.b", "a b", ".a", "_a", "0", "12", "12h", "12H", "12hh", "h", "12x",
+        "infinite", "Infinite", "ignore", "ignored", "4-pi", "ü", "<img>", "a/b", "..", "a\n", &"x".repeat(63), &"x".repeat(64),
+    ];
+    for name in names {
+        assert_eq!(judge("hostname", name), check_hostname(name).is_ok(), "host name {name:?}");
+        assert_eq!(judge("imageName", name), check_image_name(name).is_ok(), "image {name:?}");
+        let id = page.eval(&format!("L.require('piboot.names').then(names => names.deviceId({}))", json!(name)));
+        assert!(check_hostname(name).is_err() || id == device_id_from_hostname(name), "{name:?}: {id}");
+        assert!(check_hostname(name).is_err() || check_device_id(id.as_str().unwrap()).is_ok());
+    }
+    let addresses = [
+        "192.168.1.50", "0.0.0.0", "0.0.0.1", "127.0.0.1", "127.255.1.1", "224.0.0.1", "239.1.1.1", "240.0.0.1", "255.255.255.255",
+        "255.255.255.254", "256.1.1.1", "1.2.3", "1.2.3.4.5", "01.2.3.4", "1.2.3.4 ", "::1", "", "a.b.c.d",
+    ];
+    for address in addresses {
+        let good = address.parse().is_ok_and(|address| check_address(address).is_ok());
+        assert_eq!(judge("address", address), good, "address {address:?}");
+    }
+    let body = KEY.split(' ').nth(1).unwrap();
+    let keys = [
+        KEY, body, &format!("ssh-ed25519 {body}"), &format!("sk-ssh-ed25519@openssh.com {body} x"), &format!("ecdsa-sha2-nistp256 {body}"),
+        "ssh-ed25519", "ssh-ed25519 AAAA", "ssh-ed25519 BAAA", "ssh-ed25519 AAAA<b>", "x AAAA", "ssh-dss AAAA=",
+    ];
+    for key in keys {
+        assert_eq!(judge("keyList", key), is_ssh_key(key), "key {key:?}");
     }
 }
