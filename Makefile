@@ -3,6 +3,7 @@
 #   make demo                 boot an emulated Raspberry Pi from the agent and show its timeline
 #   make demo BOARD=raspi3b   the same on QEMU's Raspberry Pi 3B, with a small root (slow network)
 #   make test                 all tests, and the demo
+#   make luci                 the pages in LuCI, in a browser, and their texts; part of make test
 #   make guest                the NFS server with the Linux kernel's client, in QEMU; part of make test
 #   make soak [CUTS=5]        the router's power fails under a Pi that writes, in two QEMU guests; minutes
 #   make bench [AREA=tftp]    ratios against named peers, measured in the same run
@@ -20,11 +21,11 @@ TARGETS ?= aarch64 mipsel
 GUEST_TESTS ?= nfs two_guests mounts pjdfstest root restart
 CARGO := $(shell command -v cargo || echo /usr/bin/cargo)
 
-.PHONY: demo test unit guest soak bench size router router-test packages fmt lint setup clean
+.PHONY: demo test unit luci guest soak bench size router router-test packages fmt lint setup clean
 demo: setup
 	@CARGO=$(CARGO) tests/demo/run.sh $(BOARD)
 
-test: setup lint unit guest packages router-test
+test: setup lint unit luci guest packages router-test
 	@CARGO=$(CARGO) tests/demo/run.sh virt
 
 # The Linux kernel's own NFS client, in QEMU.
@@ -38,6 +39,13 @@ soak: setup
 
 unit: setup
 	$(CARGO) test --locked --workspace
+
+# `make luci LUCI=/path/to/a/checkout/of/luci` takes LuCI's own client instead of the double.
+luci: setup
+	@tests/setup.sh luci
+	node --test --test-reporter=spec tests/luci/modules.test.mjs
+	node tests/luci/translations.mjs check
+	$(CARGO) test --locked --test luci -- --show-output
 
 bench: setup
 	@tests/setup.sh bench
@@ -65,7 +73,7 @@ fmt:
 # Debian's own cargo comes without the two; everything else works with it.
 lint: setup
 	@if $(CARGO) fmt --version >/dev/null 2>&1; then $(CARGO) fmt --all --check; else echo "lint: no rustfmt here, left out"; fi
-	@if $(CARGO) clippy --version >/dev/null 2>&1; then $(CARGO) clippy --locked --workspace --all-targets -- -D warnings; \
+	@if $(CARGO) clippy --version >/dev/null 2>&1; then $(CARGO) clippy --locked --workspace --all-targets --test luci -- -D warnings; \
 	else echo "lint: no clippy here, left out"; fi
 
 setup:

@@ -3,6 +3,7 @@
 #
 #   tests/setup.sh          packages for the demo and the tests
 #   tests/setup.sh bench    and the servers that piboot is measured against
+#   tests/setup.sh luci     and a browser and node for the pages in LuCI
 #   tests/setup.sh router   what openwrt/build.sh needs to build for routers, and nothing else
 #
 # Idempotent: asks dpkg what is there, and returns at once when nothing is missing. Newer suites are added as
@@ -22,6 +23,8 @@ DEMO="mmdebstrap arch-test debian-archive-keyring busybox-static cpio kmod xz-ut
       klibc-utils libnfs-utils rpcbind"
 QEMU="qemu-system-arm qemu-system-x86 qemu-user-static"
 BENCH="nfs-ganesha nfs-ganesha-vfs"
+BROWSER="chromium fonts-dejavu-core"
+NODE_MIN=18
 # Debian's compiler for the web browsers is the one whose standard library comes with complete sources: no prebuilt
 # library for any router is to be had without rustup.
 ROUTER="gcc libc6-dev make file python3-venv"
@@ -59,6 +62,11 @@ rust_ok() {
     local version
     version=$("$1" --version 2>/dev/null | awk '{print $2}') && [ -n "$version" ] &&
         dpkg --compare-versions "$version" ge "$RUST_MIN"
+}
+
+have_node() {
+    local version
+    version=$(node --version 2>/dev/null) && version=${version#v} && [ "${version%%.*}" -ge $NODE_MIN ]
 }
 
 have_rust() { rust_ok cargo || rust_ok "$HOME/.cargo/bin/cargo" || rust_ok /usr/bin/cargo; }
@@ -172,8 +180,9 @@ enable_binfmt() {
 case ${1:-} in
 '') WANT=$DEMO ;;
 bench) WANT="$DEMO $BENCH" ;;
+luci) WANT="$DEMO $BROWSER"; have_node || WANT="$WANT nodejs" ;;
 router) WANT=$ROUTER QEMU=qemu-user-static ;;
-*) die "usage: tests/setup.sh [bench | router]" ;;
+*) die "usage: tests/setup.sh [bench | luci | router]" ;;
 esac
 
 command -v apt-get >/dev/null || die "this machine has no apt-get: install by hand: $DEMO $QEMU"

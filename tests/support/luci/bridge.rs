@@ -170,11 +170,10 @@ impl Shared {
     fn message(&self, call: &Value) -> Value {
         let said = match (call["method"].as_str(), call["params"].as_array().map(Vec::as_slice)) {
             (Some("list"), _) => Ok(json!({})),
-            (Some("call"), Some([Value::String(session), Value::String(object), Value::String(method), Value::Object(params)]))
-                if !params.contains_key("ubus_rpc_session") =>
-            {
-                self.call(session, object, method, params)
-            }
+            (
+                Some("call"),
+                Some([Value::String(session), Value::String(object), Value::String(method), Value::Object(params)]),
+            ) if !params.contains_key("ubus_rpc_session") => self.call(session, object, method, params),
             _ => Err((-32600, "Invalid request")),
         };
         match said {
@@ -185,7 +184,13 @@ impl Shared {
         }
     }
 
-    fn call(&self, session: &str, object: &str, method: &str, params: &Map<String, Value>) -> Result<Value, (i32, &'static str)> {
+    fn call(
+        &self,
+        session: &str,
+        object: &str,
+        method: &str,
+        params: &Map<String, Value>,
+    ) -> Result<Value, (i32, &'static str)> {
         // uhttpd looks for the object first, then asks whether the session may.
         let known = matches!(object, "session" | "uci" | "luci" | "file");
         let agent = if object == "piboot" { self.find(object) } else { None };
@@ -258,7 +263,13 @@ impl Shared {
     }
 
     /// Status and data: uhttpd passes on both, whatever the status.
-    fn invoke(&self, object: &str, method: &str, params: &Map<String, Value>, session: &str) -> Option<(i32, Option<Value>)> {
+    fn invoke(
+        &self,
+        object: &str,
+        method: &str,
+        params: &Map<String, Value>,
+        session: &str,
+    ) -> Option<(i32, Option<Value>)> {
         let mut client = self.client()?;
         let id = client.lookup(object).ok()?;
         let mut params = params.clone();

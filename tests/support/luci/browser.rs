@@ -35,16 +35,21 @@ pub struct Page<'a> {
 }
 
 impl Browser {
-    /// `None` where there is no Chromium.
-    pub fn start() -> Option<Self> {
+    pub fn start() -> Self {
         let found = Command::new("chromium").arg("--version").stdin(Stdio::null()).output();
-        if !found.is_ok_and(|output| output.status.success()) {
-            return None;
-        }
+        assert!(
+            found.is_ok_and(|output| output.status.success()),
+            "chromium is not here: tests/setup.sh luci installs it"
+        );
         let profile = tempfile::tempdir().unwrap();
         let mut process = Command::new("sh")
             .args(["-c", LAUNCH, "sh", "--headless=new", "--remote-debugging-pipe", "--no-sandbox", "--disable-gpu"])
-            .args(["--disable-dev-shm-usage", "--no-first-run", "--disable-extensions", "--disable-background-networking"])
+            .args([
+                "--disable-dev-shm-usage",
+                "--no-first-run",
+                "--disable-extensions",
+                "--disable-background-networking",
+            ])
             .args(["--lang=en-US", "--hide-scrollbars", "about:blank"])
             .arg(format!("--user-data-dir={}", profile.path().display()))
             .env("HOME", profile.path())
@@ -65,7 +70,7 @@ impl Browser {
                 message.clear();
             }
         });
-        Some(Self { process, commands, messages, next: Cell::new(1), _profile: profile })
+        Self { process, commands, messages, next: Cell::new(1), _profile: profile }
     }
 
     /// A new tab of the given size.
@@ -142,7 +147,8 @@ impl Page<'_> {
     /// The value of a JavaScript expression; a promise is waited for.
     #[track_caller]
     pub fn eval(&self, expression: &str) -> Value {
-        let params = json!({ "expression": expression, "awaitPromise": true, "returnByValue": true, "userGesture": true });
+        let params =
+            json!({ "expression": expression, "awaitPromise": true, "returnByValue": true, "userGesture": true });
         let said = self.call("Runtime.evaluate", &params);
         assert!(said["exceptionDetails"].is_null(), "{expression}: {}", said["exceptionDetails"]);
         said["result"]["value"].clone()
@@ -156,7 +162,11 @@ impl Page<'_> {
         while self.eval(&guarded) != true {
             if begun.elapsed() > PATIENCE {
                 let text = self.eval("document.body.innerText");
-                panic!("it did not come about: {expression}\n{}\n{:#?}", text.as_str().unwrap_or_default(), self.errors);
+                panic!(
+                    "it did not come about: {expression}\n{}\n{:#?}",
+                    text.as_str().unwrap_or_default(),
+                    self.errors
+                );
             }
             std::thread::sleep(POLL);
         }
@@ -207,7 +217,10 @@ impl Page<'_> {
         self.eval(&format!("document.querySelector({}).select()", json!(selector)));
         if text.is_empty() {
             for kind in ["keyDown", "keyUp"] {
-                self.call("Input.dispatchKeyEvent", &json!({ "type": kind, "key": "Delete", "code": "Delete", "windowsVirtualKeyCode": 46 }));
+                self.call(
+                    "Input.dispatchKeyEvent",
+                    &json!({ "type": kind, "key": "Delete", "code": "Delete", "windowsVirtualKeyCode": 46 }),
+                );
             }
         } else {
             self.call("Input.insertText", &json!({ "text": text }));

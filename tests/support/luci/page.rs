@@ -26,11 +26,10 @@ pub fn menu(login: Login) -> Value {
                 _ => "",
             };
             let children = node.as_object_mut().unwrap().entry("children").or_insert_with(|| json!({}));
-            node = children
-                .as_object_mut()
-                .unwrap()
-                .entry(name)
-                .or_insert_with(|| json!({ "title": title, "satisfied": true, "action": { "type": "firstchild" } }));
+            node =
+                children.as_object_mut().unwrap().entry(name).or_insert_with(
+                    || json!({ "title": title, "satisfied": true, "action": { "type": "firstchild" } }),
+                );
         }
         for (name, value) in entry.as_object().unwrap() {
             node[name] = value.clone();
