@@ -37,7 +37,7 @@ impl Desk {
     pub fn open(&self, path: &str, login: Login) -> Page<'_> {
         let page = self.browser.open(1200, 900);
         page.go(&self.bridge.page(path, login, "light"));
-        page.wait("L.loaded && document.querySelector('#view h2')");
+        page.wait("document.querySelector('#view h2')");
         page
     }
 
