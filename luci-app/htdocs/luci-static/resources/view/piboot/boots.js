@@ -10,6 +10,9 @@
 
 const MOST = 50;
 
+/* A boot that began longer ago and still has not ended hangs: nothing of it is worth a look every second. */
+const LIVE_MS = 10 * 60 * 1000;
+
 /* What of the address behind '#' names: #boot=12, #device=running_lion, or nothing. */
 function wanted() {
 	const [ , kind, value ] = /^#(boot|device)=(.+)$/.exec(location.hash) ?? [];
@@ -103,7 +106,7 @@ return view.extend({
 			{ title: _('Loaded'), text: boot => text.bytes(boot.tftp_bytes) },
 			{
 				title: '', style: 'cbi-section-actions', sign: boot => boot.id,
-				node: boot => E('a', { 'class': 'btn cbi-button cbi-button-neutral', 'style': 'text-align:center', 'href': '#boot=%d'.format(boot.id) }, [ _('Timeline') ])
+				node: boot => E('a', { 'class': 'btn cbi-button cbi-button-neutral', 'style': 'text-align:center;justify-content:center', 'href': '#boot=%d'.format(boot.id) }, [ _('Timeline') ])
 			}
 		], boot => '%s %d %d'.format(boot.mac, boot.started_ms, boot.id), _('No boot was seen yet.'));
 		this.filter = E('p');
@@ -122,7 +125,7 @@ return view.extend({
 
 		this.detailNode = E('div', { 'id': 'piboot-boot', 'style': 'display:none' }, [
 			E('p', {}, [
-				E('a', { 'class': 'btn cbi-button cbi-button-neutral', 'style': 'text-align:center', 'href': '#' }, [ _('All boots') ]), ' ',
+				E('a', { 'class': 'btn cbi-button cbi-button-neutral', 'style': 'text-align:center;justify-content:center', 'href': '#' }, [ _('All boots') ]), ' ',
 				E('button', { 'class': 'btn cbi-button cbi-button-neutral', 'click': ui.createHandlerFn(this, this.download) }, [ _('Download as JSON') ])
 			]),
 			this.head, this.state, this.findings,
@@ -197,7 +200,7 @@ return view.extend({
 			content,
 			fetch: () => this.fetch(),
 			show: data => this.show(data),
-			busy: data => (data.boots ?? [ data.boot ]).some(boot => boot.state == 'booting')
+			busy: data => (data.boots ?? [ data.boot ]).some(boot => boot.state == 'booting' && Math.abs(Date.now() - boot.started_ms) < LIVE_MS)
 		});
 		window.addEventListener('hashchange', () => this.page.look());
 

@@ -118,7 +118,7 @@ return view.extend({
 		const actions = (device, current) => E('div', {}, [
 			E('a', {
 				'class': 'btn cbi-button cbi-button-neutral',
-				'style': 'text-align:center',
+				'style': 'text-align:center;justify-content:center',
 				'href': L.url('admin/services/piboot/boots') + '#device=' + encodeURIComponent(device.id)
 			}, [ _('Boots') ]),
 			page.mayWrite() ? ' ' : '',
