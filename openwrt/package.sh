@@ -1,6 +1,6 @@
 #!/bin/bash
 # Makes packages for OpenWrt without its SDK: .ipk for opkg (24.10), .apk for apk (25.12). They are piboot, from a static
-# binary, and luci-app-piboot, the same for all routers.
+# binary, and luci-app-piboot with its translations, the same for all routers.
 #
 #   openwrt/package.sh [-o DIR] TARGET...        packages for every OpenWrt architecture of targets that are built
 #                                                (openwrt/build.sh): aarch64 armv7hf mipsel riscv64gc x86_64
@@ -65,7 +65,7 @@ agent() {
     install -D -m 0644 "$TOP/files/lib/upgrade/keep.d/piboot" "$WORK/data/lib/upgrade/keep.d/piboot"
 }
 
-# As luci.mk does, but for minifying and translations.
+# As luci.mk does, but for minifying.
 pages() {
     NAME=luci-app-piboot SECTION=luci DESCRIPTION=$(sed -n 's/^LUCI_TITLE:=//p' "$TOP/luci-app/Makefile")
     DEPENDS="luci-base piboot"
@@ -75,6 +75,18 @@ pages() {
     cp -R "$TOP/luci-app/htdocs/." "$WORK/data/www/"
     cp -R "$TOP/luci-app/root/." "$WORK/data/"
     find "$WORK/data" -type d -exec chmod 0755 {} + -o -exec chmod 0644 {} +
+}
+
+# translation LANGUAGE NAME - as luci.mk does. The name is what LuCI's list of languages calls it.
+translation() {
+    local i18n=$WORK/data/usr/lib/lua/luci/i18n defaults=$WORK/data/etc/uci-defaults
+    NAME=luci-i18n-piboot-$1 SECTION=luci DESCRIPTION="luci-app-piboot - $1 translation"
+    DEPENDS=luci-app-piboot
+    CONFFILES= INSTALLATION= REMOVAL=
+    rm -rf "$WORK/data"
+    mkdir -p "$i18n" "$defaults"
+    "$TOP/openwrt/lmo.pl" "$TOP/luci-app/po/$1/piboot.po" >"$i18n/piboot.$1.lmo"
+    echo "uci set luci.languages.$1='$2'; uci commit luci" >"$defaults/$NAME"
 }
 
 conffiles() { [ -z "$CONFFILES" ] || printf '%s\n' "$CONFFILES"; }
@@ -271,5 +283,7 @@ else
     done
 fi
 pages
+make_package all noarch
+translation de 'Deutsch (German)'
 make_package all noarch
 [ -z "$NO_APK" ] || say "only .ipk packages were made; .apk packages need $NO_APK"

@@ -36,6 +36,7 @@ build() {
     IPK=$(sed -n '/\/piboot_.*\.ipk$/p' "$WORK/list")
     PACKAGE=$(sed -n '/\/piboot-.*\.apk$/p' "$WORK/list")
     PAGES_IPK=$(sed -n '/\/luci-app-piboot_.*\.ipk$/p' "$WORK/list")
+    GERMAN_IPK=$(sed -n '/\/luci-i18n-piboot-de_.*\.ipk$/p' "$WORK/list")
     PAGES_PACKAGE=$(sed -n '/\/luci-app-piboot-.*\.apk$/p' "$WORK/list")
     diff -r "$WORK/first" "$WORK/second" || die "two builds of the same are not the same"
 }
@@ -153,6 +154,56 @@ check_pages() {
     same "postinst of the pages for another root" "" "$LOG"
     rm "$ROOT/pages-postinst" "$ROOT/etc/init.d/rpcd"
     say "$(basename "$PAGES_IPK"): $(stat -c %s "$PAGES_IPK") bytes"
+}
+
+# What LuCI's own po2lmo makes of translation_sample: every length modulo four, quotes, and letters beyond ASCII.
+LMO=$(tr -d '\n' <<'END'
+6e706c7572616c733d323b20706c7572616c3d6e20213d20313b0000c3a400007820227922207a0064726569e280a600
+53797374656d20e296b820e280a600000000000000000000000000000000001a115ea782000000010000001c00000002
+1b8a017f00000001000000300000000e4c5310aa00000001000000280000000758115c91000000010000002000000007
+00000040
+END
+)
+
+translation_sample() {
+    cat <<'END'
+msgid ""
+msgstr ""
+"Language: de\n"
+"Plural-Forms: nplurals=2; plural=n != 1;\n"
+
+msgid "a"
+msgstr "ä"
+
+msgid "aü"
+msgstr "x \"y\" z"
+
+msgid "abcü"
+msgstr "drei…"
+
+msgid "System ▸"
+msgstr "System ▸ …"
+
+msgid "NFS"
+msgstr "NFS"
+
+msgid "none yet"
+msgstr ""
+END
+}
+
+check_translation() {
+    local dir=$WORK/german found
+    found=$(translation_sample | openwrt/lmo.pl | od -An -v -tx1 | tr -d ' \n')
+    same "lmo.pl" "$LMO" "$found"
+
+    unpack "$GERMAN_IPK" "$dir"
+    same "the files of the translation" "-rw-r--r-- 0/0 ./etc/uci-defaults/luci-i18n-piboot-de
+-rw-r--r-- 0/0 ./usr/lib/lua/luci/i18n/piboot.de.lmo" "$(members "$dir/data.tar.gz" | grep ^-)"
+    has_fields "$dir" "Package: luci-i18n-piboot-de" "Architecture: all" "Depends: luci-app-piboot"
+    same "how it makes itself known" "uci set luci.languages.de='Deutsch (German)'; uci commit luci" \
+        "$(cat "$dir/data/etc/uci-defaults/luci-i18n-piboot-de")"
+    grep -q 'Warten auf Aufnahme' "$dir/data/usr/lib/lua/luci/i18n/piboot.de.lmo" || die "German is not in the .lmo"
 }
 
 # --- a root for the scripts ------------------------------------------------------------------------------------
@@ -413,5 +464,6 @@ make_root
 check_init
 check_scripts
 check_pages
+check_translation
 say "$(basename "$IPK"): $(stat -c %s "$IPK") bytes; content, scripts and init script are as they should be"
 check_apk
