@@ -11,7 +11,7 @@ use crate::support;
 #[test]
 fn a_classroom_is_updated_in_place() {
     let desk = Desk::new();
-    let device = |n: u32| json!({ "id": format!("pi_{n}"), "hostname": format!("pi-{n}"), "mac": format!("dc:a6:32:00:00:{n:02x}"), "serial": format!("{n:08x}"), "board": "Raspberry Pi 4B v1.5, 4 GB", "image": "small", "state": if n % 3 == 0 { "booting" } else { "running" }, "job": null, "why": null, "ip": format!("192.168.1.{n}"), "boot": { "id": n, "device": null, "mac": "dc:a6:32:00:00:01", "started_ms": 1, "state": "booting", "stage": "loading the kernel", "took_ms": 1, "tftp_bytes": 1 } });
+    let device = |n: u32| json!({ "id": format!("pi_{n}"), "hostname": format!("pi-{n}"), "mac": format!("dc:a6:32:00:00:{n:02x}"), "serial": format!("{n:08x}"), "board": "Raspberry Pi 4B v1.5, 4 GB", "image": "small", "state": if n.is_multiple_of(3) { "booting" } else { "running" }, "job": null, "why": null, "ip": format!("192.168.1.{n}"), "boot": { "id": n, "device": null, "mac": "dc:a6:32:00:00:01", "started_ms": 1, "state": "booting", "stage": "loading the kernel", "took_ms": 1, "tftp_bytes": 1 } });
     let pending = |n: u32| json!({ "mac": format!("e4:5f:01:00:00:{n:02x}"), "serial": null, "board": "Raspberry Pi 4", "first_seen_ms": 1, "last_seen_ms": 1 });
     let seen = |devices: Vec<u32>| json!({ "devices": devices.into_iter().map(device).collect::<Vec<_>>(), "pending": (0..200).map(pending).collect::<Vec<_>>() });
     desk.bridge.instead("devices", Some(seen((0..100).collect())));

@@ -117,7 +117,7 @@ test('api: the agent\'s words arrive, and every other failure becomes a sentence
 		[ () => fails('XHR request timed out'), 'timeout' ],
 		[ () => fails('XHR request aborted by browser'), 'unreachable' ],
 		[ () => fails('out of cheese'), 'failed' ],
-		[ () => says(Promise.resolve(4)), 'absent' ],
+		[ () => says(Promise.resolve(4)), 'status' ],
 		[ () => says(Promise.resolve(6)), 'denied' ],
 		[ () => says(Promise.resolve(7)), 'timeout' ],
 		[ () => says(Promise.resolve(9)), 'status' ]

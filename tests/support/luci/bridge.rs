@@ -229,7 +229,8 @@ impl Shared {
                 }
             }
         };
-        Ok(match data {
+        // As uhttpd: an empty table is none.
+        Ok(match data.filter(|data| *data != json!({})) {
             Some(data) => json!([status, data]),
             None => json!([status]),
         })

@@ -11,7 +11,10 @@ function problem(code, message) {
 	return Object.assign(new Error(message), { code });
 }
 
-/* LuCI shows only the text of an error, so the agent's own comes as part of an answer (no `reject` in declare). */
+/*
+ * uhttpd passes on status and answer of a call that failed, and of the two LuCI shows the status only: so errors are to
+ * come as answers (no `reject` in declare). Where the web server is not uhttpd there is nothing but the status.
+ */
 function settle(method, reply) {
 	if (reply?.error?.message)
 		throw problem(reply.error.code ?? 'failed', reply.error.message);
@@ -31,7 +34,7 @@ function statusProblem(method, status) {
 		return problem('status', _('The agent does not know "%s": it is older than this page. Update the package piboot.').format(method));
 
 	case 4:
-		return problem('absent', _('The agent went away in the middle of the call. It is restarted by itself; if it is not, look into the system log.'));
+		return problem('status', _('The agent does not know it any more, or was restarted in the meantime: try again.'));
 
 	case 6:
 		return problem('denied', _('This login may not do that.'));
