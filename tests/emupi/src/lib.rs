@@ -37,6 +37,7 @@ pub mod link;
 pub mod many;
 pub mod model;
 pub mod nic;
+mod reactor;
 pub mod record;
 pub mod rng;
 pub mod tftp;

@@ -1,22 +1,28 @@
 //! Where frames go: a tap interface or the end of a veth pair, shared by any number of boards.
 
+mod tap;
+
 use crate::frame::{self, Mac};
+use crate::reactor::Alarm;
+use crate::rng::Rng;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, bind, send, socket};
 use std::collections::HashMap;
-use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 /// Frames a board may be behind before they are dropped, like the receive ring of a small network chip.
 const QUEUE: usize = 256;
+/// Frames that a reactor takes in before it turns to its boards.
+const BATCH: usize = 64;
 /// A 1500-byte MTU with a VLAN tag to spare.
 const MAX_FRAME: usize = 1522;
 
@@ -36,6 +42,14 @@ pub enum LinkError {
     /// Another board on this link has the same address.
     #[error("two boards with the address {0} on one link")]
     Twice(Mac),
+    /// Reading frames failed.
+    #[error("cannot receive on '{name}': {source}")]
+    Receive {
+        /// The interface's name.
+        name: String,
+        /// What the system said.
+        source: io::Error,
+    },
     /// Writing a frame failed.
     #[error("cannot send on '{name}': {source}; is the interface up?")]
     Send {
@@ -57,8 +71,26 @@ struct Shared {
     fd: OwnedFd,
     name: String,
     kind: Kind,
-    ports: Mutex<HashMap<Mac, SyncSender<Arc<[u8]>>>>,
+    ports: Mutex<HashMap<Mac, Queue>>,
+    /// Boards of a reactor for which frames have arrived.
+    woken: Mutex<Vec<usize>>,
     dropped: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Queue {
+    frames: SyncSender<Arc<[u8]>>,
+    /// The board's number where a reactor runs it.
+    board: Option<usize>,
+}
+
+/// Frames that get lost on a board's cable, in both directions: which ones depends on the seed alone.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct FrameLoss {
+    /// Probability for each frame, 0 to 1.
+    pub rate: f64,
+    /// What decides.
+    pub seed: u64,
 }
 
 /// An open interface with a thread that hands each frame to the board it is for, broadcasts to all.
@@ -67,7 +99,13 @@ struct Shared {
 #[derive(Debug)]
 pub struct Link {
     shared: Arc<Shared>,
-    reader: Option<JoinHandle<()>>,
+    reader: Mutex<Option<Reader>>,
+}
+
+/// The thread that takes frames in while no reactor does.
+#[derive(Debug)]
+struct Reader {
+    thread: JoinHandle<()>,
     stop: UnixStream,
 }
 
@@ -119,14 +157,40 @@ impl Link {
     }
 
     fn start(fd: OwnedFd, name: &str, kind: Kind) -> Result<Link, LinkError> {
-        let fail = |source| LinkError::Open { kind: "network", name: name.to_owned(), source };
+        let shared = Arc::new(Shared {
+            fd,
+            name: name.to_owned(),
+            kind,
+            ports: Mutex::default(),
+            woken: Mutex::default(),
+            dropped: AtomicUsize::new(0),
+        });
+        let link = Link { shared, reader: Mutex::new(None) };
+        link.start_reader()?;
+        Ok(link)
+    }
+
+    fn start_reader(&self) -> Result<(), LinkError> {
+        let fail = |source| LinkError::Open { kind: "network", name: self.shared.name.clone(), source };
         let (stop, stopped) = UnixStream::pair().map_err(fail)?;
-        let shared =
-            Arc::new(Shared { fd, name: name.to_owned(), kind, ports: Mutex::default(), dropped: AtomicUsize::new(0) });
-        let of_reader = Arc::clone(&shared);
-        let reader =
-            std::thread::Builder::new().name("link".into()).spawn(move || of_reader.read(&stopped)).map_err(fail)?;
-        Ok(Link { shared, reader: Some(reader), stop })
+        let shared = Arc::clone(&self.shared);
+        let thread =
+            std::thread::Builder::new().name("link".into()).spawn(move || shared.read(&stopped)).map_err(fail)?;
+        *lock(&self.reader) = Some(Reader { thread, stop });
+        Ok(())
+    }
+
+    fn stop_reader(&self) {
+        if let Some(reader) = lock(&self.reader).take() {
+            let _ = reader.stop.shutdown(std::net::Shutdown::Both);
+            let _ = reader.thread.join();
+        }
+    }
+
+    /// Lets the caller's thread take the frames in, instead of one of the link's own, until the guard is dropped.
+    pub(crate) fn take_over(&self) -> TakenOver<'_> {
+        self.stop_reader();
+        TakenOver { link: self }
     }
 
     /// Connects a board with this address.
@@ -134,14 +198,26 @@ impl Link {
     /// # Errors
     /// [`LinkError::Twice`] if the address is in use on this link.
     pub fn attach(&self, mac: Mac) -> Result<Port, LinkError> {
+        self.attach_with(mac, FrameLoss::default(), None)
+    }
+
+    /// Connects a board with a bad cable, or one that a reactor runs.
+    ///
+    /// # Errors
+    /// [`LinkError::Twice`] if the address is in use on this link.
+    pub(crate) fn attach_with(&self, mac: Mac, loss: FrameLoss, alarm: Option<Alarm>) -> Result<Port, LinkError> {
         let (queue, frames) = sync_channel(QUEUE);
-        let mut ports = self.shared.ports();
+        let mut ports = lock(&self.shared.ports);
         if ports.contains_key(&mac) {
             return Err(LinkError::Twice(mac));
         }
-        ports.insert(mac, queue);
+        ports.insert(mac, Queue { frames: queue, board: alarm.as_ref().map(Alarm::board) });
         drop(ports);
-        Ok(Port { mac, frames, shared: Arc::clone(&self.shared) })
+        let [a, b, c, d, e, f] = mac.0;
+        // Boards with the same seed lose different frames, and what one sends does not decide what it receives.
+        let mut rng = Rng::new(loss.seed ^ u64::from_be_bytes([0, 0, a, b, c, d, e, f]));
+        let (lost_in, lost_out) = (Rng::new(rng.next_u64()), Rng::new(rng.next_u64()));
+        Ok(Port { mac, frames, shared: Arc::clone(&self.shared), alarm, loss: loss.rate, lost_in, lost_out })
     }
 
     /// Frames lost so far because a board's queue was full.
@@ -158,21 +234,48 @@ fn set_up(name: &str) -> io::Result<()> {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        let _ = self.stop.shutdown(std::net::Shutdown::Both);
-        if let Some(reader) = self.reader.take() {
-            let _ = reader.join();
-        }
+        self.stop_reader();
     }
 }
 
-impl Shared {
-    fn ports(&self) -> std::sync::MutexGuard<'_, HashMap<Mac, SyncSender<Arc<[u8]>>>> {
-        // The map is valid after every step under the lock.
-        self.ports.lock().unwrap_or_else(PoisonError::into_inner)
+/// A link whose frames the holder takes in.
+#[derive(Debug)]
+pub(crate) struct TakenOver<'a> {
+    link: &'a Link,
+}
+
+impl TakenOver<'_> {
+    /// Hands out the frames that are there, some at a time; the boards they are for are added to `woken`.
+    pub(crate) fn take_in(&self, woken: &mut Vec<usize>) -> Result<(), LinkError> {
+        let shared = &self.link.shared;
+        shared.take_in(BATCH).map_err(|e| LinkError::Receive { name: shared.name.clone(), source: e.into() })?;
+        woken.append(&mut lock(&shared.woken));
+        Ok(())
     }
 
+    /// Waits for a frame, or until the time has come.
+    pub(crate) fn wait(&self, until: Option<Instant>) {
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()).as_millis() + 1);
+        let timeout = left.map_or(PollTimeout::NONE, |ms| PollTimeout::try_from(ms).unwrap_or(PollTimeout::MAX));
+        // Whatever ends it: the caller looks at everything again.
+        let _ = poll(&mut [PollFd::new(self.link.shared.fd.as_fd(), PollFlags::POLLIN)], timeout);
+    }
+}
+
+impl Drop for TakenOver<'_> {
+    fn drop(&mut self) {
+        // Without it, boards with threads of their own would hear nothing; they give up by themselves then.
+        let _ = self.link.start_reader();
+    }
+}
+
+/// What is locked here is valid after every step under the lock.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
     fn read(&self, stopped: &UnixStream) {
-        let mut buffer = [0; MAX_FRAME];
         loop {
             let mut fds =
                 [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN), PollFd::new(stopped.as_fd(), PollFlags::POLLIN)];
@@ -181,24 +284,36 @@ impl Shared {
                 Ok(_) | Err(nix::errno::Errno::EINTR) => {}
                 Err(_) => return,
             }
-            loop {
-                match nix::unistd::read(&self.fd, &mut buffer) {
-                    Ok(len) => self.deliver(&buffer[..len]),
-                    Err(nix::errno::Errno::EAGAIN) => break,
-                    // ENETDOWN is reported once when the interface goes down; it may come up again.
-                    Err(nix::errno::Errno::EINTR | nix::errno::Errno::ENETDOWN) => {}
-                    Err(_) => return,
-                }
+            if self.take_in(usize::MAX).is_err() {
+                return;
             }
         }
     }
 
+    /// Delivers the frames that are there, `limit` at most.
+    fn take_in(&self, limit: usize) -> Result<(), nix::errno::Errno> {
+        let mut buffer = [0; MAX_FRAME];
+        for _ in 0..limit {
+            match nix::unistd::read(&self.fd, &mut buffer) {
+                Ok(len) => self.deliver(&buffer[..len]),
+                Err(nix::errno::Errno::EAGAIN) => break,
+                // ENETDOWN is reported once when the interface goes down; it may come up again.
+                Err(nix::errno::Errno::EINTR | nix::errno::Errno::ENETDOWN) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     fn deliver(&self, bytes: &[u8]) {
         let Some(frame) = frame::parse(bytes) else { return };
-        let ports = self.ports();
-        let offer = |queue: &SyncSender<Arc<[u8]>>, bytes: Arc<[u8]>| {
-            if queue.try_send(bytes).is_err() {
+        let ports = lock(&self.ports);
+        let offer = |queue: &Queue, bytes: Arc<[u8]>| {
+            if queue.frames.try_send(bytes).is_err() {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
+            }
+            if let Some(board) = queue.board {
+                lock(&self.woken).push(board);
             }
         };
         if frame.dst.is_group() {
@@ -228,8 +343,13 @@ impl Shared {
 #[derive(Debug)]
 pub struct Port {
     mac: Mac,
-    pub(crate) frames: Receiver<Arc<[u8]>>,
+    frames: Receiver<Arc<[u8]>>,
     shared: Arc<Shared>,
+    /// Set for a board that shares its thread with others.
+    alarm: Option<Alarm>,
+    loss: f64,
+    lost_in: Rng,
+    lost_out: Rng,
 }
 
 impl Port {
@@ -242,8 +362,35 @@ impl Port {
     ///
     /// # Errors
     /// [`LinkError::Send`] when the interface is down or gone.
-    pub fn send(&self, bytes: &[u8]) -> Result<(), LinkError> {
+    pub fn send(&mut self, bytes: &[u8]) -> Result<(), LinkError> {
+        if self.lost_out.chance(self.loss) { Ok(()) } else { self.shared.send(bytes) }
+    }
+
+    /// Sends one frame that no bad cable loses.
+    ///
+    /// # Errors
+    /// [`LinkError::Send`] when the interface is down or gone.
+    pub fn send_surely(&self, bytes: &[u8]) -> Result<(), LinkError> {
         self.shared.send(bytes)
+    }
+
+    /// The next frame, or `None` at the deadline.
+    pub(crate) async fn frame(&mut self, deadline: Instant) -> Option<Arc<[u8]>> {
+        loop {
+            let frame = match &self.alarm {
+                None => self.frames.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok(),
+                Some(alarm) => {
+                    let next = std::future::poll_fn(|_| match self.frames.try_recv() {
+                        Ok(frame) => Poll::Ready(Some(frame)),
+                        Err(_) => alarm.wait(deadline),
+                    });
+                    next.await
+                }
+            };
+            if frame.is_none() || !self.lost_in.chance(self.loss) {
+                return frame;
+            }
+        }
     }
 
     /// Whether transport checksums of received frames can be verified. On a veth pair the sender's kernel leaves them
@@ -255,42 +402,6 @@ impl Port {
 
 impl Drop for Port {
     fn drop(&mut self) {
-        self.shared.ports().remove(&self.mac);
-    }
-}
-
-/// The only way to a tap interface is an ioctl.
-#[allow(unsafe_code)]
-mod tap {
-    use super::{AsRawFd, OpenOptions, OpenOptionsExt, OwnedFd, io};
-    use nix::libc;
-
-    mod sys {
-        // linux/if_tun.h: TUNSETIFF = _IOW('T', 202, int), TUNSETPERSIST = _IOW('T', 203, int); both pass more, or less, than an int.
-        nix::ioctl_write_ptr_bad!(set_iff, nix::request_code_write!(b'T', 202, 4), nix::libc::ifreq);
-        nix::ioctl_write_int_bad!(set_persist, nix::request_code_write!(b'T', 203, 4));
-        // TUNSETOFFLOAD = _IOW('T', 208, unsigned int).
-        nix::ioctl_write_int_bad!(set_offload, nix::request_code_write!(b'T', 208, 4));
-    }
-
-    pub(super) fn open(name: &str) -> io::Result<OwnedFd> {
-        let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun")?;
-        // SAFETY: ifreq is plain data; all zeros is a valid value.
-        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-        if name.is_empty() || name.len() >= libc::IFNAMSIZ {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "an interface name has 1 to 15 characters"));
-        }
-        for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
-            *to = from as libc::c_char;
-        }
-        request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI) as libc::c_short;
-        // SAFETY: the descriptor is open, and TUNSETIFF reads and writes exactly one ifreq, which outlives the call.
-        unsafe { sys::set_iff(file.as_raw_fd(), &raw const request) }?;
-        // SAFETY: TUNSETPERSIST takes its argument by value.
-        unsafe { sys::set_persist(file.as_raw_fd(), 1) }?;
-        // QEMU, which had the tap before, leaves checksums to the guest; here they must be done.
-        // SAFETY: TUNSETOFFLOAD takes its argument by value.
-        unsafe { sys::set_offload(file.as_raw_fd(), 0) }?;
-        Ok(file.into())
+        lock(&self.shared.ports).remove(&self.mac);
     }
 }

@@ -189,6 +189,7 @@ fn one(args: BootArgs) -> Result<bool, Box<dyn Error>> {
         seed: args.seed.unwrap_or_else(Rng::random_seed),
         restarts: args.restarts,
         keep: args.fetch_dir.is_some(),
+        frame_loss: 0.0,
         arp_silent: args.arp_silent,
         ack_next: args.ack_next,
     };

@@ -1,19 +1,16 @@
 //! A classroom of boards on one link, switched on together.
 
-use crate::board::{Boot, BootOptions, Outcome, boot};
+use crate::board::{Boot, BootOptions, Outcome, boot_with};
 use crate::digest::Digest;
 use crate::link::{Link, LinkError};
 use crate::model::{Model, Pi};
+use crate::reactor::{self, Alarm, Task};
 use crate::record::Event;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::path::Path;
-use std::thread::Builder;
-use std::time::Duration;
-
-/// A board's thread waits most of the time and never recurses.
-const STACK: usize = 256 * 1024;
+use std::time::{Duration, Instant};
 
 /// Board number `index` of a model: serial numbers and MAC addresses differ from board to board and are the same each time.
 pub fn nth(model: Model, index: u32) -> Pi {
@@ -25,33 +22,44 @@ pub fn nth(model: Model, index: u32) -> Pi {
 /// Boots all boards at once and returns their boots in the same order. `done` hears of each as it ends.
 ///
 /// # Errors
-/// When the link fails or a thread cannot be started.
-pub fn boot_all(
+/// When the link fails.
+pub fn boot_all(pis: &[Pi], link: &Link, options: &BootOptions, done: &dyn Fn(&Boot)) -> Result<Vec<Boot>, LinkError> {
+    let at_once: Vec<Duration> = pis.iter().map(|_| Duration::ZERO).collect();
+    boot_spread(pis, &at_once, link, options, done)
+}
+
+/// The same, each board switched on after its own delay. All of them run on the caller's thread.
+///
+/// # Errors
+/// When the link fails.
+pub fn boot_spread(
     pis: &[Pi],
+    delays: &[Duration],
     link: &Link,
     options: &BootOptions,
-    done: &(dyn Fn(&Boot) + Sync),
+    done: &dyn Fn(&Boot),
 ) -> Result<Vec<Boot>, LinkError> {
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = pis
-            .iter()
-            .map(|pi| {
-                let run = move || {
-                    let end = boot(pi, link, options, None);
-                    if let Ok(boot) = &end {
-                        done(boot);
-                    }
-                    end
-                };
-                let thread = Builder::new().stack_size(STACK).spawn_scoped(scope, run);
-                thread.map_err(|source| LinkError::Open { kind: "thread for", name: pi.mac.to_string(), source })
-            })
-            .collect();
-        let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        };
-        threads.into_iter().map(|thread| join(thread?)).collect()
-    })
+    let begun = Instant::now();
+    let boards = pis.iter().zip(delays).enumerate().map(|(number, (pi, delay))| {
+        let alarm = Alarm::new(number);
+        let task = run_one(pi, link, options, alarm.clone(), begun + *delay, done);
+        (alarm, Box::pin(task) as Task<'_, Result<Boot, LinkError>>)
+    });
+    reactor::run(link, boards.collect())?.into_iter().collect()
+}
+
+async fn run_one(
+    pi: &Pi,
+    link: &Link,
+    options: &BootOptions,
+    alarm: Alarm,
+    power_on: Instant,
+    done: &dyn Fn(&Boot),
+) -> Result<Boot, LinkError> {
+    std::future::poll_fn(|_| alarm.wait::<()>(power_on)).await;
+    let boot = boot_with(pi, link, options, None, Some(alarm)).await?;
+    done(&boot);
+    Ok(boot)
 }
 
 /// Compares every file the boards fetched with the server's tree, `root/<path as asked>`. Returns what differs.

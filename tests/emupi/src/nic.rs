@@ -4,6 +4,7 @@ use crate::arp;
 use crate::frame::{self, ETHERTYPE_ARP, ETHERTYPE_IPV4, Mac};
 use crate::ip;
 use crate::link::{LinkError, Port};
+use crate::reactor::block_on;
 use crate::udp;
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -110,8 +111,19 @@ impl Nic {
     /// # Errors
     /// When the interface is down.
     pub fn broadcast(&mut self, src_port: u16, dst_port: u16, payload: &[u8]) -> Result<(), LinkError> {
-        let src = self.ip;
-        self.transmit(Mac::BROADCAST, (src, src_port), (Ipv4Addr::BROADCAST, dst_port), payload)
+        let frame = self.frame(Mac::BROADCAST, (self.ip, src_port), (Ipv4Addr::BROADCAST, dst_port), payload);
+        self.port.send(&frame)
+    }
+
+    /// Sends a datagram that no bad cable loses.
+    ///
+    /// # Errors
+    /// When the interface is down.
+    pub fn send_surely(&mut self, src_port: u16, dst: SocketAddrV4, payload: &[u8]) -> Result<(), LinkError> {
+        match self.datagram_to(src_port, dst, payload) {
+            Some(frame) => self.port.send_surely(&frame),
+            None => Ok(()),
+        }
     }
 
     /// Sends a datagram; the neighbour must have been [resolved](Nic::resolve), else it is lost.
@@ -119,17 +131,23 @@ impl Nic {
     /// # Errors
     /// When the interface is down.
     pub fn send(&mut self, src_port: u16, dst: SocketAddrV4, payload: &[u8]) -> Result<(), LinkError> {
-        let hop = self.next_hop(*dst.ip());
-        let Some(&mac) = self.neighbours.get(&hop) else { return Ok(()) };
-        let src = self.ip;
-        self.transmit(mac, (src, src_port), (*dst.ip(), dst.port()), payload)
+        match self.datagram_to(src_port, dst, payload) {
+            Some(frame) => self.port.send(&frame),
+            None => Ok(()),
+        }
+    }
+
+    /// The frame with a datagram, if the neighbour is known.
+    fn datagram_to(&self, src_port: u16, dst: SocketAddrV4, payload: &[u8]) -> Option<Vec<u8>> {
+        let mac = *self.neighbours.get(&self.next_hop(*dst.ip()))?;
+        Some(self.frame(mac, (self.ip, src_port), (*dst.ip(), dst.port()), payload))
     }
 
     /// Finds the Ethernet address for `ip` (or for the gateway towards it). `None` if nobody answers.
     ///
     /// # Errors
     /// When the interface is down.
-    pub fn resolve(&mut self, ip: Ipv4Addr) -> Result<Option<Mac>, LinkError> {
+    pub(crate) async fn resolve(&mut self, ip: Ipv4Addr) -> Result<Option<Mac>, LinkError> {
         let hop = self.next_hop(ip);
         for _ in 0..ARP_TRIES {
             if let Some(&mac) = self.neighbours.get(&hop) {
@@ -143,17 +161,25 @@ impl Nic {
                 target_ip: hop,
             })?;
             let deadline = Instant::now() + ARP_WAIT;
-            while !self.neighbours.contains_key(&hop) && self.step(deadline)?.is_some() {}
+            while !self.neighbours.contains_key(&hop) && self.step(deadline).await?.is_some() {}
         }
         Ok(self.neighbours.get(&hop).copied())
+    }
+
+    /// The next datagram, or `None` at the deadline, waited for in the board's own thread.
+    ///
+    /// # Errors
+    /// When the interface is down.
+    pub fn receive(&mut self, deadline: Instant) -> Result<Option<Datagram>, LinkError> {
+        block_on(self.next(deadline))
     }
 
     /// The next datagram, or `None` at the deadline. ARP is dealt with on the way.
     ///
     /// # Errors
     /// When the interface is down.
-    pub fn receive(&mut self, deadline: Instant) -> Result<Option<Datagram>, LinkError> {
-        while let Some(step) = self.step(deadline)? {
+    pub(crate) async fn next(&mut self, deadline: Instant) -> Result<Option<Datagram>, LinkError> {
+        while let Some(step) = self.step(deadline).await? {
             if let Step::Datagram(datagram) = step {
                 return Ok(Some(datagram));
             }
@@ -170,16 +196,10 @@ impl Nic {
         }
     }
 
-    fn transmit(
-        &mut self,
-        mac: Mac,
-        src: (Ipv4Addr, u16),
-        dst: (Ipv4Addr, u16),
-        payload: &[u8],
-    ) -> Result<(), LinkError> {
+    fn frame(&self, mac: Mac, src: (Ipv4Addr, u16), dst: (Ipv4Addr, u16), payload: &[u8]) -> Vec<u8> {
         let datagram = udp::build(src, dst, payload, self.style.checksum);
         let packet = ip::build(src.0, dst.0, ip::UDP, self.style.ttl, &datagram);
-        self.port.send(&frame::build(mac, self.mac(), ETHERTYPE_IPV4, &packet))
+        frame::build(mac, self.mac(), ETHERTYPE_IPV4, &packet)
     }
 
     fn send_arp(&mut self, packet: arp::Packet) -> Result<(), LinkError> {
@@ -187,9 +207,8 @@ impl Nic {
         self.port.send(&frame::build(dst, self.mac(), ETHERTYPE_ARP, &arp::build(&packet)))
     }
 
-    fn step(&mut self, deadline: Instant) -> Result<Option<Step>, LinkError> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let Ok(bytes) = self.port.frames.recv_timeout(left) else { return Ok(None) };
+    async fn step(&mut self, deadline: Instant) -> Result<Option<Step>, LinkError> {
+        let Some(bytes) = self.port.frame(deadline).await else { return Ok(None) };
         let Some(frame) = frame::parse(&bytes) else { return Ok(Some(Step::Other)) };
         match frame.ethertype {
             ETHERTYPE_ARP => {

@@ -27,37 +27,37 @@ pub(super) fn random_ports(session: &mut Session<'_>) -> Ports {
     Ports::From(ROM_PORT - 0x2000 + (session.random() & 0x1fff) as u16)
 }
 
-pub(super) fn run(session: &mut Session<'_>) -> Result<Ready, Stop> {
+pub(super) async fn run(session: &mut Session<'_>) -> Result<Ready, Stop> {
     let ports = random_ports(session);
     session.stage("eeprom", habits(session.pi.eeprom), ports);
-    session.network(Speaker::Eeprom)?;
+    session.network(Speaker::Eeprom).await?;
     session.stop_after_dhcp()?;
     let own = session.prefix.clone();
-    let start4 = session.probe(&format!("{own}start4.elf"))?;
-    let start = session.probe(&format!("{own}start.elf"))?;
+    let start4 = session.probe(&format!("{own}start4.elf")).await?;
+    let start = session.probe(&format!("{own}start.elf")).await?;
     if !start4 && !start {
         session.prefix.clear();
     }
     let prefix = session.prefix.clone();
-    let text = session.read(&format!("{prefix}config.txt"))?.and_then(|f| f.content).unwrap_or_default();
+    let text = session.read(&format!("{prefix}config.txt")).await?.and_then(|f| f.content).unwrap_or_default();
     let config = Config::parse(&text, session.pi, &mut |_| None);
-    self_update(session, &prefix, "vl805")?;
-    self_update(session, &prefix, "pieeprom")?;
-    session.probe(&format!("{prefix}recover4.elf"))?;
-    session.probe(&format!("{prefix}recovery.elf"))?;
+    self_update(session, &prefix, "vl805").await?;
+    self_update(session, &prefix, "pieeprom").await?;
+    session.probe(&format!("{prefix}recover4.elf")).await?;
+    session.probe(&format!("{prefix}recovery.elf")).await?;
     let (start, fixup) = start_files(&config);
-    if session.fetch(&format!("{prefix}{start}"))?.is_none() {
+    if session.fetch(&format!("{prefix}{start}")).await?.is_none() {
         return Err(failed("eeprom", NO_START_ELF, session.last_result()));
     }
-    session.fetch(&format!("{prefix}{fixup}"))?;
+    session.fetch(&format!("{prefix}{fixup}")).await?;
     let ports = random_ports(session);
     session.stage("start4.elf", habits(session.pi.eeprom), ports);
-    firmware::run(session, &Family4)
+    firmware::run(session, &Family4).await
 }
 
 /// Looks for an update of its own. This board's EEPROM counts as up to date: the signature is read, the image is not.
-pub(super) fn self_update(session: &mut Session<'_>, prefix: &str, name: &str) -> Result<(), Stop> {
-    session.read(&format!("{prefix}{name}.sig"))?;
+pub(super) async fn self_update(session: &mut Session<'_>, prefix: &str, name: &str) -> Result<(), Stop> {
+    session.read(&format!("{prefix}{name}.sig")).await?;
     Ok(())
 }
 

@@ -10,15 +10,15 @@ use super::{Ready, Stop, failed};
 use crate::config::Config;
 use crate::dhcp::discover::Speaker;
 
-pub(super) fn run(session: &mut Session<'_>) -> Result<Ready, Stop> {
+pub(super) async fn run(session: &mut Session<'_>) -> Result<Ready, Stop> {
     let ports = random_ports(session);
     session.stage("eeprom", habits(session.pi.eeprom), ports);
-    session.network(Speaker::Eeprom)?;
+    session.network(Speaker::Eeprom).await?;
     session.stop_after_dhcp()?;
-    let mut config = session.read(&format!("{}config.txt", session.prefix))?;
+    let mut config = session.read(&format!("{}config.txt", session.prefix)).await?;
     if config.is_none() {
         session.prefix.clear();
-        config = session.read("config.txt")?;
+        config = session.read("config.txt").await?;
     }
     let Some(text) = config.and_then(|f| f.content) else {
         // A directory without config.txt is not bootable (documentation, PARTITION_WALK).
@@ -26,10 +26,10 @@ pub(super) fn run(session: &mut Session<'_>) -> Result<Ready, Stop> {
     };
     let prefix = session.prefix.clone();
     let config = Config::parse(&text, session.pi, &mut |_| None);
-    self_update(session, &prefix, "pieeprom")?;
+    self_update(session, &prefix, "pieeprom").await?;
     if config.on("boot_ramdisk") {
-        session.fetch(&format!("{prefix}boot.img"))?;
+        session.fetch(&format!("{prefix}boot.img")).await?;
         return Err(failed("eeprom", None, "boot_ramdisk=1: this emulation does not look into boot.img"));
     }
-    firmware::run(session, &Family5)
+    firmware::run(session, &Family5).await
 }

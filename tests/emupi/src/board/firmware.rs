@@ -5,6 +5,7 @@ use super::{File, Ready, Stop, failed};
 use crate::config::Config;
 use crate::model::{Model, Pi};
 use crate::record::Event;
+use std::collections::BTreeMap;
 
 /// What differs between boards.
 pub(super) trait Variant {
@@ -170,8 +171,8 @@ impl Variant for Family5 {
 }
 
 /// Runs the stage.
-pub(super) fn run(session: &mut Session<'_>, variant: &dyn Variant) -> Result<Ready, Stop> {
-    Firmware { prefix: session.prefix.clone(), os_prefix: String::new(), session, variant }.run()
+pub(super) async fn run(session: &mut Session<'_>, variant: &dyn Variant) -> Result<Ready, Stop> {
+    Firmware { prefix: session.prefix.clone(), os_prefix: String::new(), session, variant }.run().await
 }
 
 struct Firmware<'s, 'a> {
@@ -182,64 +183,69 @@ struct Firmware<'s, 'a> {
 }
 
 impl Firmware<'_, '_> {
-    fn run(mut self) -> Result<Ready, Stop> {
-        let config = self.read_config()?;
+    async fn run(mut self) -> Result<Ready, Stop> {
+        let config = self.read_config().await?;
         let upstream = config.on("upstream_kernel");
-        self.choose_os_prefix(&config)?;
-        let kernel = self.choose_kernel(&config)?;
+        self.choose_os_prefix(&config).await?;
+        let kernel = self.choose_kernel(&config).await?;
         let mut initramfs = Vec::new();
         for name in ramdisks(&config, &kernel) {
             let path = self.os_path(&name);
-            initramfs.extend(self.load(&path)?);
+            initramfs.extend(self.load(&path).await?);
         }
-        let device_tree = self.device_tree(&config, upstream)?;
-        let overlays = if device_tree.is_some() { self.overlays(&config)? } else { Vec::new() };
-        let cmdline_txt = self.cmdline_txt(&config)?;
-        let kernel = self.kernel(&config, &kernel)?;
+        let device_tree = self.device_tree(&config, upstream).await?;
+        let overlays = if device_tree.is_some() { self.overlays(&config).await? } else { Vec::new() };
+        let cmdline_txt = self.cmdline_txt(&config).await?;
+        let kernel = self.kernel(&config, &kernel).await?;
         let cmdline = self.cmdline(&config, &cmdline_txt);
         let files = self.session.take_files();
         Ok(Ready { kernel, initramfs, device_tree, overlays, cmdline, cmdline_txt, files })
     }
 
     /// The board reads the file time and again; the last reading counts, with its includes.
-    fn read_config(&mut self) -> Result<Config, Stop> {
+    async fn read_config(&mut self) -> Result<Config, Stop> {
         if !self.variant.looks_for_relics() {
-            return self.load_config();
+            return self.load_config().await;
         }
-        self.session.probe(&format!("{}recovery.elf", self.prefix))?;
-        self.load_config()?;
-        self.session.probe(&format!("{}dt-blob.bin", self.prefix))?;
-        self.session.probe(&format!("{}recovery.elf", self.prefix))?;
-        let config = self.load_config()?;
-        self.session.probe(&format!("{}bootcfg.txt", self.prefix))?;
+        self.session.probe(&format!("{}recovery.elf", self.prefix)).await?;
+        self.load_config().await?;
+        self.session.probe(&format!("{}dt-blob.bin", self.prefix)).await?;
+        self.session.probe(&format!("{}recovery.elf", self.prefix)).await?;
+        let config = self.load_config().await?;
+        self.session.probe(&format!("{}bootcfg.txt", self.prefix)).await?;
         Ok(config)
     }
 
-    fn load_config(&mut self) -> Result<Config, Stop> {
+    async fn load_config(&mut self) -> Result<Config, Stop> {
         let path = format!("{}config.txt", self.prefix);
-        let text = self.load_text(&path)?.unwrap_or_default();
-        let pi = self.session.pi;
-        let mut trouble = None;
-        let config = Config::parse(&text, pi, &mut |name| match self.load_text(&format!("{}{name}", self.prefix)) {
-            Ok(text) => text,
-            Err(stop) => {
-                trouble = Some(stop);
-                None
-            }
-        });
-        trouble.map_or(Ok(config), Err)
+        let text = self.load_text(&path).await?.unwrap_or_default();
+        let mut includes: BTreeMap<String, Option<Vec<u8>>> = BTreeMap::new();
+        loop {
+            // Up to the first include that has not been fetched yet; then from the start again.
+            let mut missing = None;
+            let config = Config::parse(&text, self.session.pi, &mut |name| match includes.get(name) {
+                Some(text) => text.clone(),
+                None => {
+                    missing.get_or_insert_with(|| name.to_owned());
+                    None
+                }
+            });
+            let Some(name) = missing else { return Ok(config) };
+            let text = self.load_text(&format!("{}{name}", self.prefix)).await?;
+            includes.insert(name, text);
+        }
     }
 
     /// A file is looked at first, then fetched: two requests each time.
-    fn load(&mut self, path: &str) -> Result<Option<File>, Stop> {
-        if self.session.probe(path)? { self.session.fetch(path) } else { Ok(None) }
+    async fn load(&mut self, path: &str) -> Result<Option<File>, Stop> {
+        if self.session.probe(path).await? { self.session.fetch(path).await } else { Ok(None) }
     }
 
-    fn load_text(&mut self, path: &str) -> Result<Option<Vec<u8>>, Stop> {
-        if !self.session.probe(path)? {
+    async fn load_text(&mut self, path: &str) -> Result<Option<Vec<u8>>, Stop> {
+        if !self.session.probe(path).await? {
             return Ok(None);
         }
-        Ok(self.session.read(path)?.and_then(|f| f.content))
+        Ok(self.session.read(path).await?.and_then(|f| f.content))
     }
 
     /// A name from config.txt: os_prefix applies unless it starts with a slash.
@@ -251,7 +257,7 @@ impl Firmware<'_, '_> {
     }
 
     /// The prefix counts only if kernel and device tree exist under it (documentation, `os_prefix`).
-    fn choose_os_prefix(&mut self, config: &Config) -> Result<(), Stop> {
+    async fn choose_os_prefix(&mut self, config: &Config) -> Result<(), Stop> {
         let upstream = config.on("upstream_kernel").then_some("upstream/");
         let Some(wanted) = config.get("os_prefix").or(upstream).filter(|p| !p.is_empty()) else { return Ok(()) };
         self.os_prefix = wanted.to_owned();
@@ -260,7 +266,7 @@ impl Firmware<'_, '_> {
         for names in [kernels, trees] {
             let mut found = names.is_empty();
             for name in names {
-                found = found || self.session.probe(&self.os_path(&name))?;
+                found = found || self.session.probe(&self.os_path(&name)).await?;
             }
             if !found {
                 self.session
@@ -289,24 +295,24 @@ impl Firmware<'_, '_> {
     }
 
     /// The first kernel that exists; with a single candidate there is nothing to look for yet.
-    fn choose_kernel(&mut self, config: &Config) -> Result<String, Stop> {
+    async fn choose_kernel(&mut self, config: &Config) -> Result<String, Stop> {
         let names = self.kernel_names(config);
         if let [only] = names.as_slice() {
             return Ok(only.clone());
         }
         for name in &names {
-            if self.session.probe(&self.os_path(name))? {
+            if self.session.probe(&self.os_path(name)).await? {
                 return Ok(name.clone());
             }
         }
         Err(no_kernel(&names.join(", ")))
     }
 
-    fn device_tree(&mut self, config: &Config, upstream: bool) -> Result<Option<File>, Stop> {
+    async fn device_tree(&mut self, config: &Config, upstream: bool) -> Result<Option<File>, Stop> {
         let names = self.device_tree_names(config, upstream);
         for name in &names {
             let path = self.os_path(name);
-            if let Some(file) = self.load(&path)? {
+            if let Some(file) = self.load(&path).await? {
                 return Ok(Some(file));
             }
         }
@@ -316,19 +322,19 @@ impl Firmware<'_, '_> {
         Ok(None)
     }
 
-    fn overlays(&mut self, config: &Config) -> Result<Vec<File>, Stop> {
+    async fn overlays(&mut self, config: &Config) -> Result<Vec<File>, Stop> {
         let folder = config.get("overlay_prefix").unwrap_or("overlays/").to_owned();
         // Overlays are shared unless the os_prefix has a README of its own (documentation, `overlay_prefix`).
-        let own = !self.os_prefix.is_empty() && self.session.probe(&self.os_path(&format!("{folder}README")))?;
+        let own = !self.os_prefix.is_empty() && self.session.probe(&self.os_path(&format!("{folder}README"))).await?;
         let base = if own { self.os_path(&folder) } else { format!("{}{folder}", self.prefix) };
-        let map = self.load(&format!("{base}overlay_map.dtb"))?.is_some();
+        let map = self.load(&format!("{base}overlay_map.dtb")).await?.is_some();
         if self.variant.looks_for_relics() {
-            self.load_config()?;
+            self.load_config().await?;
         }
         let mut files = Vec::new();
         for name in &config.overlays {
             let name = if map { self.variant.overlay(name) } else { name };
-            match self.load(&format!("{base}{name}.dtbo"))? {
+            match self.load(&format!("{base}{name}.dtbo")).await? {
                 Some(file) => files.push(file),
                 None => self.session.log.add(Event::Note(format!("overlay {name} not applied"))),
             }
@@ -336,27 +342,27 @@ impl Firmware<'_, '_> {
         Ok(files)
     }
 
-    fn cmdline_txt(&mut self, config: &Config) -> Result<String, Stop> {
+    async fn cmdline_txt(&mut self, config: &Config) -> Result<String, Stop> {
         let path = self.os_path(config.get("cmdline").unwrap_or("cmdline.txt"));
-        let text = self.load_text(&path)?.unwrap_or_default();
+        let text = self.load_text(&path).await?.unwrap_or_default();
         let line = text.split(|b| matches!(b, b'\n' | b'\r' | 0)).next().unwrap_or_default();
         Ok(String::from_utf8_lossy(line).trim().to_owned())
     }
 
     /// The kernel is looked at twice more around the stub, then fetched (firmware issue 1605).
-    fn kernel(&mut self, config: &Config, name: &str) -> Result<File, Stop> {
+    async fn kernel(&mut self, config: &Config, name: &str) -> Result<File, Stop> {
         if config.get("kernel").is_none() {
             for other in self.variant.looks_at(config) {
-                self.session.probe(&self.os_path(other))?;
+                self.session.probe(&self.os_path(other)).await?;
             }
         }
         let path = self.os_path(name);
-        if !self.session.probe(&path)? {
+        if !self.session.probe(&path).await? {
             return Err(no_kernel(&self.session.last_result()));
         }
         let stub = config.get("armstub").unwrap_or_else(|| self.variant.stub(name, config));
-        self.load(&format!("{}{stub}", self.prefix))?;
-        match self.load(&path)? {
+        self.load(&format!("{}{stub}", self.prefix)).await?;
+        match self.load(&path).await? {
             Some(kernel) if kernel.bytes > 0 => Ok(kernel),
             _ => Err(no_kernel(&self.session.last_result())),
         }

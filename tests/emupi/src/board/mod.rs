@@ -7,9 +7,10 @@ mod other;
 mod rom;
 mod session;
 
-use crate::link::{Link, LinkError};
+use crate::link::{FrameLoss, Link, LinkError};
 use crate::model::{Family, Pi};
 use crate::nic::Faults;
+use crate::reactor::{Alarm, block_on};
 use crate::record::{Entry, Event, Fetched, FileRequest, Listener};
 use crate::tftp::client::Loss;
 use session::Session;
@@ -34,6 +35,8 @@ pub struct BootOptions {
     pub speed: f64,
     /// Packets to lose on purpose during TFTP.
     pub loss: Loss,
+    /// Frames to lose on purpose from power-on, as a bad cable does; 0 to 1. What a board says only once is spared.
+    pub frame_loss: f64,
     /// Seed of everything random: transaction ids, ports, losses.
     pub seed: u64,
     /// How often a board with an EEPROM starts over after a failure, as boot order 0xf21 makes it do for ever.
@@ -52,6 +55,7 @@ impl Default for BootOptions {
             until: Until::Kernel,
             speed: 1.0,
             loss: Loss::default(),
+            frame_loss: 0.0,
             seed: crate::rng::Rng::random_seed(),
             restarts: 0,
             keep: true,
@@ -220,15 +224,27 @@ pub fn boot<'a>(
     options: &'a BootOptions,
     listener: Option<Listener<'a>>,
 ) -> Result<Boot, LinkError> {
-    let mut session = Session::new(pi, link.attach(pi.mac)?, options, listener);
+    block_on(boot_with(pi, link, options, listener, None))
+}
+
+/// The same for a board that is one of many on a reactor.
+pub(crate) async fn boot_with<'a>(
+    pi: &'a Pi,
+    link: &Link,
+    options: &'a BootOptions,
+    listener: Option<Listener<'a>>,
+    alarm: Option<Alarm>,
+) -> Result<Boot, LinkError> {
+    let loss = FrameLoss { rate: options.frame_loss, seed: options.seed };
+    let mut session = Session::new(pi, link.attach_with(pi.mac, loss, alarm)?, options, listener);
     let mut restarts =
         if matches!(pi.model.family(), Family::Bcm2711 | Family::Bcm2712) { options.restarts } else { 0 };
     loop {
         let end = match pi.model.family() {
-            Family::Rom => rom::run(&mut session),
-            Family::Bcm2711 => bcm2711::run(&mut session),
-            Family::Bcm2712 => bcm2712::run(&mut session),
-            Family::Other => other::run(&mut session),
+            Family::Rom => rom::run(&mut session).await,
+            Family::Bcm2711 => bcm2711::run(&mut session).await,
+            Family::Bcm2712 => bcm2712::run(&mut session).await,
+            Family::Other => other::run(&mut session).await,
         };
         let outcome = match end {
             Ok(ready) => Outcome::Ready(Box::new(ready)),

@@ -4,7 +4,7 @@ use super::session::Session;
 use super::{Outcome, Ready, Stop};
 use crate::dhcp::discover::Speaker;
 
-pub(super) fn run(session: &mut Session<'_>) -> Result<Ready, Stop> {
-    let lease = session.dhcp(Speaker::first(session.pi.model))?;
+pub(super) async fn run(session: &mut Session<'_>) -> Result<Ready, Stop> {
+    let lease = session.dhcp(Speaker::first(session.pi.model)).await?;
     Err(Stop::End(Outcome::NotAPi { boot_options: lease.boot_options }))
 }

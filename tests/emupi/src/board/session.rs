@@ -96,9 +96,9 @@ impl<'a> Session<'a> {
     }
 
     /// DHCP without TFTP, for machines that do not boot from the network here.
-    pub(super) fn dhcp(&mut self, speaker: Speaker) -> Result<Lease, Stop> {
+    pub(super) async fn dhcp(&mut self, speaker: Speaker) -> Result<Lease, Stop> {
         let speed = self.options.speed;
-        let lease = acquire(speaker, self.pi, &mut self.nic, &mut self.rng, speed, &mut self.log)?;
+        let lease = acquire(speaker, self.pi, &mut self.nic, &mut self.rng, speed, &mut self.log).await?;
         let lease = lease.ok_or_else(|| {
             let why = match speaker {
                 Speaker::RomB | Speaker::Bootcode => {
@@ -115,14 +115,14 @@ impl<'a> Session<'a> {
     }
 
     /// DHCP and the way to the TFTP server.
-    pub(super) fn network(&mut self, speaker: Speaker) -> Result<(), Stop> {
-        let lease = self.dhcp(speaker)?;
+    pub(super) async fn network(&mut self, speaker: Speaker) -> Result<(), Stop> {
+        let lease = self.dhcp(speaker).await?;
         let Some(server) = lease.tftp else {
             return Err(failed("dhcp", None, "no TFTP server"));
         };
         self.server = Some(server);
         self.log.add(Event::Address { ip: lease.ip, server });
-        if self.nic.resolve(server)?.is_none() {
+        if self.nic.resolve(server).await?.is_none() {
             return Err(failed("dhcp", None, format!("TFTP server {server} does not answer ARP")));
         }
         Ok(())
@@ -134,18 +134,18 @@ impl<'a> Session<'a> {
     }
 
     /// Asks whether a file exists, ending the transfer at the first answer.
-    pub(super) fn probe(&mut self, name: &str) -> Result<bool, Stop> {
-        Ok(matches!(self.request(name, Want::Probe)?.0, Fetched::Probed { .. }))
+    pub(super) async fn probe(&mut self, name: &str) -> Result<bool, Stop> {
+        Ok(matches!(self.request(name, Want::Probe).await?.0, Fetched::Probed { .. }))
     }
 
     /// Fetches a small file whose content decides what happens next. `None` if it is missing or was given up.
-    pub(super) fn read(&mut self, name: &str) -> Result<Option<File>, Stop> {
-        self.get(name, Want::Content)
+    pub(super) async fn read(&mut self, name: &str) -> Result<Option<File>, Stop> {
+        self.get(name, Want::Content).await
     }
 
     /// Fetches a file, its content kept only if the options say so.
-    pub(super) fn fetch(&mut self, name: &str) -> Result<Option<File>, Stop> {
-        self.get(name, if self.options.keep { Want::Content } else { Want::Digest })
+    pub(super) async fn fetch(&mut self, name: &str) -> Result<Option<File>, Stop> {
+        self.get(name, if self.options.keep { Want::Content } else { Want::Digest }).await
     }
 
     /// Every file fetched whole so far.
@@ -162,15 +162,15 @@ impl<'a> Session<'a> {
         last.unwrap_or_default()
     }
 
-    fn get(&mut self, name: &str, want: Want) -> Result<Option<File>, Stop> {
-        let (fetched, content) = self.request(name, want)?;
+    async fn get(&mut self, name: &str, want: Want) -> Result<Option<File>, Stop> {
+        let (fetched, content) = self.request(name, want).await?;
         let Fetched::Whole { bytes, digest } = fetched else { return Ok(None) };
         let file = File { path: name.to_owned(), bytes, digest, content };
         self.files.push(file.clone());
         Ok(Some(file))
     }
 
-    fn request(&mut self, name: &str, want: Want) -> Result<(Fetched, Option<Vec<u8>>), Stop> {
+    async fn request(&mut self, name: &str, want: Want) -> Result<(Fetched, Option<Vec<u8>>), Stop> {
         let Some(server) = self.server else { return Err(failed("tftp", None, "no TFTP server")) };
         let port = match self.ports {
             Ports::Fixed(port) => port,
@@ -182,7 +182,7 @@ impl<'a> Session<'a> {
         let start = Instant::now();
         let (loss, habits) = (self.options.loss, self.habits);
         let way = (server, port);
-        let transfer = transfer(&mut self.nic, &mut self.rng, loss, &habits, way, name, want)?;
+        let transfer = transfer(&mut self.nic, &mut self.rng, loss, &habits, way, name, want).await?;
         let fetched = transfer.fetched.clone();
         self.log.add(Event::File(FileRequest {
             path: name.to_owned(),

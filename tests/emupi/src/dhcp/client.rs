@@ -73,7 +73,7 @@ struct Offer {
 ///
 /// # Errors
 /// When the interface is down.
-pub fn acquire(
+pub async fn acquire(
     speaker: Speaker,
     pi: &Pi,
     nic: &mut Nic,
@@ -90,7 +90,7 @@ pub fn acquire(
         nic.broadcast(CLIENT, SERVER, &speaker.discover(pi, xid).encode())?;
         log.add(Event::Discover { xid, attempt });
         let deadline = Instant::now() + patience.retry;
-        while let Some((reply, src)) = receive(nic, pi, xid, patience.any_chaddr, deadline)? {
+        while let Some((reply, src)) = receive(nic, pi, xid, patience.any_chaddr, deadline).await? {
             if reply.kind() != Some(kind::OFFER) {
                 continue;
             }
@@ -110,7 +110,7 @@ pub fn acquire(
                 if !patience.requests {
                     return Ok(Some(lease(speaker, &offer.reply, offer.src, boot)));
                 }
-                if let Some(lease) = request(speaker, pi, nic, xid, offer, boot, patience, log)? {
+                if let Some(lease) = request(speaker, pi, nic, xid, offer, boot, patience, log).await? {
                     return Ok(Some(lease));
                 }
                 address = None;
@@ -122,7 +122,7 @@ pub fn acquire(
 }
 
 #[allow(clippy::too_many_arguments)]
-fn request(
+async fn request(
     speaker: Speaker,
     pi: &Pi,
     nic: &mut Nic,
@@ -138,7 +138,7 @@ fn request(
         nic.broadcast(CLIENT, SERVER, &message)?;
         log.add(Event::Dhcp { kind: "REQUEST", server, ip: offer.reply.yiaddr, note: "please".into() });
         let deadline = Instant::now() + patience.retry;
-        while let Some((reply, src)) = receive(nic, pi, xid, false, deadline)? {
+        while let Some((reply, src)) = receive(nic, pi, xid, false, deadline).await? {
             match reply.kind() {
                 Some(kind::ACK) if !reply.yiaddr.is_unspecified() => {
                     log.add(event("ACK", &reply, src, "address taken".into()));
@@ -155,14 +155,14 @@ fn request(
     Ok(None)
 }
 
-fn receive(
+async fn receive(
     nic: &mut Nic,
     pi: &Pi,
     xid: u32,
     any_chaddr: bool,
     deadline: Instant,
 ) -> Result<Option<(Message, Ipv4Addr)>, LinkError> {
-    while let Some(datagram) = nic.receive(deadline)? {
+    while let Some(datagram) = nic.next(deadline).await? {
         if datagram.dst.port() != CLIENT {
             continue;
         }

@@ -129,7 +129,7 @@ struct Reader<'a> {
 /// # Errors
 /// When the interface is down. Everything a server does wrong is in the result.
 #[allow(clippy::too_many_arguments)]
-pub fn transfer(
+pub async fn transfer(
     nic: &mut Nic,
     rng: &mut Rng,
     loss: Loss,
@@ -170,7 +170,7 @@ pub fn transfer(
         out,
         last: read_request(name, &options),
     };
-    let fetched = reader.run()?;
+    let fetched = reader.run().await?;
     let Reader { mut out, content, .. } = reader;
     if want == Want::Content && matches!(fetched, Fetched::Whole { .. }) {
         out.content = Some(content);
@@ -180,7 +180,7 @@ pub fn transfer(
 }
 
 impl Reader<'_> {
-    fn run(&mut self) -> Result<Fetched, LinkError> {
+    async fn run(&mut self) -> Result<Fetched, LinkError> {
         let start = Instant::now();
         // A stage that never repeats its request would fail on one lost packet, whatever the server does: then loss
         // begins with the first answer.
@@ -206,7 +206,7 @@ impl Reader<'_> {
                 self.habits.limit.map(|l| start + l),
             ];
             let deadline = ends.into_iter().flatten().min().unwrap_or(now);
-            let Some(datagram) = self.nic.receive(deadline)? else { continue };
+            let Some(datagram) = self.nic.next(deadline).await? else { continue };
             let from = datagram.src.port();
             let known = self.peer.map_or_else(|| opens(datagram.payload()), |peer| from == peer);
             if *datagram.src.ip() != self.server || datagram.dst.port() != self.port || !known {
@@ -329,11 +329,12 @@ impl Reader<'_> {
     }
 
     fn send(&mut self, lossy: bool) -> Result<(), LinkError> {
-        if lossy && self.rng.chance(self.loss.rate) {
-            return Ok(());
-        }
         let peer = SocketAddrV4::new(self.server, self.peer.unwrap_or(SERVER));
-        self.nic.send(self.port, peer, &self.last)
+        match lossy {
+            false => self.nic.send_surely(self.port, peer, &self.last),
+            true if self.rng.chance(self.loss.rate) => Ok(()),
+            true => self.nic.send(self.port, peer, &self.last),
+        }
     }
 }
 
