@@ -9,7 +9,7 @@
 //! - [`dhcp`], [`tftp`]: clients with each boot stage's habits
 //! - [`model`], [`config`], [`board`]: which board, its `config.txt`, its order of requests
 //! - [`handoff`]: from what was fetched to a QEMU command line
-//! - [`many`]: a classroom of boards on one link
+//! - [`many`]: a classroom of boards on one link; [`storm`]: how they fared after a power cut
 //! - [`lab`]: network namespaces, a bridge and a DHCP server to boot from
 //!
 //! ```no_run
@@ -40,6 +40,7 @@ pub mod nic;
 mod reactor;
 pub mod record;
 pub mod rng;
+pub mod storm;
 pub mod tftp;
 pub mod udp;
 

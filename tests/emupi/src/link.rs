@@ -1,10 +1,12 @@
 //! Where frames go: a tap interface or the end of a veth pair, shared by any number of boards.
 
+mod port;
 mod tap;
+
+pub use port::{FrameLoss, Port};
 
 use crate::frame::{self, Mac};
 use crate::reactor::Alarm;
-use crate::rng::Rng;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, bind, send, socket};
 use std::collections::HashMap;
@@ -13,9 +15,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -82,15 +83,6 @@ struct Queue {
     frames: SyncSender<Arc<[u8]>>,
     /// The board's number where a reactor runs it.
     board: Option<usize>,
-}
-
-/// Frames that get lost on a board's cable, in both directions: which ones depends on the seed alone.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct FrameLoss {
-    /// Probability for each frame, 0 to 1.
-    pub rate: f64,
-    /// What decides.
-    pub seed: u64,
 }
 
 /// An open interface with a thread that hands each frame to the board it is for, broadcasts to all.
@@ -213,11 +205,7 @@ impl Link {
         }
         ports.insert(mac, Queue { frames: queue, board: alarm.as_ref().map(Alarm::board) });
         drop(ports);
-        let [a, b, c, d, e, f] = mac.0;
-        // Boards with the same seed lose different frames, and what one sends does not decide what it receives.
-        let mut rng = Rng::new(loss.seed ^ u64::from_be_bytes([0, 0, a, b, c, d, e, f]));
-        let (lost_in, lost_out) = (Rng::new(rng.next_u64()), Rng::new(rng.next_u64()));
-        Ok(Port { mac, frames, shared: Arc::clone(&self.shared), alarm, loss: loss.rate, lost_in, lost_out })
+        Ok(Port::new(mac, frames, Arc::clone(&self.shared), loss, alarm))
     }
 
     /// Frames lost so far because a board's queue was full.
@@ -336,72 +324,5 @@ impl Shared {
             Ok(_) | Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::ENOBUFS) => Ok(()),
             Err(e) => Err(LinkError::Send { name: self.name.clone(), source: e.into() }),
         }
-    }
-}
-
-/// One board's connection to a [`Link`].
-#[derive(Debug)]
-pub struct Port {
-    mac: Mac,
-    frames: Receiver<Arc<[u8]>>,
-    shared: Arc<Shared>,
-    /// Set for a board that shares its thread with others.
-    alarm: Option<Alarm>,
-    loss: f64,
-    lost_in: Rng,
-    lost_out: Rng,
-}
-
-impl Port {
-    /// The board's address.
-    pub fn mac(&self) -> Mac {
-        self.mac
-    }
-
-    /// Sends one frame.
-    ///
-    /// # Errors
-    /// [`LinkError::Send`] when the interface is down or gone.
-    pub fn send(&mut self, bytes: &[u8]) -> Result<(), LinkError> {
-        if self.lost_out.chance(self.loss) { Ok(()) } else { self.shared.send(bytes) }
-    }
-
-    /// Sends one frame that no bad cable loses.
-    ///
-    /// # Errors
-    /// [`LinkError::Send`] when the interface is down or gone.
-    pub fn send_surely(&self, bytes: &[u8]) -> Result<(), LinkError> {
-        self.shared.send(bytes)
-    }
-
-    /// The next frame, or `None` at the deadline.
-    pub(crate) async fn frame(&mut self, deadline: Instant) -> Option<Arc<[u8]>> {
-        loop {
-            let frame = match &self.alarm {
-                None => self.frames.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok(),
-                Some(alarm) => {
-                    let next = std::future::poll_fn(|_| match self.frames.try_recv() {
-                        Ok(frame) => Poll::Ready(Some(frame)),
-                        Err(_) => alarm.wait(deadline),
-                    });
-                    next.await
-                }
-            };
-            if frame.is_none() || !self.lost_in.chance(self.loss) {
-                return frame;
-            }
-        }
-    }
-
-    /// Whether transport checksums of received frames can be verified. On a veth pair the sender's kernel leaves them
-    /// to hardware that does not exist.
-    pub fn checksums_are_final(&self) -> bool {
-        self.shared.kind == Kind::Tap
-    }
-}
-
-impl Drop for Port {
-    fn drop(&mut self) {
-        lock(&self.shared.ports).remove(&self.mac);
     }
 }

@@ -1,5 +1,7 @@
 //! `emupi`: power an emulated Raspberry Pi on at a tap or veth interface.
 
+mod storm_command;
+
 use argh::FromArgs;
 use emupi::handoff::{self, Machine};
 use emupi::json::Object;
@@ -27,6 +29,7 @@ struct Args {
 enum Verb {
     Boot(BootArgs),
     Many(ManyArgs),
+    Storm(storm_command::StormArgs),
 }
 
 /// Boot one board and show each step.
@@ -158,6 +161,7 @@ fn main() -> ExitCode {
     let end = match args.verb {
         Verb::Boot(args) => one(args),
         Verb::Many(args) => all(&args),
+        Verb::Storm(args) => storm_command::run(&args),
     };
     match end {
         Ok(true) => ExitCode::SUCCESS,

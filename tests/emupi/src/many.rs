@@ -139,7 +139,7 @@ impl Summary {
 }
 
 /// The time by which `percent` of the boards that got there had got there.
-fn percentile(sorted: &[Duration], percent: usize) -> f64 {
+pub(crate) fn percentile(sorted: &[Duration], percent: usize) -> f64 {
     let rank = (sorted.len() * percent).div_ceil(100).max(1) - 1;
     sorted.get(rank).map_or(0.0, Duration::as_secs_f64)
 }
