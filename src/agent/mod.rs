@@ -292,7 +292,7 @@ fn look_at_volume(api: &mut Api<Wire>) {
 fn on_tick(api: &mut Api<Wire>) {
     let volume_changed = api.fleet.check_volume();
     let network_changed = api.servers.refresh(&api.fleet.config().main);
-    if volume_changed || network_changed {
+    if volume_changed || network_changed || api.fleet.lacks_address() {
         api.fleet.set_server(api.servers.address());
         api.reconcile();
     }

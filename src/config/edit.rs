@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::net::Ipv4Addr;
 
 use super::model::{Device, RootKind};
 use super::uci::{self, Section, Value, quote};
@@ -111,12 +112,26 @@ fn cut(text: &str, section: &Section) -> String {
 /// # Errors
 /// When `text` is no UCI or the name is taken by another kind of section.
 pub fn complete_identity(text: &str, id: &str, mac: Mac, serial: Serial) -> Result<Option<String>, EditError> {
+    complete(text, id, &[("serial", serial.to_string()), ("mac", mac.to_string())])
+}
+
+/// Returns `text` with the address that device `id` is to have, unless its section names one; nothing else of it changes.
+/// `None` if there is no such section, or nothing to add.
+///
+/// # Errors
+/// When `text` is no UCI or the name is taken by another kind of section.
+pub fn complete_address(text: &str, id: &str, ip: Ipv4Addr) -> Result<Option<String>, EditError> {
+    complete(text, id, &[("ip", ip.to_string())])
+}
+
+/// Adds those options that the section lacks.
+fn complete(text: &str, id: &str, options: &[(&str, String)]) -> Result<Option<String>, EditError> {
     let Some(section) = find(text, id)? else { return Ok(None) };
     let mut lines = String::new();
-    for (name, value) in [("serial", serial.to_string()), ("mac", mac.to_string())] {
+    for (name, value) in options {
         if section.get(name).is_none() {
             // Writing to a String cannot fail.
-            let _ = write!(lines, "\n\toption {name} {}", quote(&value));
+            let _ = write!(lines, "\n\toption {name} {}", quote(value));
         }
     }
     let end = section.span.end;
@@ -242,6 +257,10 @@ mod tests {
         assert_eq!(completed, expected);
         assert_eq!(complete_identity(&completed, "a", mac, serial).unwrap(), None);
         assert_eq!(complete_identity(text, "gone", mac, serial).unwrap(), None, "the admin removed it");
+        let ip = Ipv4Addr::new(192, 168, 1, 77);
+        let addressed = complete_address(text, "a", ip).unwrap().unwrap();
+        assert!(addressed.contains("\toption ip '192.168.1.77'"), "{addressed}");
+        assert_eq!(complete_address(&addressed, "a", Ipv4Addr::LOCALHOST).unwrap(), None, "the admin's own stays");
         assert!(has_section(text, "b").unwrap() && !has_section(text, "c").unwrap());
     }
 

@@ -292,6 +292,18 @@ impl Fleet {
         Ok(())
     }
 
+    /// Notes which address each of these devices is to have, where the file has the device and names none.
+    pub(super) fn note_addresses(&self, fixed: &[(String, Ipv4Addr)]) -> Result<(), FileError> {
+        self.edit_config(|text| {
+            let mut changed = None;
+            for (id, ip) in fixed {
+                let now = changed.as_deref().unwrap_or(text);
+                changed = config::complete_address(now, id, *ip)?.or(changed);
+            }
+            Ok(changed)
+        })
+    }
+
     /// Changes the configuration file; `None` leaves it alone.
     fn edit_config(&self, edit: impl FnOnce(&str) -> Result<Option<String>, EditError>) -> Result<(), FileError> {
         if config::file::edit(&self.config_file, edit)? {

@@ -4,6 +4,7 @@
 //! jobs that close the gap, and says what the servers shall serve.
 
 mod diagnose;
+mod addresses;
 mod enrol;
 mod happenings;
 mod on_volume;

@@ -77,6 +77,7 @@ impl Fleet {
     /// Compares what is asked for with what exists, starts jobs for the difference, and says what to serve.
     /// Doing it twice does nothing the second time.
     pub fn reconcile(&mut self) -> Wanted {
+        self.fix_addresses();
         self.volume_seen |= self.volume.is_present();
         let mut wanted = Wanted { volume_changes: self.volume_changes, ready: self.volume_seen, ..Wanted::default() };
         let devices = self.config.devices.clone();

@@ -7,6 +7,7 @@ mod import;
 mod measure;
 mod nfs;
 mod stage;
+mod storm;
 mod tftp;
 
 use std::process::ExitCode;
@@ -15,7 +16,7 @@ use std::process::ExitCode;
 type Area = (&'static str, fn(&str) -> Result<(), measure::Error>);
 
 /// The areas there are.
-const AREAS: [Area; 3] = [("import", import::run), ("nfs", nfs::run), ("tftp", tftp::run)];
+const AREAS: [Area; 4] = [("import", import::run), ("nfs", nfs::run), ("storm", storm::run), ("tftp", tftp::run)];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -5,9 +5,10 @@
 use emupi::lab::{Net, Process};
 use emupi::nic::Faults;
 use emupi::record::{Event, Fetched};
-use emupi::{Boot, BootOptions, Link, Model, Outcome, Pi, boot, handoff, many};
+use emupi::{Boot, BootOptions, Link, Model, Outcome, Pi, Until, boot, handoff, many, storm};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The words with three spaces, which every model accepts.
 const STRICT: &str = "Raspberry Pi Boot   ";
@@ -371,4 +372,26 @@ fn os_prefix_and_upstream_names_decide_what_is_fetched() {
     // A 4 finds no device tree of its own there: the prefix is dropped, and there is no vmlinuz at the top.
     let four = boot(&Pi::new(Model::Pi4B, SERIAL), &link, &options(), None).unwrap();
     assert!(matches!(four.outcome, Outcome::Failed { stage: "kernel", led: Some((0, 7)), .. }), "{}", four.outcome);
+}
+
+/// Of 48 boards that are switched on within a second: addresses that several of them took, and how many boards those are.
+fn shared_addresses(model: Model, conf: &str) -> (usize, usize) {
+    let net = Net::new().unwrap();
+    let _server = dnsmasq_with(&net, STRICT, None, conf);
+    let link = net.tap_link().unwrap();
+    let pis = storm::boards(&[model], 0, 48);
+    let delays = storm::delays(pis.len(), Duration::from_secs(1), 1);
+    let options = BootOptions { until: Until::Dhcp, ..options() };
+    let report = storm::Report::of(&many::boot_spread(&pis, &delays, &link, &options, &|_| ()).unwrap(), &delays);
+    assert_eq!((report.ok, link.dropped()), (48, 0), "{report}");
+    (report.twice.len(), report.twice.iter().map(|(_, boards)| boards.len()).sum())
+}
+
+#[test]
+fn to_boards_that_never_send_a_request_dnsmasq_gives_one_address_twice() {
+    // It chooses by a hash of the hardware address and keeps no lease for an offer (firmware issues 1120, 1303).
+    assert_eq!(shared_addresses(Model::Pi3B, ""), (2, 4));
+    // In order, and without a ping to tell that an address is in use, the first one is offered to everybody.
+    assert_eq!(shared_addresses(Model::Pi3B, "dhcp-sequential-ip\n"), (1, 48));
+    assert_eq!(shared_addresses(Model::Pi4B, ""), (0, 0), "these do send one");
 }
