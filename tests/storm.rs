@@ -12,6 +12,8 @@ use std::time::Duration;
 use emupi::record::Event;
 use emupi::storm::{self, Report};
 use emupi::{Boot, BootOptions, Link, Model, Pi, many};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use support::{Router, image};
 
 const SPREAD: Duration = Duration::from_secs(1);
@@ -70,6 +72,11 @@ fn forty_eight_pi_3_that_were_seen_before_each_boot_with_an_address_of_their_own
 
     let (boots, report) = switch_on(&pis, &link, &patient());
     assert_eq!((report.ok, &report.twice, report.moved), (48, &vec![], 0), "{report}\n{}", router.logs());
+    // dnsmasq reads the addresses again when its admin sends SIGHUP, and must survive that.
+    let dnsmasq = std::fs::read_to_string(router.scratch("dnsmasq.pid")).unwrap().trim().parse().unwrap();
+    kill(Pid::from_raw(dnsmasq), Signal::SIGHUP).unwrap();
+    router.assert_boots(&pis[0], &link);
+    assert_eq!(std::fs::read_to_string(router.scratch("dnsmasq.pid")).unwrap().trim(), dnsmasq.to_string());
     // They are noted where an admin sees and can change them.
     let config = std::fs::read_to_string(router.config()).unwrap();
     for boot in &boots {

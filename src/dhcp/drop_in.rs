@@ -5,6 +5,9 @@
 //! dnsmasq reads such a file when it starts. Its files for changing hosts without a restart (`dhcp-hostsfile`,
 //! `dhcp-hostsdir`) are no way out: dnsmasq 2.90 follows a dangling pointer (`dhcp_netid_free`) and dies on the first
 //! SIGHUP after it answered a host with a tag from such a file, and the LAN's DHCP dies with it.
+//!
+//! Addresses are in such a file all the same, without tags: one that the admin has given to a host already is an error in
+//! the log there, and his line holds. In the drop-in itself it would keep dnsmasq from starting.
 
 use std::fmt::Write as _;
 use std::io;
@@ -20,6 +23,8 @@ use crate::pi::Mac;
 
 const TAG: &str = "piboot";
 const FILE: &str = "piboot.conf";
+/// Addresses beside the drop-in; dnsmasq takes no names that start with a dot for configuration.
+const HOSTS: &str = ".piboot.hosts";
 /// Stands beside the drop-in while dnsmasq has not read it; dnsmasq skips names that start with a dot.
 const UNREAD: &str = ".piboot.conf.unread";
 
@@ -47,15 +52,19 @@ pub fn reconcile(confdir: &Path, server: Ipv4Addr, enrolled: &[(Mac, Option<Ipv4
     if !confdir.is_dir() {
         return Err(DropInError::NoDirectory(confdir.to_owned()));
     }
-    let path = confdir.join(FILE);
-    let text = content(server, enrolled);
-    if std::fs::read(&path).is_ok_and(|old| old == text.as_bytes()) {
+    let (path, hosts) = (confdir.join(FILE), confdir.join(HOSTS));
+    let (text, addresses) = (content(server, &hosts, enrolled), addresses(enrolled));
+    let says = |path: &Path, text: &str| std::fs::read(path).is_ok_and(|old| old == text.as_bytes());
+    if says(&path, &text) && says(&hosts, &addresses) {
         return Ok(false);
     }
     try_out(&path, &text)?;
-    let marker = confdir.join(UNREAD);
-    crate::storage::write_beside(&marker, b"", 0o600).map_err(|e| DropInError::Write(marker, e))?;
-    crate::storage::write_beside(&path, text.as_bytes(), 0o644).map_err(|e| DropInError::Write(path, e))?;
+    let write = |path: PathBuf, text: &str, mode| {
+        crate::storage::write_beside(&path, text.as_bytes(), mode).map_err(|e| DropInError::Write(path, e))
+    };
+    write(confdir.join(UNREAD), "", 0o600)?;
+    write(hosts, &addresses, 0o644)?;
+    write(path, &text, 0o644)?;
     Ok(true)
 }
 
@@ -97,30 +106,40 @@ fn age_of_dnsmasq() -> Option<Duration> {
 /// When it cannot be removed.
 pub fn remove(confdir: &Path) -> Result<bool, DropInError> {
     was_read(confdir);
-    let path = confdir.join(FILE);
-    match std::fs::remove_file(&path) {
+    let remove = |path: PathBuf| match std::fs::remove_file(&path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(DropInError::Write(path, error)),
-    }
+    };
+    let was_there = remove(confdir.join(FILE))?;
+    remove(confdir.join(HOSTS))?;
+    Ok(was_there)
 }
 
-fn content(server: Ipv4Addr, enrolled: &[(Mac, Option<Ipv4Addr>)]) -> String {
+fn content(server: Ipv4Addr, hosts: &Path, enrolled: &[(Mac, Option<Ipv4Addr>)]) -> String {
     let mut text = format!(
         "# Written by piboot: boot options for enrolled Raspberry Pis, and for nobody else.\n\
+         dhcp-hostsfile={}\n\
          dhcp-option-force=tag:{TAG},43,{}\n\
          dhcp-option-force=tag:{TAG},60,PXEClient\n\
          dhcp-option-force=tag:{TAG},66,{server}\n",
+        hosts.display(),
         hex(&boot_menu()),
     );
     for (mac, ip) in enrolled {
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "dhcp-mac=set:{TAG},{mac}");
-        if let Some(ip) = ip {
-            let _ = writeln!(text, "dhcp-host={mac},{ip},infinite");
-        }
+        let _ = match ip {
+            Some(ip) => writeln!(text, "dhcp-mac=set:{TAG},{mac} # always {ip}"),
+            None => writeln!(text, "dhcp-mac=set:{TAG},{mac}"),
+        };
     }
     text
+}
+
+/// Lines as of `dhcp-host`. Without tags: see the module's comment.
+fn addresses(enrolled: &[(Mac, Option<Ipv4Addr>)]) -> String {
+    let lines = enrolled.iter().filter_map(|(mac, ip)| ip.map(|ip| format!("{mac},{ip},infinite\n")));
+    lines.collect()
 }
 
 /// Has dnsmasq check the file before it may see it.
@@ -144,8 +163,9 @@ mod tests {
         assert!(reconcile(dir.path(), Ipv4Addr::new(192, 168, 1, 2), &[lion]).unwrap(), "the router moved");
         let fixed = (lion.0, Some(Ipv4Addr::new(192, 168, 1, 50)));
         assert!(reconcile(dir.path(), server, &[fixed]).unwrap(), "it is to have an address of its own");
-        let text = std::fs::read_to_string(dir.path().join(FILE)).unwrap();
-        assert!(text.ends_with("dhcp-host=dc:a6:32:79:26:df,192.168.1.50,infinite\n"), "{text}");
+        assert!(!reconcile(dir.path(), server, &[fixed]).unwrap());
+        let text = std::fs::read_to_string(dir.path().join(HOSTS)).unwrap();
+        assert_eq!(text, "dc:a6:32:79:26:df,192.168.1.50,infinite\n");
         assert!(remove(dir.path()).unwrap());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
         assert!(!remove(dir.path()).unwrap());

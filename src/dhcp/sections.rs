@@ -58,7 +58,8 @@ pub fn wanted(package: &[Section], server: Ipv4Addr, clients: &[Client]) -> Vec<
         let (mac, compact) = (client.mac.to_string(), client.mac.to_string().replace(':', ""));
         ours.push(section("mac", &format!("{PREFIX}m_{compact}"), &[("networkid", TAG), ("mac", &mac)], None));
         if !has_host(&others, client.mac) {
-            let ip = client.ip.map(|ip| ip.to_string());
+            // dnsmasq does not start with an address that two hosts have: the admin's stays.
+            let ip = client.ip.map(|ip| ip.to_string()).filter(|ip| !is_given(&others, ip));
             let mut options = vec![("name", client.hostname.as_str()), ("leasetime", "infinite")];
             options.extend(ip.as_deref().map(|ip| ("ip", ip)));
             ours.push(section("host", &format!("{PREFIX}h_{compact}"), &options, Some(("mac", vec![mac]))));
@@ -180,6 +181,12 @@ fn has_host(package: &[Section], mac: Mac) -> bool {
     package.iter().filter(|section| section.kind == "host").any(|section| is_of(&section))
 }
 
+/// Whether the admin has given this address to a host.
+fn is_given(package: &[Section], ip: &str) -> bool {
+    let mut hosts = package.iter().filter(|section| section.kind == "host");
+    hosts.any(|section| section.get("ip").is_some_and(|value| value.values().iter().any(|given| given == ip)))
+}
+
 pub(super) fn is_set(section: &Section, option: &str) -> bool {
     section.get(option).is_some_and(|value| value.values().iter().any(|value| !value.is_empty()))
 }
@@ -230,8 +237,10 @@ mod tests {
         assert_eq!(change(FRESH, &[]), "");
         let fixed = Client { ip: Some(Ipv4Addr::new(192, 168, 1, 50)), ..lion() };
         assert!(change(FRESH, std::slice::from_ref(&fixed)).contains("\toption ip '192.168.1.50'\n"));
-        let lines = directives(&wanted(&parse(FRESH).unwrap(), SERVER, &[fixed]));
+        let lines = directives(&wanted(&parse(FRESH).unwrap(), SERVER, std::slice::from_ref(&fixed)));
         assert!(lines.contains("dhcp-host=dc:a6:32:79:26:df,192.168.1.50,running-lion,infinite\n"), "{lines}");
+        let nas = format!("{FRESH}\nconfig host\n\toption mac '00:11:22:33:44:55'\n\toption ip '192.168.1.50'\n");
+        assert!(!change(&nas, &[fixed]).contains("192.168.1.50"), "another's address");
     }
 
     #[test]
