@@ -32,6 +32,10 @@ fn own_sections(router: &OpenWrt) -> Vec<String> {
     text.lines().filter(|line| line.starts_with("config ") && line.contains("'piboot_")).map(str::to_owned).collect()
 }
 
+fn own_text(router: &OpenWrt) -> String {
+    String::from_utf8(router.read(DHCP)).unwrap().split("\nconfig ").filter(|s| s.contains(" 'piboot_")).collect()
+}
+
 fn restarts(router: &OpenWrt) -> usize {
     router.happenings().iter().filter(|happening| matches!(happening, Happening::Started { .. })).count()
 }
@@ -57,6 +61,11 @@ fn every_model_gets_what_it_needs_and_others_what_they_got_before() {
         assert_eq!(offer.message.siaddr, LAN, "{}", pi.model);
     }
     assert_eq!(others(&router, &link), before);
+
+    // Those that never confirm an address are to have the one they were offered.
+    let fixed = || own_text(&router).matches("option ip '192.168.1.").count();
+    router.wait_until("addresses of two Pis", || fixed() == 2);
+    settled(&router);
 
     // Once more, and nothing is to be done.
     let (text, started) = (router.read(DHCP), restarts(&router));

@@ -11,8 +11,8 @@ use emupi::{BootOptions, many};
 
 use crate::measure::{Error, Figures, Results};
 use files::{Set, Tree};
-pub use servers::Router;
 use servers::{Contestant, PEERS};
+pub use servers::{Router, usage};
 
 /// All are on within this time.
 const SPREAD: Duration = Duration::from_secs(1);
@@ -64,10 +64,6 @@ fn measure(case: &Case, contestant: Contestant, round: usize) -> Result<Figures,
     let boots = many::boot_spread(&pis, &delays, &link, &options, &|_| ())?;
     let used = servers.usage()?.since(before);
     let report = Report::of(&boots, &delays);
-    if std::env::var_os("STORM_DEBUG").is_some() {
-        eprintln!("{}\n{report}", contestant.name());
-        servers.debug();
-    }
     for (why, count) in &report.failures {
         eprintln!("bench: {}/{}: {count} × {why}", case.name, contestant.name());
     }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -204,18 +204,6 @@ fn address(n: u8) -> Ipv4Addr {
 pub struct Servers(Vec<Process>);
 
 impl Servers {
-    pub fn debug(&self) {
-        for process in &self.0 {
-            for t in fs::read_dir(format!("/proc/{}/task", process.pid())).unwrap().flatten() {
-                let c = fs::read_to_string(t.path().join("comm")).unwrap();
-                let s = fs::read_to_string(t.path().join("schedstat")).unwrap();
-                let st = fs::read_to_string(t.path().join("status")).unwrap();
-                let cs: Vec<&str> = st.lines().filter(|l| l.contains("ctxt")).collect();
-                eprintln!("{} {} {:?}", c.trim(), s.trim(), cs);
-            }
-        }
-    }
-
     /// CPU time and memory of all of them.
     pub fn usage(&self) -> Result<Usage, Error> {
         let mut all = Usage { cpu: Duration::ZERO, peak_rss_kb: 0 };
@@ -231,9 +219,4 @@ impl Servers {
 pub fn usage(process: &Process) -> Result<Usage, Error> {
     let pid = i32::try_from(process.pid())?;
     Usage::of(pid).ok_or_else(|| Error::new(format!("the server ended: {}", process.lines().join("\n"))))
-}
-
-/// Size of a file, 0 if it is not there.
-pub fn size(path: &Path) -> u64 {
-    fs::metadata(path).map_or(0, |meta| meta.len())
 }
