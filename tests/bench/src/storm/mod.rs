@@ -10,6 +10,7 @@ use emupi::storm::{Report, boards, delays};
 use emupi::{BootOptions, many};
 
 use crate::measure::{Error, Figures, Results};
+use crate::stage;
 use files::{Set, Tree};
 use servers::{Contestant, PEERS};
 pub use servers::{Router, usage};
@@ -38,6 +39,7 @@ const METRICS: [&str; 6] = ["cpu_s", "last_boot_s", "whole_p50_s", "offer_p95_ms
 
 /// Runs the cases whose name contains `filter`.
 pub fn run(filter: &str) -> Result<(), Error> {
+    let _one_cpu = stage::OneCpu::stay()?;
     for case in CASES.iter().filter(|case| case.name.contains(filter)) {
         let mut results = Results::default();
         for round in 0..case.rounds {
