@@ -144,7 +144,7 @@ impl AddressBook {
         }
         let generation = self.generation();
         let interfaces = self.0.interfaces.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let answer = Answer::new(&neighbour::lookup(ip), &interfaces);
+        let answer = Answer::new(&neighbour::lookup(ip, &interfaces), &interfaces);
         let mut cache = cache.write().unwrap_or_else(PoisonError::into_inner);
         if cache.len() >= MAX_CACHED {
             cache.clear();

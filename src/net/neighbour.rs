@@ -42,9 +42,14 @@ pub struct Neighbour {
     pub interface: u32,
 }
 
-/// Who the kernel knows to hold `ip`, on each interface.
+/// Who the kernel knows to hold `ip`: on the first of `interfaces` where somebody does, else on each that there is.
 #[must_use]
-pub fn lookup(ip: IpAddr) -> Vec<Neighbour> {
+pub fn lookup(ip: IpAddr, interfaces: &[u32]) -> Vec<Neighbour> {
+    // The whole table is long while a room of Pis boots, and changes all the time. Kernels before 5.0 have only that.
+    let mut found = interfaces.iter().filter_map(|interface| get(ip, *interface).ok().flatten());
+    if let Some(entry) = found.next() {
+        return vec![entry];
+    }
     match dump(ip.is_ipv6()) {
         Ok(mut table) => {
             table.retain(|entry| entry.ip == ip);
@@ -62,16 +67,7 @@ pub fn lookup(ip: IpAddr) -> Vec<Neighbour> {
 /// # Errors
 /// When netlink does not answer.
 pub fn dump(ipv6: bool) -> io::Result<Vec<Neighbour>> {
-    let netlink = open(0)?;
-    // A kernel that does not answer must not hang a data-path thread.
-    setsockopt(&netlink, sockopt::ReceiveTimeout, &TimeVal::seconds(1))?;
-    let family = if ipv6 { libc::AF_INET6 } else { libc::AF_INET };
-    let mut request = [0_u8; NLMSG_HEADER + NDMSG];
-    request[..4].copy_from_slice(&28_u32.to_ne_bytes());
-    request[4..6].copy_from_slice(&RTM_GETNEIGH.to_ne_bytes());
-    request[6..8].copy_from_slice(&(NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
-    request[NLMSG_HEADER] = u8::try_from(family).unwrap_or(0);
-    send(netlink.as_raw_fd(), &request, MsgFlags::empty())?;
+    let netlink = ask(NLM_F_REQUEST | NLM_F_DUMP, ipv6, 0, &[])?;
     let mut table = Vec::new();
     let mut buffer = vec![0; RECEIVE_BUFFER];
     loop {
@@ -80,6 +76,42 @@ pub fn dump(ipv6: bool) -> io::Result<Vec<Neighbour>> {
             return Ok(table);
         }
     }
+}
+
+/// The known holder of one address on one interface.
+fn get(ip: IpAddr, interface: u32) -> io::Result<Option<Neighbour>> {
+    let netlink = match ip {
+        IpAddr::V4(ip) => ask(NLM_F_REQUEST, false, interface, &ip.octets())?,
+        IpAddr::V6(ip) => ask(NLM_F_REQUEST, true, interface, &ip.octets())?,
+    };
+    // One entry, or an error where there is none.
+    let mut buffer = [0; 1024];
+    let length = recv(netlink.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+    let mut table = Vec::new();
+    parse(&buffer[..length], &mut table);
+    Ok(table.into_iter().find(|entry| entry.ip == ip && entry.interface == interface))
+}
+
+/// Sends RTM_GETNEIGH (struct ndmsg, and the address if one is asked for); the answer is on the socket.
+fn ask(flags: u16, ipv6: bool, interface: u32, address: &[u8]) -> io::Result<OwnedFd> {
+    let netlink = open(0)?;
+    // A kernel that does not answer must not hang a data-path thread.
+    setsockopt(&netlink, sockopt::ReceiveTimeout, &TimeVal::seconds(1))?;
+    let family = if ipv6 { libc::AF_INET6 } else { libc::AF_INET };
+    let mut request = vec![0_u8; NLMSG_HEADER + NDMSG];
+    request[4..6].copy_from_slice(&RTM_GETNEIGH.to_ne_bytes());
+    request[6..8].copy_from_slice(&flags.to_ne_bytes());
+    request[NLMSG_HEADER] = u8::try_from(family).unwrap_or(0);
+    request[NLMSG_HEADER + 4..NLMSG_HEADER + 8].copy_from_slice(&interface.to_ne_bytes());
+    if !address.is_empty() {
+        request.extend(u16::try_from(4 + address.len()).unwrap_or(0).to_ne_bytes());
+        request.extend(NDA_DST.to_ne_bytes());
+        request.extend(address);
+    }
+    let length = u32::try_from(request.len()).unwrap_or(0);
+    request[..4].copy_from_slice(&length.to_ne_bytes());
+    send(netlink.as_raw_fd(), &request, MsgFlags::empty())?;
+    Ok(netlink)
 }
 
 /// Tells when the neighbour table changes; belongs to the tokio runtime of the thread that opened it.
@@ -207,7 +239,10 @@ mod tests {
 
     #[test]
     fn the_kernel_answers() {
-        dump(false).unwrap();
-        dump(true).unwrap();
+        for entry in [dump(false).unwrap(), dump(true).unwrap()].concat() {
+            assert_eq!(get(entry.ip, entry.interface).unwrap(), Some(entry));
+            assert_eq!(get(entry.ip, entry.interface + 1000).unwrap(), None);
+            assert_eq!(lookup(entry.ip, &[entry.interface + 1000, entry.interface]), [entry]);
+        }
     }
 }

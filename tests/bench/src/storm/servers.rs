@@ -60,7 +60,7 @@ impl Router {
     /// Starts the agent with these sections of devices.
     pub fn start_agent(&self, devices: &str) -> Result<Process, Error> {
         let config = self.write_config(devices)?;
-        let mut command = self.net.command(agent()?);
+        let mut command = self.server(agent()?);
         command.arg("--socket").arg(self.socket()).args(["serve", "--config"]).arg(config);
         command.arg("--ubus").arg(self.net.scratch().join("ubus.sock"));
         let agent = self.net.spawn("piboot", command)?;
@@ -101,6 +101,14 @@ impl Router {
         }
     }
 
+    /// A command that shares a CPU with the Pis (sched(7), SCHED_BATCH): it does not interrupt them for each packet that
+    /// they send, but finds several when they wait, as a server does that many machines keep busy.
+    fn server(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = self.net.command("chrt");
+        command.args(["--batch", "0"]).arg(program);
+        command
+    }
+
     fn start_dnsmasq(&self, conf: &str) -> Result<Process, Error> {
         let path = self.net.scratch().join("dnsmasq.conf");
         let leases = self.net.scratch().join("dnsmasq.leases");
@@ -112,7 +120,7 @@ impl Router {
                 leases.display()
             ),
         )?;
-        let mut command = self.net.command("dnsmasq");
+        let mut command = self.server("dnsmasq");
         command.args(["--keep-in-foreground", "--log-facility=-", "--pid-file="]);
         command.arg(format!("--conf-file={}", path.display()));
         let dnsmasq = self.net.spawn("dnsmasq", command)?;
