@@ -8,7 +8,9 @@ pub use port::{FrameLoss, Port};
 use crate::frame::{self, Mac};
 use crate::reactor::Alarm;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, bind, send, socket};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, bind, send, setsockopt, socket, sockopt,
+};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -22,6 +24,8 @@ use std::time::Instant;
 
 /// Frames a board may be behind before they are dropped, like the receive ring of a small network chip.
 const QUEUE: usize = 256;
+/// Bytes that may wait in a packet socket: a frame each of a thousand boards, with what the kernel adds.
+const RECEIVE_BUFFER: usize = 8 << 20;
 /// Frames that a reactor takes in before it turns to its boards.
 const BATCH: usize = 64;
 /// A 1500-byte MTU with a VLAN tag to spare.
@@ -126,6 +130,8 @@ impl Link {
                 .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such interface"))?;
             let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
             let fd = socket(AddressFamily::Packet, SockType::Raw, flags, SockProtocol::EthAll)?;
+            // One socket for all boards; each of them has a ring of its own in truth.
+            setsockopt(&fd, sockopt::RcvBufForce, &RECEIVE_BUFFER)?;
             bind(fd.as_raw_fd(), &address)?;
             Ok(fd)
         };

@@ -98,3 +98,53 @@ impl Drop for Port {
         lock(&self.shared.ports).remove(&self.mac);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Link;
+    use super::*;
+    use crate::frame;
+    use crate::reactor::block_on;
+    use std::io::ErrorKind;
+    use std::time::Duration;
+
+    const MAC: Mac = Mac([2, 0, 0, 0, 0, 9]);
+    const SERVER: Mac = Mac([2, 0, 0, 0, 0, 1]);
+
+    /// Which of a hundred frames each way come through.
+    fn survivors(rate: f64, seed: u64) -> (Vec<u8>, Vec<u8>) {
+        let (link, wire) = Link::wire().unwrap();
+        wire.set_nonblocking(true).unwrap();
+        let mut port = link.attach_with(MAC, FrameLoss { rate, seed }, None).unwrap();
+        let (mut sent, mut received) = (Vec::new(), Vec::new());
+        for n in 0..100 {
+            let mut buffer = [0; 100];
+            port.send(&frame::build(SERVER, MAC, 0x88b5, &[n])).unwrap();
+            match wire.recv(&mut buffer) {
+                Ok(_) => sent.push(n),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+            }
+            port.send_surely(&frame::build(SERVER, MAC, 0x88b5, &[n])).unwrap();
+            wire.recv(&mut buffer).unwrap();
+        }
+        wire.set_nonblocking(false).unwrap();
+        for n in 0..100 {
+            wire.send(&frame::build(MAC, SERVER, 0x88b5, &[n])).unwrap();
+        }
+        while let Some(bytes) = block_on(port.frame(Instant::now() + Duration::from_millis(300))) {
+            received.push(bytes[14]);
+        }
+        (sent, received)
+    }
+
+    #[test]
+    fn the_seed_decides_which_frames_get_lost() {
+        let all: Vec<u8> = (0..100).collect();
+        assert_eq!(survivors(0.0, 1), (all.clone(), all));
+        let (sent, received) = survivors(0.3, 1);
+        assert!((50..90).contains(&sent.len()) && (50..90).contains(&received.len()), "{sent:?} {received:?}");
+        assert_ne!(sent, received, "each way has its own luck");
+        assert_eq!(survivors(0.3, 1), (sent.clone(), received));
+        assert_ne!(survivors(0.3, 2).0, sent);
+    }
+}
