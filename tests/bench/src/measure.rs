@@ -117,7 +117,7 @@ impl Results {
         for metric in metrics {
             for peer in peers {
                 let (ours, theirs) = (self.median("piboot", metric), self.median(peer, metric));
-                let ratio = ours.zip(theirs).map(|(ours, theirs)| ours / theirs);
+                let ratio = ours.zip(theirs).map(|(ours, theirs)| ours / theirs).filter(|ratio| ratio.is_finite());
                 println!(
                     "bench: {case} {metric} piboot={} {peer}={} ratio={}",
                     figure(ours, "failed"),
