@@ -3,8 +3,8 @@
 //! [`Fleet`] holds what is known; [`Fleet::reconcile`] compares it with what the configuration asks for, starts the
 //! jobs that close the gap, and says what the servers shall serve.
 
-mod diagnose;
 mod addresses;
+mod diagnose;
 mod enrol;
 mod happenings;
 mod on_volume;
