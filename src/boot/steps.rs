@@ -2,7 +2,7 @@
 //!
 //! All of these return whether a stage was reached or the state changed: worth storing and announcing now.
 
-use super::classify::FileKind;
+use super::classify::{FileKind, board_of};
 use super::session::{
     Boot, BootEnd, BootState, ConsoleLine, FileOutcome, FileSeen, MAX_CONSOLE, MAX_FILES, MAX_OFFERS, MAX_QUIRKS,
     MAX_REFUSALS, OfferSeen, QuirkSeen, Refusal, Stage,
@@ -63,6 +63,8 @@ impl Boot {
 
     /// `name` is the path without the Pi's own prefix.
     pub(super) fn on_tftp(&mut self, at: Moment, name: &[u8], event: &Tftp) -> bool {
+        // What DHCP told of the board is the board's own word.
+        self.model = self.model.or_else(|| board_of(name));
         match event {
             Tftp::Open { transfer, size, blksize, .. } => {
                 let mut notable = self.reach(Stage::Tftp, at, None);

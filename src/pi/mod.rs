@@ -25,6 +25,19 @@ pub enum Evidence {
     Oui,
 }
 
+impl Evidence {
+    /// How sure that makes us, for people.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Guid => "certain: it names its board",
+            Self::RomXid => "certain: the boot ROM's transaction number",
+            Self::SerialGuid => "nearly certain: its serial and its MAC address agree",
+            Self::Oui => "likely: its MAC address is from a block of Raspberry Pi's",
+        }
+    }
+}
+
 /// What one DHCP packet told about the Pi that sent it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Identity {
