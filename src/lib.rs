@@ -19,6 +19,7 @@ pub mod logging;
 pub mod net;
 pub mod nfs;
 mod openat2;
+pub mod pace;
 pub mod pi;
 mod printable;
 pub mod progress;

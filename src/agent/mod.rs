@@ -36,7 +36,7 @@ const DESCRIPTORS: u64 = 4096;
 /// How often the volume and the interfaces are looked at and what piled up is stored. SQLite is not written more often.
 const TICK: Duration = Duration::from_secs(5);
 /// How often events are sent over ubus at most, for each thing that changes.
-const ANNOUNCE: Duration = Duration::from_secs(1);
+const ANNOUNCE: Duration = Duration::from_millis(500);
 /// Calls that may wait for the control task; each transport holds back its own beyond that.
 const CALLS: usize = 16;
 /// What ubus told and nobody looked at yet.

@@ -289,6 +289,12 @@ impl Servers for Wire {
             let text = format!("{why}. Without it Pis do not find their root");
             findings.push(Finding { severity: Severity::Error, place: "nfs".to_owned(), text });
         }
+        if let Some(count) = self.interest.flood(self.sink.clock().now()) {
+            let text = format!(
+                "{count} requests to boot came from ever new hardware addresses, more than Pis can be switched on: somebody makes them up, and a Pi that nobody enrolled may be listed late. 'bridge fdb show' tells the port behind which they are"
+            );
+            findings.push(Finding { severity: Severity::Warning, place: "network".to_owned(), text });
+        }
         findings.extend(self.boot_options.findings());
         findings
     }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use self::types::*;
 use crate::boot::BootState;
 use crate::config::{Device, UnknownPolicy};
-use crate::fleet::{DeviceRecord, DeviceState, Enrolment, Fleet, Wanted};
+use crate::fleet::{DeviceRecord, DeviceState, Enrolment, Fleet, SeenPi, Wanted};
 use crate::image;
 
 /// Most boots answered at once: an answer has to fit one ubus message of 1 MiB.
@@ -128,7 +128,7 @@ impl<S: Servers> Api<S> {
             nfs: self.servers.nfs(),
             devices: fleet.config().devices.len(),
             devices_ready: fleet.config().devices.iter().filter(ready).count(),
-            pending: self.pending().len(),
+            pending: self.strangers().count(),
             jobs: fleet.jobs().list().iter().filter(|j| !j.state.is_final()).count(),
             events_dropped: self.servers.events_dropped(),
             findings: self.findings(),
@@ -191,27 +191,17 @@ impl<S: Servers> Api<S> {
         }
     }
 
+    /// The Pis that ask to boot and nobody enrolled, those seen last first.
+    pub(crate) fn strangers(&self) -> impl Iterator<Item = &SeenPi> {
+        let config = self.fleet.config();
+        let shown = config.main.unknown != UnknownPolicy::Ignore;
+        let enrolled = |pi: &SeenPi| config.devices.iter().any(|device| device.is(pi.mac, pi.serial));
+        self.fleet.seen().list().into_iter().filter(move |pi| shown && !enrolled(pi))
+    }
+
     fn pending(&self) -> Vec<PendingInfo> {
-        if self.fleet.config().main.unknown == UnknownPolicy::Ignore {
-            return Vec::new();
-        }
-        let devices = &self.fleet.config().devices;
-        let enrolled = |pi: &&&crate::fleet::SeenPi| {
-            devices
-                .iter()
-                .any(|d| d.mac == Some(pi.mac) || d.mac.is_none() && d.serial.is_some() && d.serial == pi.serial)
-        };
-        let seen = self.fleet.seen().list();
-        seen.iter()
-            .filter(|pi| !enrolled(pi))
-            .map(|pi| PendingInfo {
-                mac: pi.mac,
-                serial: pi.serial,
-                board: pi.board(),
-                first_seen_ms: pi.first_seen_ms,
-                last_seen_ms: pi.last_seen_ms,
-            })
-            .collect()
+        let now_ms = self.fleet.clock().wall_ms();
+        self.strangers().map(|pi| PendingInfo::new(pi, now_ms)).collect()
     }
 
     // === enrolment ===

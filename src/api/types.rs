@@ -6,10 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::boot::{Boot, BootState};
 use crate::config::Severity;
+use crate::fleet::SeenPi;
 use crate::image::ImageInfo;
 use crate::image::adapt::Change;
 use crate::jobs::Job;
-use crate::pi::{Mac, Serial};
+use crate::pi::{Evidence, Mac, Model, Serial};
 
 // === requests ===
 
@@ -244,10 +245,49 @@ pub struct PendingInfo {
     pub serial: Option<Serial>,
     /// The board as far as known.
     pub board: String,
+    /// Its family, as far as known: `pi3`, `pi3+`, `pi4` …
+    pub model: Option<Model>,
+    /// Its memory, if it showed it.
+    pub memory_mb: Option<u32>,
+    /// Why we believe that it is a Pi: `guid`, `rom_xid`, `serial_guid`, `oui`.
+    pub evidence: Evidence,
+    /// How sure that is, in words.
+    pub sure: String,
+    /// What it waits for, in words.
+    pub waits_for: String,
+    /// How often it asked to boot.
+    pub asked: u32,
+    /// Whether it will ask again by itself, as far as that can be told.
+    pub asks_again: bool,
+    /// What it will do next, and what to do for it, in words.
+    pub next: String,
     /// Unix time in ms.
     pub first_seen_ms: i64,
     /// Unix time in ms.
     pub last_seen_ms: i64,
+}
+
+impl PendingInfo {
+    /// What is told of a Pi at `now_ms` (Unix time in ms).
+    #[must_use]
+    pub fn new(pi: &SeenPi, now_ms: i64) -> Self {
+        let outlook = pi.outlook(now_ms);
+        Self {
+            mac: pi.mac,
+            serial: pi.serial,
+            board: pi.board(),
+            model: pi.model,
+            memory_mb: pi.memory_mb(),
+            evidence: pi.evidence,
+            sure: pi.evidence.text().to_owned(),
+            waits_for: outlook.waits_for,
+            asked: pi.asked,
+            asks_again: outlook.asks_again,
+            next: outlook.next,
+            first_seen_ms: pi.first_seen_ms,
+            last_seen_ms: pi.last_seen_ms,
+        }
+    }
 }
 
 /// `enroll`

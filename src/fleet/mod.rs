@@ -6,6 +6,7 @@
 mod enrol;
 mod happenings;
 mod on_volume;
+mod outlook;
 pub mod provision;
 mod reconcile;
 mod record;
@@ -13,9 +14,10 @@ mod seen;
 mod store;
 
 pub use enrol::{EnrolError, Enrolment, Removal};
+pub use outlook::Outlook;
 pub use reconcile::{DeviceState, Enrolled, Served, Wanted};
 pub use record::{AdaptedFor, DeviceRecord, RecordError};
-pub use seen::{MAX_SEEN, Seen, SeenPi};
+pub use seen::{Asks, MAX_SEEN, Seen, SeenPi, Unsaved};
 pub use store::{Store, StoreError};
 
 use std::cell::Cell;

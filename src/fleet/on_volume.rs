@@ -122,7 +122,7 @@ impl Fleet {
         self.tracker.number_anew(|boot| !matches!(store.boot(boot.id), Ok(Some(stored)) if stored.is_same(boot)));
         let unsaved = self.seen.list().into_iter().cloned().collect::<Vec<_>>();
         let before = std::mem::replace(&mut self.store, store);
-        self.store.save_pis(&unsaved)?;
+        self.store.save_pis(&unsaved, &[])?;
         self.seen = Seen::new(self.store.pis(MAX_SEEN)?);
         // Boots that are over are in the old store only.
         for mut boot in before.boots(None, u32::MAX)?.into_iter().rev() {

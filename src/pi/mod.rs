@@ -9,10 +9,10 @@ pub use board::{Board, Model, Revision};
 pub use mac::{Mac, ParseMacError};
 pub use serial::{ParseSerialError, Serial};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// How we know that a packet came from a Raspberry Pi, strongest first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Evidence {
     /// DHCP option 97 starts with the FourCC `RPi…` (Pi 4, 5 and their relatives).

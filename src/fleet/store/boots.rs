@@ -1,0 +1,143 @@
+//! The boots that were followed.
+
+use rusqlite::{OptionalExtension, params};
+
+use super::{Store, StoreError, word};
+use crate::boot::{Boot, BootState};
+use crate::pi::Mac;
+
+/// Boots kept per Pi.
+const BOOTS_PER_PI: u32 = 50;
+/// Boots kept of all Pis that nobody enrolled: anyone on the LAN can make one up.
+const BOOTS_OF_STRANGERS: u32 = 100;
+/// Boots kept in all.
+const BOOTS_IN_ALL: u32 = 5000;
+
+impl Store {
+    /// Stores a boot; a new one (id 0) gets its number.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub fn save_boot(&self, boot: &mut Boot) -> Result<(), StoreError> {
+        let mac = boot.mac.to_string();
+        let is_new = boot.id == 0;
+        let insert = |id: Option<i64>, story: &str| {
+            self.connection
+                .prepare_cached("INSERT OR REPLACE INTO boot VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+                .execute(params![id, mac, boot.device, boot.started_ms, word(boot.state), story])
+        };
+        if is_new {
+            insert(None, "{}").map_err(|e| self.error(e))?;
+            boot.id = self.connection.last_insert_rowid();
+        }
+        let story = serde_json::to_string(boot).map_err(|e| StoreError::Encoding(self.name.clone(), e))?;
+        let device = boot.device.clone();
+        self.connection
+            .prepare_cached("UPDATE boot SET device = ?2, state = ?3, story = ?4 WHERE id = ?1")
+            .and_then(|mut s| s.execute(params![boot.id, device, word(boot.state), story]))
+            .map_err(|e| self.error(e))?;
+        if is_new {
+            let sql = "DELETE FROM boot WHERE mac = ?1 AND id NOT IN (SELECT id FROM boot WHERE mac = ?1 ORDER BY id DESC LIMIT ?2)";
+            let strangers = "DELETE FROM boot WHERE device IS NULL AND id NOT IN (SELECT id FROM boot WHERE device IS NULL ORDER BY id DESC LIMIT ?1)";
+            let all = "DELETE FROM boot WHERE id <= (SELECT max(id) FROM boot) - ?1";
+            self.connection
+                .execute(sql, params![mac, BOOTS_PER_PI])
+                .and_then(|_| self.connection.execute(strangers, [BOOTS_OF_STRANGERS]))
+                .and_then(|_| self.connection.execute(all, [BOOTS_IN_ALL]))
+                .map_err(|e| self.error(e))?;
+        }
+        Ok(())
+    }
+
+    /// The last boots, newest first, of one Pi or of all.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn boots(&self, mac: Option<Mac>, limit: u32) -> Result<Vec<Boot>, StoreError> {
+        let load = || -> rusqlite::Result<Vec<String>> {
+            let sql = "SELECT story FROM boot WHERE ?1 IS NULL OR mac = ?1 ORDER BY id DESC LIMIT ?2";
+            let mut statement = self.connection.prepare(sql)?;
+            let rows = statement.query_map(params![mac.map(|m| m.to_string()), limit], |row| row.get(0))?;
+            rows.collect()
+        };
+        let stories = load().map_err(|e| self.error(e))?;
+        Ok(stories.iter().filter_map(|story| serde_json::from_str(story).ok()).collect())
+    }
+
+    /// One boot.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn boot(&self, id: i64) -> Result<Option<Boot>, StoreError> {
+        let story: Option<String> = self
+            .connection
+            .query_row("SELECT story FROM boot WHERE id = ?1", [id], |row| row.get(0))
+            .optional()
+            .map_err(|e| self.error(e))?;
+        Ok(story.and_then(|story| serde_json::from_str(&story).ok()))
+    }
+
+    /// Ends the boots that an earlier run of the agent left under way: nobody follows them any more.
+    ///
+    /// # Errors
+    /// When the database cannot be used.
+    pub fn end_boots(&self) -> Result<(), StoreError> {
+        let under_way = word(BootState::Booting);
+        let left: Vec<Boot> = self.boots(None, u32::MAX)?.into_iter().filter(|b| word(b.state) == under_way).collect();
+        for mut boot in left {
+            boot.state = BootState::Abandoned;
+            self.save_boot(&mut boot)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Moment;
+
+    fn mac(n: u16) -> Mac {
+        let [high, low] = n.to_be_bytes();
+        Mac([0xb8, 0x27, 0xeb, 1, high, low])
+    }
+
+    #[test]
+    fn what_is_stored_is_there_after_reopening() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("piboot.db");
+        let mut boot = Boot::new(mac(1), Some("lion".to_owned()), Moment::default(), 77);
+        {
+            let store = Store::open(&path).unwrap();
+            store.save_boot(&mut boot).unwrap();
+            boot.state = BootState::Running;
+            store.save_boot(&mut boot).unwrap();
+        }
+        let store = Store::open(&path).unwrap();
+        assert_eq!(store.boot(boot.id).unwrap().unwrap().state, BootState::Running);
+        assert_eq!(store.boots(Some(mac(2)), 10).unwrap(), []);
+    }
+
+    #[test]
+    fn history_is_bounded_per_pi() {
+        let store = Store::in_memory().unwrap();
+        for n in 0..BOOTS_PER_PI + 5 {
+            store.save_boot(&mut Boot::new(mac(1), None, Moment::default(), i64::from(n))).unwrap();
+        }
+        let boots = store.boots(None, 1000).unwrap();
+        assert_eq!(boots.len(), BOOTS_PER_PI as usize);
+        assert_eq!(boots[0].started_ms, i64::from(BOOTS_PER_PI + 4), "the oldest went");
+    }
+
+    #[test]
+    fn strangers_cannot_fill_the_disk() {
+        let store = Store::in_memory().unwrap();
+        let mut known = Boot::new(mac(0), Some("lion".to_owned()), Moment::default(), 0);
+        store.save_boot(&mut known).unwrap();
+        for n in 1..300 {
+            store.save_boot(&mut Boot::new(mac(n), None, Moment::default(), 1)).unwrap();
+        }
+        assert_eq!(store.boots(None, 1000).unwrap().len(), BOOTS_OF_STRANGERS as usize + 1);
+        assert!(store.boot(known.id).unwrap().is_some());
+    }
+}
