@@ -126,6 +126,60 @@ fn a_board_that_dhcp_does_not_tell_is_known_by_what_it_asks_for() {
     router.wait_for(&["device", "lion"], "its board", |device| device["board"] == "Raspberry Pi 3+");
 }
 
+#[test]
+fn a_pi_is_enrolled_by_itself_where_the_policy_says_so() {
+    let router = Router::running();
+    router.edit_config(|text| {
+        text.replacen("'main'", "'main'\n\toption unknown 'enroll'\n\toption default_image 'small'", 1)
+    });
+    router.reload();
+    router.assert_finding(&["error: piboot.main.default_image", "no image 'small'", "not enrolled by themselves"]);
+    router.import(&image::small(router.net.scratch()), "small");
+    assert_eq!(router.json(&["check"])["findings"], json!([]));
+    let link = router.net.tap_link().unwrap();
+
+    // An address of a Pi is not enough, nor is asking once.
+    let weak = Pi { mac: "dc:a6:32:00:00:01".parse().unwrap(), ..Pi::new(Model::X86Pxe, 1) };
+    let once = Pi::new(Model::Pi5, 0x1111_1111);
+    let mut weak_nic = nic(&link, &weak);
+    for _ in 0..5 {
+        discover(&mut weak_nic, &weak, Speaker::Pc);
+    }
+    discover(&mut nic(&link, &once), &once, Speaker::Eeprom);
+
+    // Two that go on asking: one tells its serial, the other does not.
+    let pis = [Pi::new(Model::Pi4B, 0x5b15_4510), Pi::new(Model::Pi3B, 0x38c1_28c0)];
+    for (pi, id) in pis.iter().zip(["pi_4b_5b154510", "pi_3_b827ebc128c0"]) {
+        let mut nic = nic(&link, pi);
+        router.wait_until(id, || {
+            discover(&mut nic, pi, Speaker::first(pi.model));
+            router.json(&["devices"])["devices"].as_array().unwrap().iter().any(|device| device["id"] == id)
+        });
+        drop(nic);
+        router.wait_for(&["device", id], "its copy", |device| device["state"] != "preparing");
+        router.assert_boots(pi, &link);
+    }
+    discover(&mut weak_nic, &weak, Speaker::Pc);
+    let devices = router.wait_for(&["devices"], "the count", |d| pending(d, &weak).unwrap()["asked"] == 6);
+    assert_eq!(devices["devices"].as_array().unwrap().len(), 2, "{devices:#}");
+    assert_eq!(pending(&devices, &weak).unwrap()["waits_for"], "asks to boot; nobody enrolled it");
+    assert!(pending(&devices, &once).unwrap()["waits_for"].as_str().unwrap().contains("enrolled by itself when"));
+    assert!(std::fs::read_to_string(router.config()).unwrap().contains("config device 'pi_4b_5b154510'"));
+
+    // Whom somebody unenrolled does not come back by itself.
+    router.piboot(&["unenroll", "pi_4b_5b154510"]).unwrap();
+    router.wait_for_dnsmasq();
+    let mut four = nic(&link, &pis[0]);
+    let before = pending(&router.json(&["devices"]), &pis[0]).unwrap()["asked"].as_u64().unwrap();
+    let asked = |devices: &Value| pending(devices, &pis[0]).unwrap()["asked"].as_u64().unwrap();
+    router.wait_until("that it is heard", || {
+        discover(&mut four, &pis[0], Speaker::Eeprom);
+        asked(&router.json(&["devices"])) > before + 3
+    });
+    let devices = router.json(&["devices"]);
+    assert_eq!(devices["devices"].as_array().unwrap().len(), 1, "{devices:#}");
+}
+
 /// CPU time that a process has used.
 fn cpu(pid: u32) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();

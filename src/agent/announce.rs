@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::servers::Wire;
 use crate::api::Api;
-use crate::api::types::{BootSummary, PendingInfo};
+use crate::api::types::BootSummary;
 use crate::boot::BootState;
 use crate::fleet::DeviceState;
 use crate::jobs::{Job, JobState};
@@ -72,7 +72,7 @@ impl Announcer {
                     self.is_due = true;
                     continue;
                 }
-                send(ubus, "piboot.pending", &PendingInfo::new(pi, now_ms));
+                send(ubus, "piboot.pending", &api.pending_info(pi, now_ms));
                 sent += 1;
             }
             pending.insert(pi.mac, pi.told());

@@ -201,7 +201,15 @@ impl<S: Servers> Api<S> {
 
     fn pending(&self) -> Vec<PendingInfo> {
         let now_ms = self.fleet.clock().wall_ms();
-        self.strangers().map(|pi| PendingInfo::new(pi, now_ms)).collect()
+        self.strangers().map(|pi| self.pending_info(pi, now_ms)).collect()
+    }
+
+    pub(crate) fn pending_info(&self, pi: &SeenPi, now_ms: i64) -> PendingInfo {
+        let mut info = PendingInfo::new(pi, now_ms);
+        if self.fleet.enrols_by_itself(pi) && self.fleet.automatic_problem().is_none() {
+            info.waits_for = "asks to boot; it is enrolled by itself when it asks again".to_owned();
+        }
+        info
     }
 
     // === enrolment ===

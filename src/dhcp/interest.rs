@@ -21,7 +21,7 @@ const ONE: (u32, u32) = (64, 4);
 /// Messages about all strangers together.
 const ALL: (u32, u32) = (512, 64);
 /// Strangers that are let in at first sight: a classroom is switched on at once.
-const AT_FIRST_SIGHT: (u32, u32) = (64, 4);
+const AT_FIRST_SIGHT: (u32, u32) = (64, 1);
 /// Strangers that are let in because they asked before, while too many ask.
 const AT_SECOND_SIGHT: (u32, u32) = (64, 8);
 /// Marks of who was turned away; with 10 000 new ones a second a mark lasts for some 13 s.
@@ -228,7 +228,7 @@ mod tests {
         // By chance a mark may be gone when a Pi asks again: that of each of nine times would be one in ten million.
         let interest = Interest::default();
         let (made_up, real) = flood(&interest, 1, 40);
-        assert!(made_up < 64 + 40 * (4 + 2), "{made_up}");
+        assert!(made_up < 64 + 40 * (1 + 2), "{made_up}");
         assert!(real >= 1, "a Pi that asks in the middle of it");
         assert!(interest.knows(message(1, false).mac));
         assert!(interest.flood(at(41_000)).is_some_and(|count| count > 100_000));

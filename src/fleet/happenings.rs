@@ -39,7 +39,8 @@ impl Fleet {
         let devices = &self.config.devices;
         let stays = |pi: &SeenPi| devices.iter().any(|device| device.is(pi.mac, pi.serial));
         self.seen.take(identity, asks, self.clock.wall_ms(), stays);
-        identity.serial.is_some_and(|serial| self.learn_serial(identity.mac, serial))
+        let known = identity.serial.is_some_and(|serial| self.learn_serial(identity.mac, serial));
+        known | (asks == Asks::ToBoot && self.enrol_by_itself(identity.mac))
     }
 
     fn after(&mut self, update: Update) -> bool {

@@ -3,6 +3,7 @@
 //! [`Fleet`] holds what is known; [`Fleet::reconcile`] compares it with what the configuration asks for, starts the
 //! jobs that close the gap, and says what the servers shall serve.
 
+mod automatic;
 mod enrol;
 mod happenings;
 mod on_volume;
@@ -28,6 +29,7 @@ use std::path::PathBuf;
 
 use tokio::sync::mpsc::UnboundedSender;
 
+use self::automatic::Automatic;
 use crate::boot::{Boot, Tracker};
 use crate::clock::Clock;
 use crate::config::{self, Config, FileError, Problem};
@@ -69,6 +71,7 @@ pub struct Fleet {
     lock: Option<File>,
     /// Devices whose trees could not be made, and why; tried again when something changes.
     failed: BTreeMap<String, String>,
+    automatic: Automatic,
 }
 
 /// Why the fleet could not be set up.
@@ -101,6 +104,7 @@ impl Fleet {
         let layout = Layout::new(config.main.data_dir.clone());
         let store = Store::in_memory()?;
         let jobs = Jobs::start(clock.clone(), 1, job_ended).map_err(FleetError::Worker)?;
+        let automatic = Automatic::new(clock.now());
         let mut fleet = Self {
             tracker: Tracker::new(clock.clone()),
             volume: on_volume::look_at(&layout),
@@ -124,6 +128,7 @@ impl Fleet {
             volume_identity: None,
             lock: None,
             failed: BTreeMap::new(),
+            automatic,
         };
         fleet.volume_identity = on_volume::volume_identity(&fleet.layout);
         fleet.take_lock();
@@ -154,7 +159,14 @@ impl Fleet {
             self.layout = Layout::new(config.main.data_dir.clone());
             self.store_on_volume = false;
         }
-        (self.config, self.problems) = (config, problems);
+        let before = std::mem::replace(&mut self.config, config);
+        for mac in before.devices.iter().filter_map(|device| device.mac) {
+            if !self.config.devices.iter().any(|device| device.mac == Some(mac)) {
+                self.automatic.leave_alone(mac);
+            }
+        }
+        self.automatic.forget_problem();
+        self.problems = problems;
         self.failed.clear();
         // An admin's SIGHUP also means: try again what could not be opened.
         self.volume_changes = self.volume_changes.wrapping_add(1);

@@ -128,7 +128,7 @@ impl SeenPi {
     }
 
     /// Asked more than once: what is made up hardly ever does.
-    const fn is_steady(&self) -> bool {
+    pub(super) const fn is_steady(&self) -> bool {
         self.asked >= 2 && self.asked_ms.saturating_sub(self.first_seen_ms) >= AGAIN_AFTER_MS
     }
 }
