@@ -98,3 +98,97 @@ impl Fleet {
         false
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::events::{Dhcp, DhcpKind, Event, What};
+    use crate::net::AddressBook;
+    use crate::pi::Identity;
+
+    /// A fleet with the policy and an empty image.
+    fn fleet(clock: &Clock) -> (tempfile::TempDir, Fleet) {
+        let dir = tempfile::tempdir().unwrap();
+        let (config, data) = (dir.path().join("piboot"), dir.path().join("data"));
+        std::fs::create_dir_all(data.join("images/lite")).unwrap();
+        let info = "{\"name\":\"lite\",\"source\":\"\",\"sha256\":\"\",\"source_bytes\":0,\"disk_bytes\":0,\"imported_at\":0,\"disk_id\":\"\",\"root_entries\":0,\"root_bytes\":0,\"boot_entries\":0,\"boot_bytes\":0}";
+        std::fs::write(data.join("images/lite/image.json"), info).unwrap();
+        let main = "config piboot 'main'\n\toption unknown 'enroll'\n\toption default_image 'lite'\n\toption data_dir";
+        std::fs::write(&config, format!("{main} '{}'\n", data.display())).unwrap();
+        let (jobs, _) = tokio::sync::mpsc::unbounded_channel();
+        let fleet = Fleet::open(config, clock.clone(), AddressBook::observed_only(), jobs).unwrap();
+        (dir, fleet)
+    }
+
+    /// A DISCOVER of the nth Pi.
+    fn asks(fleet: &mut Fleet, n: u8, evidence: Evidence) {
+        let mac = Mac([0xdc, 0xa6, 0x32, 0, 0, n]);
+        let identity = Identity { mac, serial: None, revision: None, model: None, evidence };
+        let message = Dhcp {
+            mac,
+            kind: DhcpKind::Discover,
+            xid: 1,
+            ip: None,
+            netboot: true,
+            identity: Some(identity),
+            hostname: None,
+            server: None,
+            boot_menu: false,
+            tftp: None,
+        };
+        let at = fleet.clock.now();
+        fleet.take_event(&Event { at, what: What::Dhcp(message) });
+    }
+
+    #[test]
+    fn so_many_are_enrolled_one_after_the_other_and_no_more() {
+        let clock = Clock::manual(0);
+        let (_dir, mut fleet) = fleet(&clock);
+        let round = |fleet: &mut Fleet| (0..80).for_each(|n| asks(fleet, n, Evidence::Guid));
+        round(&mut fleet);
+        assert_eq!(fleet.config.devices.len(), 0, "made-up ones ask once");
+        for n in 1..=70 {
+            clock.advance(ONE_IN);
+            round(&mut fleet);
+            assert_eq!(fleet.config.devices.len(), n.min(MOST));
+        }
+        let (place, text) = fleet.automatic_problem().unwrap();
+        assert!(place == "piboot.main.unknown" && text.contains("64 Pis were enrolled by themselves"), "{text}");
+
+        // Unenrolled is unenrolled, by hand in the file too.
+        let id = fleet.config.devices[0].id.clone();
+        fleet.automatic.enrolled = 0;
+        fleet.unenrol(&id, false).unwrap();
+        let text = std::fs::read_to_string(&fleet.config_file).unwrap();
+        let second = fleet.config.devices[0].id.clone();
+        let edited = crate::config::remove_device(&text, &second).unwrap();
+        std::fs::write(&fleet.config_file, edited).unwrap();
+        fleet.reload().unwrap();
+        for _ in 0..10 {
+            clock.advance(ONE_IN);
+            asks(&mut fleet, 0, Evidence::Guid);
+            asks(&mut fleet, 1, Evidence::Guid);
+        }
+        assert_eq!(fleet.config.devices.len(), MOST - 2);
+    }
+
+    #[test]
+    fn an_address_block_is_not_enough_and_what_is_in_the_way_is_said() {
+        let clock = Clock::manual(0);
+        let (_dir, mut fleet) = fleet(&clock);
+        let pair = |fleet: &mut Fleet, n, evidence| {
+            asks(fleet, n, evidence);
+            clock.advance(ONE_IN);
+            asks(fleet, n, evidence);
+        };
+        pair(&mut fleet, 1, Evidence::Oui);
+        assert_eq!((fleet.config.devices.len(), fleet.automatic_problem()), (0, None));
+        pair(&mut fleet, 2, Evidence::Guid);
+        // The same name again: a device that somebody made by hand.
+        fleet.config.devices[0].mac = Some(Mac([2; 6]));
+        pair(&mut fleet, 2, Evidence::Guid);
+        let (_, text) = fleet.automatic_problem().unwrap();
+        assert!(text.contains("dc:a6:32:00:00:02") && text.contains("is enrolled already"), "{text}");
+    }
+}
