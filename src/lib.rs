@@ -10,6 +10,7 @@ pub mod boot;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod console;
 pub mod dhcp;
 pub mod events;
 pub mod fleet;

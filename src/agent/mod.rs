@@ -3,6 +3,7 @@
 
 mod announce;
 mod dhcp;
+mod network;
 mod openwrt;
 mod servers;
 pub mod socket;

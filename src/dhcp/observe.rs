@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -12,10 +13,15 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::fingerprint;
 pub use super::interest::Interest;
+use crate::clock::Moment;
 use crate::events::{Dhcp, DhcpKind, Sink, What};
 use crate::net::AddressBook;
+use crate::net::link::Links;
 use crate::net::packet::{DhcpTap, MAX_PACKET, udp_payload};
+use crate::pi::Mac;
 
+/// A link that came up longer ago has nothing to do with a boot: EEPROM bootloaders look for disks first.
+const LINK_BEFORE_DISCOVER: Duration = Duration::from_secs(90);
 /// One packet buffer and no recursion.
 const STACK: usize = 128 << 10;
 
@@ -34,13 +40,20 @@ impl Observer {
     ///
     /// # Errors
     /// When the packet socket cannot be opened (needs `CAP_NET_RAW`) or there is no thread to be had.
-    pub fn start(interface: u32, interest: Interest, addresses: AddressBook, sink: Sink) -> io::Result<Self> {
+    pub fn start(
+        interface: u32,
+        interest: Interest,
+        links: Links,
+        addresses: AddressBook,
+        sink: Sink,
+    ) -> io::Result<Self> {
         let tap = DhcpTap::open(interface)?;
         let stop = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
         let thread = std::thread::Builder::new().name("dhcp".to_owned()).stack_size(STACK).spawn({
             let stop = stop.clone();
             move || {
-                if let Err(error) = watch(&tap, &stop, &interest, &addresses, &sink) {
+                let link = |mac| links.came_up(interface, mac, sink.clock().now(), LINK_BEFORE_DISCOVER);
+                if let Err(error) = watch(&tap, &stop, &interest, &link, &addresses, &sink) {
                     log::error!("cannot watch DHCP any more: {error}; trying again");
                 }
             }
@@ -67,7 +80,17 @@ impl Drop for Observer {
     }
 }
 
-fn watch(tap: &DhcpTap, stop: &EventFd, interest: &Interest, addresses: &AddressBook, sink: &Sink) -> io::Result<()> {
+/// Since when the port behind which a Pi sits has link, if it came up a moment ago.
+type CameUp<'a> = &'a dyn Fn(Mac) -> Option<(Box<str>, Moment)>;
+
+fn watch(
+    tap: &DhcpTap,
+    stop: &EventFd,
+    interest: &Interest,
+    link: CameUp<'_>,
+    addresses: &AddressBook,
+    sink: &Sink,
+) -> io::Result<()> {
     let mut buffer = [MaybeUninit::uninit(); MAX_PACKET];
     loop {
         let mut ready = [PollFd::new(tap.as_fd(), PollFlags::POLLIN), PollFd::new(stop.as_fd(), PollFlags::POLLIN)];
@@ -83,6 +106,12 @@ fn watch(tap: &DhcpTap, stop: &EventFd, interest: &Interest, addresses: &Address
                 if let Some(message) = udp_payload(packet).and_then(fingerprint::read)
                     && interest.concerns_a_pi(&message, sink.clock().now())
                 {
+                    if message.kind == DhcpKind::Discover
+                        && message.netboot
+                        && let Some((port, up)) = link(message.mac)
+                    {
+                        sink.emit(What::Link { mac: message.mac, port, up });
+                    }
                     report(message, addresses, sink);
                 }
             }
