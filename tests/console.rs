@@ -75,6 +75,8 @@ fn console(boot: &Value) -> Vec<(&str, &str)> {
 fn what_bootloader_and_kernel_say_is_kept_with_the_boot() {
     let (router, cable, other, pi) = listening();
     let port = cable.attach(pi.mac).unwrap();
+    // Before it asks for an address.
+    say(&port, NOBODY, b"NET_BOOT: wait for link\n\0");
     discover(&port, &pi);
     router.wait_for(&["boots", "lion"], "the boot", |boots| boots["boots"][0]["id"].as_i64().is_some_and(|id| id > 0));
     // A stranger, an escape sequence, several lines, the end.
@@ -88,6 +90,7 @@ fn what_bootloader_and_kernel_say_is_kept_with_the_boot() {
         console(boot).last().is_some_and(|(_, text)| text.contains("panic"))
     });
     let expected = [
+        ("bootloader", "NET_BOOT: wait for link"),
         ("bootloader", "LINK STATUS: speed: 1000 full duplex"),
         ("bootloader", "\u{fffd}[2Jred\u{fffd}"),
         ("kernel", "[    0.1] first"),

@@ -3,6 +3,7 @@
 
 mod classify;
 pub mod diagnosis;
+mod early;
 mod session;
 mod steps;
 mod tracker;
