@@ -41,8 +41,19 @@ pub enum What {
     Quirk { mac: Mac, quirk: &'static str, note: Box<str> },
     /// A line of a Pi's console that came over the network: raw bytes, without the line end.
     Console { mac: Mac, from: ConsoleFrom, line: Box<[u8]> },
+    /// A packet worth keeping, from its IP header on: DHCP, and what TFTP begins and ends with.
+    Packet { of: Of, packet: Box<[u8]> },
     /// The system answers on a port of its own: it is up. `how` says which.
     Answers { peer: IpAddr, how: &'static str },
+}
+
+/// Whose packet it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Of {
+    /// By hardware address.
+    Mac(Mac),
+    /// By IP address.
+    Peer(IpAddr),
 }
 
 /// Who speaks on a network console.
@@ -180,7 +191,6 @@ impl Sink {
 
     /// Reports what is welcome and nothing depends on, such as lines of a console: only while half of the channel is free,
     /// so that others never find it full because of it. False if it was not taken.
-    #[must_use]
     pub fn emit_if_calm(&self, what: impl FnOnce() -> What) -> bool {
         let is_calm = self.sender.capacity() > CHANNEL_CAPACITY / 2;
         if is_calm {

@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod api;
+mod base64;
 pub mod boot;
 pub mod cli;
 pub mod clock;

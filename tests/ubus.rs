@@ -58,6 +58,7 @@ fn the_object_shows_its_methods_with_their_parameters() {
         "job_cancel": { "job": integer },
         "boots": { "device": string, "limit": integer },
         "boot": { "boot": integer },
+        "boot_packets": { "boot": integer },
     });
     assert_eq!(client.wait_for("piboot").1, expected);
 }
@@ -108,6 +109,8 @@ fn every_verb_answers_as_on_the_local_socket() {
         ("boots", json!({ "device": "lion", "limit": null })),
         ("boot", json!({ "boot": boot })),
         ("boot", json!({ "boot": i64::MAX })),
+        ("boot_packets", json!({ "boot": boot })),
+        ("boot_packets", json!({ "boot": i64::MAX })),
         ("reboot", json!({})),
     ];
     for (method, mut params) in asked {

@@ -43,6 +43,7 @@ pub const METHODS: &[(&str, Parameters)] = {
         ("job_cancel", &[("job", Integer)]),
         ("boots", &[("device", String), ("limit", Integer)]),
         ("boot", &[("boot", Integer)]),
+        ("boot_packets", &[("boot", Integer)]),
     ]
 };
 
@@ -122,7 +123,8 @@ mod tests {
         assert_takes::<JobRequest>("job_cancel");
         assert_takes::<BootsRequest>("boots");
         assert_takes::<BootRequest>("boot");
+        assert_takes::<BootRequest>("boot_packets");
         let with_parameters = METHODS.iter().filter(|(_, parameters)| !parameters.is_empty());
-        assert_eq!(with_parameters.count(), 8, "one of them is not compared above");
+        assert_eq!(with_parameters.count(), 9, "one of them is not compared above");
     }
 }

@@ -3,6 +3,7 @@
 pub mod call;
 mod check;
 pub mod methods;
+mod pending;
 pub mod types;
 
 use serde::Serialize;
@@ -10,9 +11,10 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use self::types::*;
-use crate::boot::BootState;
-use crate::config::{Device, UnknownPolicy};
-use crate::fleet::{DeviceRecord, DeviceState, Enrolment, Fleet, SeenPi, Wanted};
+use crate::base64;
+use crate::boot::{BootState, packets};
+use crate::config::Device;
+use crate::fleet::{DeviceRecord, DeviceState, Enrolment, Fleet, Wanted};
 use crate::image;
 
 /// Most boots answered at once: an answer has to fit one ubus message of 1 MiB.
@@ -97,6 +99,7 @@ impl<S: Servers> Api<S> {
             "job_cancel" => answer(self.job_cancel(&read(params)?)?),
             "boots" => answer(self.boots(&read(params)?)?),
             "boot" => answer(self.boot(&read(params)?)?),
+            "boot_packets" => answer(self.boot_packets(&read(params)?)?),
             other => Err(ApiError::UnknownMethod(other.to_owned())),
         }
     }
@@ -191,27 +194,6 @@ impl<S: Servers> Api<S> {
         }
     }
 
-    /// The Pis that ask to boot and nobody enrolled, those seen last first.
-    pub(crate) fn strangers(&self) -> impl Iterator<Item = &SeenPi> {
-        let config = self.fleet.config();
-        let shown = config.main.unknown != UnknownPolicy::Ignore;
-        let enrolled = |pi: &SeenPi| config.devices.iter().any(|device| device.is(pi.mac, pi.serial));
-        self.fleet.seen().list().into_iter().filter(move |pi| shown && !enrolled(pi))
-    }
-
-    fn pending(&self) -> Vec<PendingInfo> {
-        let now_ms = self.fleet.clock().wall_ms();
-        self.strangers().map(|pi| self.pending_info(pi, now_ms)).collect()
-    }
-
-    pub(crate) fn pending_info(&self, pi: &SeenPi, now_ms: i64) -> PendingInfo {
-        let mut info = PendingInfo::new(pi, now_ms);
-        if self.fleet.enrols_by_itself(pi) && self.fleet.automatic_problem().is_none() {
-            info.waits_for = "asks to boot; it is enrolled by itself when it asks again".to_owned();
-        }
-        info
-    }
-
     // === enrolment ===
 
     fn enroll(&mut self, request: EnrollRequest) -> Result<Enrolled, ApiError> {
@@ -299,6 +281,12 @@ impl<S: Servers> Api<S> {
     fn boot(&self, request: &BootRequest) -> Result<crate::boot::Boot, ApiError> {
         let boot = self.fleet.boot(request.boot).map_err(|e| ApiError::Failed(e.to_string()))?;
         boot.ok_or_else(|| ApiError::NotFound(format!("there is no boot {}: 'piboot boots' lists them", request.boot)))
+    }
+
+    fn boot_packets(&self, request: &BootRequest) -> Result<BootPackets, ApiError> {
+        let boot = self.boot(request)?.id;
+        let file = self.fleet.packets(boot).map_err(|e| ApiError::Failed(e.to_string()))?;
+        Ok(BootPackets { boot, packets: packets::count(&file), pcap: base64::encode(&file) })
     }
 }
 

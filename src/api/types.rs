@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::boot::{Boot, BootState};
 use crate::config::Severity;
-use crate::fleet::SeenPi;
 use crate::image::ImageInfo;
 use crate::image::adapt::Change;
 use crate::jobs::Job;
@@ -88,7 +87,7 @@ pub struct BootsRequest {
     pub limit: Option<u32>,
 }
 
-/// `boot {boot}`
+/// `boot {boot}` and `boot_packets {boot}`
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct BootRequest {
     /// Boot number.
@@ -267,29 +266,6 @@ pub struct PendingInfo {
     pub last_seen_ms: i64,
 }
 
-impl PendingInfo {
-    /// What is told of a Pi at `now_ms` (Unix time in ms).
-    #[must_use]
-    pub fn new(pi: &SeenPi, now_ms: i64) -> Self {
-        let outlook = pi.outlook(now_ms);
-        Self {
-            mac: pi.mac,
-            serial: pi.serial,
-            board: pi.board(),
-            model: pi.model,
-            memory_mb: pi.memory_mb(),
-            evidence: pi.evidence,
-            sure: pi.evidence.text().to_owned(),
-            waits_for: outlook.waits_for,
-            asked: pi.asked,
-            asks_again: outlook.asks_again,
-            next: outlook.next,
-            first_seen_ms: pi.first_seen_ms,
-            last_seen_ms: pi.last_seen_ms,
-        }
-    }
-}
-
 /// `enroll`
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Enrolled {
@@ -392,6 +368,17 @@ impl From<&Boot> for BootSummary {
             tftp_bytes: boot.files.iter().map(|f| f.acknowledged).sum(),
         }
     }
+}
+
+/// `boot_packets {boot}`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BootPackets {
+    /// Its number.
+    pub boot: i64,
+    /// How many packets there are.
+    pub packets: usize,
+    /// A pcap file in base64; empty if no packets were kept.
+    pub pcap: String,
 }
 
 /// Nothing to say but that it was done.

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use serde::{Deserialize, Serialize};
 
 use super::diagnosis::Finding;
+use super::packets::Packets;
 use crate::clock::Moment;
 use crate::events::ConsoleFrom;
 use crate::pi::{Mac, Model, Serial};
@@ -310,6 +311,8 @@ pub struct Boot {
     /// The system was told to end.
     #[serde(skip)]
     pub(crate) shutting_down: Option<Moment>,
+    #[serde(skip)]
+    pub(crate) packets: Packets,
     /// Changed since it was stored.
     #[serde(skip)]
     pub(crate) unsaved: bool,
@@ -346,6 +349,7 @@ impl Boot {
             first_packet: began,
             last_seen: began,
             shutting_down: None,
+            packets: Packets::new(),
             unsaved: true,
         }
     }

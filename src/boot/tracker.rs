@@ -8,7 +8,7 @@ use super::classify::split_prefix;
 use super::early::Early;
 use super::session::{Boot, BootEnd, BootState, Stage};
 use crate::clock::{Clock, Moment};
-use crate::events::{ConsoleFrom, Dhcp, DhcpKind, Event, Nfs, Tftp, What};
+use crate::events::{ConsoleFrom, Dhcp, DhcpKind, Event, Nfs, Of, Tftp, What};
 use crate::pi::{Mac, Serial};
 
 /// Boots followed at once; the one that has been silent longest makes room.
@@ -98,7 +98,7 @@ impl Tracker {
     /// Another store took over: boots that it does not know by their number get a new one when they are stored next.
     pub fn number_anew(&mut self, is_unknown: impl Fn(&Boot) -> bool) {
         for boot in self.boots.values_mut().filter(|boot| is_unknown(boot)) {
-            (boot.id, boot.unsaved) = (0, true);
+            (boot.id, boot.unsaved, boot.packets.unsaved) = (0, true, true);
         }
     }
 
@@ -115,6 +115,13 @@ impl Tracker {
             }
             What::Quirk { mac, quirk, note } => self.known(*mac, |boot| boot.on_quirk(at, quirk, note)),
             What::Console { mac, from, line } => self.console(at, *mac, *from, line),
+            What::Packet { of, packet } => {
+                let mac = match of {
+                    Of::Mac(mac) => Some(*mac),
+                    Of::Peer(peer) => who.mac_of(*peer),
+                };
+                mac.map_or_else(Update::default, |mac| self.known(mac, |boot| boot.on_packet(at, packet)))
+            }
             What::Answers { peer, how } => {
                 who.mac_of(*peer).map_or_else(Update::default, |mac| self.known(mac, |boot| boot.on_answer(at, how)))
             }

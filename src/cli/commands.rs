@@ -1,17 +1,20 @@
 //! What each subcommand asks the agent, and how it shows the answer.
 
+use std::path::Path;
+
 use serde_json::json;
 
 use super::client::Client;
 use super::{CliError, Command, DhcpCommand, ImageCommand, JobCommand, say, say_line, show, wait};
 use crate::api::types::{
-    BootRequest, Boots, BootsRequest, Check, DeviceDetail, Devices, EnrollRequest, Enrolled, IdRequest, Images,
-    ImportRequest, JobList, JobRequest, NameRequest, Nothing, Removed, Started, Status, UnenrollRequest, Unenrolled,
+    BootPackets, BootRequest, Boots, BootsRequest, Check, DeviceDetail, Devices, EnrollRequest, Enrolled, IdRequest,
+    Images, ImportRequest, JobList, JobRequest, NameRequest, Nothing, Removed, Started, Status, UnenrollRequest,
+    Unenrolled,
 };
 use crate::boot::Boot;
 use crate::clock::Clock;
 use crate::config::Severity;
-use crate::{dhcp, image};
+use crate::{base64, dhcp, image};
 
 pub(super) fn run(command: Command, client: &Client) -> Result<(), CliError> {
     let none = json!({});
@@ -65,6 +68,9 @@ pub(super) fn run(command: Command, client: &Client) -> Result<(), CliError> {
         }
         Command::Boot(boot) => {
             let number = boot_number(client, &boot.boot)?;
+            if let Some(file) = boot.pcap {
+                return write_packets(client, number, &file);
+            }
             shown(client.ask::<Boot>("boot", BootRequest { boot: number })?, |b| show::boot(&b, now_ms))
         }
         Command::Dhcp(dhcp) => match dhcp.command {
@@ -143,6 +149,19 @@ fn boot_number(client: &Client, which: &str) -> Result<i64, CliError> {
     let boots: Boots = client.call("boots", BootsRequest { device: Some(which.to_owned()), limit: Some(1) })?;
     let last = boots.boots.first().map(|b| b.id);
     last.ok_or_else(|| CliError::Failed(format!("{which} was never seen to boot")))
+}
+
+fn write_packets(client: &Client, boot: i64, file: &Path) -> Result<(), CliError> {
+    let packets: BootPackets = client.call("boot_packets", BootRequest { boot })?;
+    if packets.pcap.is_empty() {
+        return Err(CliError::Failed(format!("no packets of boot {boot} were kept")));
+    }
+    let bytes = base64::decode(&packets.pcap)
+        .ok_or_else(|| CliError::Failed("the agent's answer is no base64: is it of another version?".to_owned()))?;
+    let failed = |e: std::io::Error| CliError::Failed(format!("cannot write {}: {e}", file.display()));
+    std::fs::write(file, bytes).map_err(failed)?;
+    say_line(&format!("{} packets of boot {boot} are in {}: 'tcpdump -r' shows them", packets.packets, file.display()));
+    Ok(())
 }
 
 fn dhcp_decode(text: &str, as_json: bool) -> Result<(), CliError> {

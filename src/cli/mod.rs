@@ -253,6 +253,9 @@ struct Boot {
     /// its number, or a device id for that Pi's last boot
     #[argh(positional)]
     boot: String,
+    /// write its DHCP packets, and those with which its TFTP transfers began, to this file, for tcpdump or Wireshark
+    #[argh(option)]
+    pcap: Option<PathBuf>,
 }
 
 /// Look at DHCP packets; needs no agent.

@@ -14,7 +14,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use super::fingerprint;
 pub use super::interest::Interest;
 use crate::clock::Moment;
-use crate::events::{Dhcp, DhcpKind, Sink, What};
+use crate::events::{Dhcp, DhcpKind, Of, Sink, What};
 use crate::net::AddressBook;
 use crate::net::link::Links;
 use crate::net::packet::{DhcpTap, MAX_PACKET, udp_payload};
@@ -112,7 +112,9 @@ fn watch(
                     {
                         sink.emit(What::Link { mac: message.mac, port, up });
                     }
+                    let of = Of::Mac(message.mac);
                     report(message, addresses, sink);
+                    sink.emit_if_calm(|| What::Packet { of, packet: packet.into() });
                 }
             }
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}

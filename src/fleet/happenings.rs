@@ -45,7 +45,10 @@ impl Fleet {
 
     fn after(&mut self, update: Update) -> bool {
         if let Some(mut ended) = update.ended {
-            self.log_store_error(|store| store.save_boot(&mut ended));
+            self.log_store_error(|store| {
+                store.save_boot(&mut ended)?;
+                store.save_packets_of(&mut ended)
+            });
         }
         if update.notable
             && let Some(boot) = update.boot.and_then(|mac| self.tracker.boot_mut(mac))
@@ -96,7 +99,7 @@ impl Fleet {
         }
         for boot in self.tracker.boots_to_save() {
             tried = true;
-            if let Err(error) = self.store.save_boot(boot) {
+            if let Err(error) = self.store.save_boot(boot).and_then(|()| self.store.save_packets_of(boot)) {
                 boot.unsaved = true;
                 saved = Err(error);
             }

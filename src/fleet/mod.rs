@@ -282,6 +282,17 @@ impl Fleet {
         }
     }
 
+    /// The packets of a boot as a pcap file; empty if none were kept.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn packets(&self, id: i64) -> Result<Vec<u8>, StoreError> {
+        match self.tracker.boots().find(|boot| boot.id == id && boot.packets.unsaved) {
+            Some(boot) => Ok(boot.packets.file().to_vec()),
+            None => self.store.packets(id),
+        }
+    }
+
     /// Jobs of this run, and those of earlier runs.
     ///
     /// # Errors

@@ -128,8 +128,12 @@ impl Fleet {
         for mut boot in before.boots(None, u32::MAX)?.into_iter().rev() {
             let followed = self.tracker.boot(boot.mac).is_some_and(|current| current.is_same(&boot));
             if !followed && !self.store.boot(boot.id)?.is_some_and(|stored| stored.is_same(&boot)) {
+                let packets = before.packets(boot.id)?;
                 boot.id = 0;
                 self.store.save_boot(&mut boot)?;
+                if !packets.is_empty() {
+                    self.store.save_packets(boot.id, &packets)?;
+                }
             }
         }
         self.save();

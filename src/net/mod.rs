@@ -5,6 +5,7 @@
 mod addresses;
 pub mod bridge;
 pub mod console_tap;
+pub mod datagram;
 pub mod interface;
 pub mod link;
 pub mod neighbour;

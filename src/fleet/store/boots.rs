@@ -12,6 +12,8 @@ const BOOTS_PER_PI: u32 = 50;
 const BOOTS_OF_STRANGERS: u32 = 100;
 /// Boots kept in all.
 const BOOTS_IN_ALL: u32 = 5000;
+/// The last boots, whose packets are kept.
+const PACKETS_OF_BOOTS: u32 = 1000;
 
 impl Store {
     /// Stores a boot; a new one (id 0) gets its number.
@@ -77,6 +79,43 @@ impl Store {
         Ok(story.and_then(|story| serde_json::from_str(&story).ok()))
     }
 
+    /// Stores the packets of a boot that has its number, if there are new ones.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub fn save_packets_of(&self, boot: &mut Boot) -> Result<(), StoreError> {
+        if std::mem::take(&mut boot.packets.unsaved)
+            && let Err(error) = self.save_packets(boot.id, boot.packets.file())
+        {
+            boot.packets.unsaved = true;
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// Stores the packets of a boot, as a pcap file. Those of the oldest boots make room.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub fn save_packets(&self, boot: i64, file: &[u8]) -> Result<(), StoreError> {
+        let save = || -> rusqlite::Result<()> {
+            self.connection.execute("INSERT OR REPLACE INTO packets VALUES (?1, ?2)", params![boot, file])?;
+            let sql = "DELETE FROM packets WHERE boot <= (SELECT max(boot) FROM packets) - ?1";
+            self.connection.execute(sql, [PACKETS_OF_BOOTS]).map(drop)
+        };
+        save().map_err(|e| self.error(e))
+    }
+
+    /// The packets of a boot, as a pcap file; empty if none were kept.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn packets(&self, boot: i64) -> Result<Vec<u8>, StoreError> {
+        let sql = "SELECT bytes FROM packets WHERE boot = ?1";
+        let found = self.connection.query_row(sql, [boot], |row| row.get(0)).optional();
+        found.map(Option::unwrap_or_default).map_err(|e| self.error(e))
+    }
+
     /// Ends the boots that an earlier run of the agent left under way: nobody follows them any more.
     ///
     /// # Errors
@@ -127,6 +166,25 @@ mod tests {
         let boots = store.boots(None, 1000).unwrap();
         assert_eq!(boots.len(), BOOTS_PER_PI as usize);
         assert_eq!(boots[0].started_ms, i64::from(BOOTS_PER_PI + 4), "the oldest went");
+    }
+
+    #[test]
+    fn packets_go_with_their_boot_and_with_time() {
+        let store = Store::in_memory().unwrap();
+        let mut first = Boot::new(mac(1), None, Moment::default(), 0);
+        store.save_boot(&mut first).unwrap();
+        store.save_packets(first.id, b"old").unwrap();
+        store.save_packets(first.id, b"pcap").unwrap();
+        store.save_boot(&mut first).unwrap();
+        assert_eq!((store.packets(first.id).unwrap(), store.packets(99).unwrap()), (b"pcap".to_vec(), vec![]));
+        for n in 0..BOOTS_OF_STRANGERS {
+            store.save_boot(&mut Boot::new(mac(2), None, Moment::default(), i64::from(n))).unwrap();
+            store.save_boot(&mut Boot::new(mac(3), None, Moment::default(), i64::from(n))).unwrap();
+        }
+        assert!(store.boot(first.id).unwrap().is_none() && store.packets(first.id).unwrap().is_empty());
+        store.save_packets(1, b"x").unwrap();
+        store.save_packets(i64::from(PACKETS_OF_BOOTS) + 1, b"x").unwrap();
+        assert!(store.packets(1).unwrap().is_empty());
     }
 
     #[test]
