@@ -51,7 +51,10 @@ fn a_boot_begins_when_its_port_gets_link() {
     assert_eq!(told["stages"][0]["detail"], "veth1", "{told:#}");
     assert_eq!(told["stages"][1]["stage"], "discover");
 
-    // Others behind other ports have nothing to do with it.
+    // The next one behind the same port has nothing to do with it, nor have those behind others.
+    let next = Pi::new(Model::Pi5, 0x5b15_4513);
+    ask(&late, &next);
+    assert_eq!(boot(&router, &next)["stages"][0]["stage"], "discover");
     let other = Pi::new(Model::Pi4B, 0x5b15_4512);
     ask(&early, &other);
     assert_eq!(boot(&router, &other)["stages"][0]["stage"], "discover");

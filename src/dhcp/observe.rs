@@ -52,7 +52,7 @@ impl Observer {
         let thread = std::thread::Builder::new().name("dhcp".to_owned()).stack_size(STACK).spawn({
             let stop = stop.clone();
             move || {
-                let link = |mac| links.came_up(interface, mac, sink.clock().now(), LINK_BEFORE_DISCOVER);
+                let link = |mac| links.take_came_up(interface, mac, sink.clock().now(), LINK_BEFORE_DISCOVER);
                 if let Err(error) = watch(&tap, &stop, &interest, &link, &addresses, &sink) {
                     log::error!("cannot watch DHCP any more: {error}; trying again");
                 }

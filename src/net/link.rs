@@ -53,9 +53,10 @@ struct Link {
 
 impl Links {
     /// The port behind which `mac` sits on `interface` and the moment it got link, if that was at most `within` ago. What
-    /// has had link since before it was watched, or for longer, has nothing to do with a boot.
+    /// has had link since before it was watched, or for longer, has nothing to do with a boot. Told once: the next Pi
+    /// behind a switch, and the next boot of the same one, has not been given link by this.
     #[must_use]
-    pub fn came_up(&self, interface: u32, mac: Mac, now: Moment, within: Duration) -> Option<(Box<str>, Moment)> {
+    pub fn take_came_up(&self, interface: u32, mac: Mac, now: Moment, within: Duration) -> Option<(Box<str>, Moment)> {
         let is_fresh = |link: &Link| link.since.filter(|since| link.is_up && now.since(*since) <= within);
         let (bridge, ports) = {
             let links = self.links();
@@ -67,9 +68,11 @@ impl Links {
             (bridge, ports)
         };
         let port = if ports == [bridge] { bridge } else { bridge::port_of(bridge, mac)? };
-        let links = self.links();
-        let link = links.get(&port)?;
-        Some((link.name.clone(), is_fresh(link)?))
+        let mut links = self.links();
+        let link = links.get_mut(&port)?;
+        let since = is_fresh(link)?;
+        link.since = None;
+        Some((link.name.clone(), since))
     }
 
     /// The ports of a bridge, or the interface itself where it is none.
@@ -237,26 +240,32 @@ mod tests {
     }
 
     #[test]
-    fn only_a_link_that_was_seen_to_come_up_has_a_time() {
+    fn only_a_link_that_was_seen_to_come_up_has_a_time_and_is_told_once() {
         let (links, clock, within) = (Links::default(), Clock::manual(0), Duration::from_secs(90));
-        let step = |up| {
-            clock.advance(Duration::from_secs(1));
-            links.take(RTM_NEWLINK, &message(0, 7, up, "eth7", None), clock.now());
-            links.came_up(7, PI, clock.now(), within)
+        let set = |up| links.take(RTM_NEWLINK, &message(0, 7, up, "eth7", None), clock.now());
+        let told = || links.take_came_up(7, PI, clock.now(), within);
+        let replug = || {
+            set(false);
+            set(true);
+            clock.now()
         };
-        assert_eq!(step(true), None, "up since before");
-        assert_eq!(step(false), None);
-        let came_up = step(true);
-        assert_eq!(came_up, Some(("eth7".into(), clock.now())));
-        assert_eq!(step(true), came_up, "something else about it changed");
+        set(true);
+        assert_eq!(told(), None, "up since before");
+        set(false);
+        assert_eq!(told(), None);
+        let at = replug();
         clock.advance(within);
-        assert_eq!(step(true), None, "too long ago");
-        step(false);
-        step(true);
+        set(true); // something else about it changed
+        assert_eq!((told(), told()), (Some(("eth7".into(), at)), None));
+        replug();
+        clock.advance(within + Duration::from_secs(1));
+        assert_eq!(told(), None, "too long ago");
+        replug();
         links.take(RTM_DELLINK, &message(7, 7, true, "eth7", None), clock.now());
-        assert!(links.came_up(7, PI, clock.now(), within).is_some(), "only its bridge let go of it");
+        assert!(told().is_some(), "only its bridge let go of it");
+        replug();
         links.take(RTM_DELLINK, &message(0, 7, true, "eth7", None), clock.now());
-        assert_eq!(links.came_up(7, PI, clock.now(), within), None);
+        assert_eq!(told(), None, "gone");
     }
 
     #[test]
