@@ -50,24 +50,32 @@ fn flood(seen: &mut Seen, evidence: Evidence, from_ms: i64, times: i64) {
     }
 }
 
+/// Whether the nth Pi is listed, and how often it asked.
+fn asked(seen: &Seen, n: u32) -> Option<u32> {
+    seen.get(identity(n, Evidence::Oui).mac).map(|pi| pi.asked)
+}
+
 #[test]
 fn made_up_pis_push_out_each_other_however_good_they_look() {
     for evidence in [Evidence::Guid, Evidence::Oui] {
         let mut seen = Seen::default();
-        // A class that asked before: some only once, as a Pi 3B whose power was cut at once.
-        for n in 0..100 {
+        // More than there are seniors.
+        for n in 0..300 {
             seen.take(&identity(n, Evidence::RomXid), Asks::ToBoot, 0, nobody);
             seen.take(&identity(n, Evidence::RomXid), Asks::ToBoot, 5000, nobody);
         }
         flood(&mut seen, evidence, 10_000, 1);
         assert_eq!(seen.list().len(), MAX_SEEN);
-        assert!((0..100).all(|n| seen.get(identity(n, Evidence::Oui).mac).is_some()), "{evidence:?}");
-        // And one that asks in the middle of it stays.
+        assert!((0..300).all(|n| asked(&seen, n) == Some(2)), "{evidence:?}");
+        // One that asks in the middle of it is still there when it asks again, and stays from then on.
         let late = 10_000 + 3000 * 100;
         seen.take(&identity(500, Evidence::RomXid), Asks::ToBoot, late, nobody);
+        for n in 0..100 {
+            seen.take(&identity(1000 + n, evidence), Asks::ToBoot, late + i64::from(n) * 50, nobody);
+        }
         seen.take(&identity(500, Evidence::RomXid), Asks::ToBoot, late + 5000, nobody);
-        flood(&mut seen, evidence, late, 1);
-        assert!(seen.get(identity(500, Evidence::Oui).mac).is_some());
+        flood(&mut seen, evidence, late + 5000, 1);
+        assert_eq!(asked(&seen, 500), Some(2), "{evidence:?}");
     }
 }
 
@@ -80,7 +88,7 @@ fn made_up_pis_that_repeat_themselves_leave_those_who_were_there_before() {
     }
     flood(&mut seen, Evidence::Guid, 10_000, 2);
     assert_eq!(seen.list().len(), MAX_SEEN);
-    assert!((0..100).all(|n| seen.get(identity(n, Evidence::Oui).mac).is_some()));
+    assert!((0..100).all(|n| asked(&seen, n) == Some(2)));
 }
 
 #[test]
