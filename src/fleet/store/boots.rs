@@ -19,8 +19,19 @@ impl Store {
     /// Stores a boot; a new one (id 0) gets its number.
     ///
     /// # Errors
-    /// When the database cannot be written.
+    /// When the database cannot be written; the boot is as it was.
     pub fn save_boot(&self, boot: &mut Boot) -> Result<(), StoreError> {
+        let before = boot.id;
+        // One transaction: each writes whole pages.
+        let transaction = self.connection.unchecked_transaction().map_err(|e| self.error(e))?;
+        let saved = self.write_boot(boot).and_then(|()| transaction.commit().map_err(|e| self.error(e)));
+        if saved.is_err() {
+            boot.id = before;
+        }
+        saved
+    }
+
+    fn write_boot(&self, boot: &mut Boot) -> Result<(), StoreError> {
         let mac = boot.mac.to_string();
         let is_new = boot.id == 0;
         let insert = |id: Option<i64>, story: &str| {
