@@ -14,8 +14,9 @@ use tokio::sync::mpsc;
 use crate::clock::{Clock, Moment};
 use crate::pi::{Identity, Mac};
 
-/// Events that may wait for the control side before new ones are dropped: a boot has about 150, a boot of 25 Pis fits.
-pub const CHANNEL_CAPACITY: usize = 4096;
+/// Events that may wait for the control side before new ones are dropped: a boot has about 150, a boot of 25 Pis fits. Half
+/// of it is closed to what is merely welcome (packets, console lines). Memory is taken only for those that wait.
+pub const CHANNEL_CAPACITY: usize = 8192;
 
 /// One observation, with the moment it was made.
 #[derive(Debug, Clone)]
