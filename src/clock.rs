@@ -29,6 +29,12 @@ impl Moment {
         self.0.saturating_sub(earlier.0)
     }
 
+    /// This moment less `span`, at the earliest the clock's start.
+    #[must_use]
+    pub fn minus(self, span: Duration) -> Self {
+        Self(self.0.saturating_sub(span))
+    }
+
     /// This moment plus `span`, saturating.
     #[must_use]
     pub fn plus(self, span: Duration) -> Self {

@@ -14,8 +14,9 @@ use tokio::sync::mpsc;
 use crate::clock::{Clock, Moment};
 use crate::pi::{Identity, Mac};
 
-/// Events that may wait for the control side before new ones are dropped: a boot has about 150, a boot of 25 Pis fits.
-pub const CHANNEL_CAPACITY: usize = 4096;
+/// Events that may wait for the control side before new ones are dropped: a boot has about 150, a boot of 25 Pis fits. Half
+/// of it is closed to what is merely welcome (packets, console lines). Memory is taken only for those that wait.
+pub const CHANNEL_CAPACITY: usize = 8192;
 
 /// One observation, with the moment it was made.
 #[derive(Debug, Clone)]
@@ -41,8 +42,19 @@ pub enum What {
     Quirk { mac: Mac, quirk: &'static str, note: Box<str> },
     /// A line of a Pi's console that came over the network: raw bytes, without the line end.
     Console { mac: Mac, from: ConsoleFrom, line: Box<[u8]> },
+    /// A packet worth keeping, from its IP header on: DHCP, and what TFTP begins and ends with.
+    Packet { of: Of, packet: Box<[u8]> },
     /// The system answers on a port of its own: it is up. `how` says which.
     Answers { peer: IpAddr, how: &'static str },
+}
+
+/// Whose packet it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Of {
+    /// By hardware address.
+    Mac(Mac),
+    /// By IP address.
+    Peer(IpAddr),
 }
 
 /// Who speaks on a network console.
@@ -180,6 +192,16 @@ impl Sink {
         }
     }
 
+    /// Reports what is welcome and nothing depends on, such as lines of a console: only while half of the channel is free,
+    /// so that others never find it full because of it. False if it was not taken.
+    pub fn emit_if_calm(&self, what: impl FnOnce() -> What) -> bool {
+        let is_calm = self.sender.capacity() > CHANNEL_CAPACITY / 2;
+        if is_calm {
+            self.emit(what());
+        }
+        is_calm
+    }
+
     /// The clock events are stamped with.
     #[must_use]
     pub const fn clock(&self) -> &Clock {
@@ -205,6 +227,12 @@ mod tests {
             sink.emit(What::Tftp { peer, event: Tftp::Miss { path: Arc::from(*b"x"), code: 1 } });
         }
         assert_eq!(sink.dropped(), 3);
-        assert!(receiver.try_recv().is_ok());
+        assert!(!sink.emit_if_calm(|| What::Answers { peer, how: "x" }), "full");
+        for _ in 0..=CHANNEL_CAPACITY / 2 {
+            assert!(receiver.try_recv().is_ok());
+        }
+        assert!(sink.emit_if_calm(|| What::Answers { peer, how: "x" }));
+        assert!(!sink.emit_if_calm(|| What::Answers { peer, how: "x" }), "the other half is for others");
+        assert_eq!(sink.dropped(), 3);
     }
 }

@@ -6,10 +6,12 @@
 
 pub mod agent;
 pub mod api;
+mod base64;
 pub mod boot;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod console;
 pub mod dhcp;
 pub mod events;
 pub mod fleet;
@@ -19,6 +21,7 @@ pub mod logging;
 pub mod net;
 pub mod nfs;
 mod openat2;
+pub mod pace;
 pub mod pi;
 mod printable;
 pub mod progress;

@@ -60,6 +60,7 @@ fn the_object_shows_its_methods_with_their_parameters() {
         "boots": { "device": string, "limit": integer },
         "boot": { "boot": integer },
         "led": { "flashes": string },
+        "boot_packets": { "boot": integer },
     });
     assert_eq!(client.wait_for("piboot").1, expected);
 }
@@ -114,6 +115,8 @@ fn every_verb_answers_as_on_the_local_socket() {
         ("led", json!({ "flashes": "4-3" })),
         ("led", json!({ "flashes": "9-9" })),
         ("led", json!({ "flashes": "x" })),
+        ("boot_packets", json!({ "boot": boot })),
+        ("boot_packets", json!({ "boot": i64::MAX })),
         ("reboot", json!({})),
     ];
     for (method, mut params) in asked {

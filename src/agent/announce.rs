@@ -1,4 +1,4 @@
-//! Says over ubus what changed: devices, boots, jobs.
+//! Says over ubus what changed: devices, Pis that wait to be enrolled, boots, jobs.
 //!
 //! Looks at the state instead of being told of each change: what changes in many places is announced from one, and what
 //! changes a hundred times a second once. After a start everything is news, once.
@@ -14,8 +14,14 @@ use crate::api::types::BootSummary;
 use crate::boot::{Boot, BootState};
 use crate::fleet::DeviceState;
 use crate::jobs::{Job, JobState};
-use crate::pi::Mac;
+use crate::pi::{Evidence, Mac, Model, Revision, Serial};
 use crate::ubus::Handle;
+
+/// Pis announced in one turn at most: what the broker does not take in time is lost.
+const PENDING_AT_ONCE: usize = 64;
+
+/// What a Pi told of itself.
+type Told = (Option<Serial>, Option<Revision>, Option<Model>, Evidence);
 
 /// What was announced last.
 #[derive(Debug, Default)]
@@ -23,6 +29,7 @@ pub(super) struct Announcer {
     /// Something may have changed since.
     pub(super) is_due: bool,
     devices: BTreeMap<String, (Option<DeviceState>, Option<BootState>)>,
+    pending: BTreeMap<Mac, Told>,
     /// State, stages and findings of each.
     boots: BTreeMap<(Mac, i64), (BootState, usize, Vec<String>)>,
     jobs: BTreeMap<u32, (JobState, u64, u64)>,
@@ -35,6 +42,7 @@ impl Announcer {
         // The progress of a job makes no noise.
         self.is_due = jobs.iter().any(|job| !job.state.is_final());
         self.announce_devices(api, ubus);
+        self.announce_pending(api, ubus);
         let boots = api.fleet.current_boots();
         let ids = |b: &Boot| b.findings.iter().map(|finding| finding.id.clone()).collect();
         let boots: BTreeMap<_, _> = boots.map(|b| ((b.mac, b.started_ms), (b.state, b.stages.len(), ids(b)))).collect();
@@ -52,6 +60,29 @@ impl Announcer {
             }
         }
         self.jobs = jobs.iter().map(|job| (job.id, progress(job))).collect();
+    }
+
+    /// How often a Pi asks makes no noise, either; only what it tells of itself.
+    fn announce_pending(&mut self, api: &Api<Wire>, ubus: &Handle) {
+        let now_ms = api.fleet.clock().wall_ms();
+        let mut pending = BTreeMap::new();
+        let mut sent = 0;
+        for pi in api.strangers() {
+            if self.pending.get(&pi.mac) != Some(&pi.told()) {
+                if sent == PENDING_AT_ONCE {
+                    // The rest the next time.
+                    self.is_due = true;
+                    continue;
+                }
+                send(ubus, "piboot.pending", &api.pending_info(pi, now_ms));
+                sent += 1;
+            }
+            pending.insert(pi.mac, pi.told());
+        }
+        for mac in self.pending.keys().filter(|mac| !pending.contains_key(mac)) {
+            ubus.event("piboot.pending", json!({ "mac": mac, "state": "removed" }));
+        }
+        self.pending = pending;
     }
 
     fn announce_devices(&mut self, api: &Api<Wire>, ubus: &Handle) {

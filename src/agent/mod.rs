@@ -3,6 +3,7 @@
 
 mod announce;
 mod dhcp;
+mod network;
 mod openwrt;
 mod ready;
 mod servers;
@@ -40,7 +41,7 @@ const DESCRIPTORS: u64 = 4096;
 /// not written more often.
 const TICK: Duration = Duration::from_secs(5);
 /// How often events are sent over ubus at most, for each thing that changes.
-const ANNOUNCE: Duration = Duration::from_secs(1);
+const ANNOUNCE: Duration = Duration::from_millis(500);
 /// How often boots under way are looked at: people watch.
 const LOOK: Duration = Duration::from_secs(1);
 /// How often the interfaces are looked at because of what ubus told, at most.

@@ -6,16 +6,18 @@ use std::sync::Arc;
 
 use super::AgentError;
 use super::dhcp::BootOptions;
+use super::network;
 use super::openwrt::Worker;
 use crate::api::Servers;
 use crate::api::types::{Finding, NfsStatus, TftpStatus};
-use crate::config::file;
 use crate::config::{Main, Severity};
+use crate::console::Listener;
 use crate::dhcp::observe::{Interest, Observer};
 use crate::events::Sink;
 use crate::fleet::{Wanted, provision};
 use crate::net::AddressBook;
 use crate::net::interface::{self, Interface};
+use crate::net::link::{self, Links};
 use crate::pi::Mac;
 use crate::{nfs, tftp};
 
@@ -26,11 +28,16 @@ pub(super) struct Wire {
     addresses: AddressBook,
     handle_key: [u8; 16],
     interest: Interest,
+    links: Links,
+    /// Keeps them true; absent if netlink is not to be had.
+    _link_watch: Option<link::Watch>,
     boot_options: BootOptions,
     interfaces: Vec<Interface>,
     /// What the configured interfaces may be called.
     names: Vec<String>,
     observers: Vec<(u32, Observer)>,
+    /// Per interface its ports, and who listens there for consoles.
+    consoles: Vec<(u32, Vec<u32>, Listener)>,
     tftp: Option<tftp::Handle>,
     /// The interfaces on which it answers.
     serving_on: Vec<String>,
@@ -51,16 +58,22 @@ impl Wire {
         key: &Path,
         openwrt: Option<Worker>,
     ) -> Result<Self, AgentError> {
+        let links = Links::default();
+        let link_watch = link::Watch::start(links.clone(), sink.clock().clone())
+            .inspect_err(|error| log::warn!("cannot watch the ports ({error}): boots begin with their first packet"));
         let handle_key = nfs::load_or_create_key(key).map_err(|e| AgentError::Key(key.to_owned(), e.to_string()))?;
         Ok(Self {
             sink,
             addresses,
             handle_key,
             interest: Interest::default(),
+            links,
+            _link_watch: link_watch.ok(),
             boot_options: BootOptions::new(openwrt),
             interfaces: Vec::new(),
             names: Vec::new(),
             observers: Vec::new(),
+            consoles: Vec::new(),
             tftp: None,
             serving_on: Vec::new(),
             nfs: None,
@@ -79,7 +92,7 @@ impl Wire {
         self.interfaces.clear();
         self.names.clear();
         for name in &main.interfaces {
-            let device = network_device(name);
+            let device = network::device(name);
             self.names.extend(interface::candidates(name, device.as_deref()));
             match interface::find(name, device.as_deref()) {
                 Ok(found) if found.ipv4().is_none() => {
@@ -100,6 +113,7 @@ impl Wire {
         self.addresses.set_interfaces(indexes);
         self.boot_options.configure(main);
         self.refresh_observers(&mut problems);
+        self.refresh_consoles();
         self.refresh_servers(main, &mut problems);
         self.note_problems(problems);
         self.address() != before
@@ -146,8 +160,8 @@ impl Wire {
             if self.observers.iter().any(|(index, _)| *index == interface.index) {
                 continue;
             }
-            let (interest, addresses) = (self.interest.clone(), self.addresses.clone());
-            match Observer::start(interface.index, interest, addresses, self.sink.clone()) {
+            let (interest, links) = (self.interest.clone(), self.links.clone());
+            match Observer::start(interface.index, interest, links, self.addresses.clone(), self.sink.clone()) {
                 Ok(observer) => self.observers.push((interface.index, observer)),
                 Err(error) => {
                     let why = format!("cannot watch DHCP on '{}': {error}", interface.name);
@@ -157,6 +171,25 @@ impl Wire {
         }
         if self.observers.is_empty() {
             problems.push(("piboot.main.interface".to_owned(), "no interface to watch: no Pi will be seen".to_owned()));
+        }
+    }
+
+    /// Ports come and go; who listens is made anew then.
+    fn refresh_consoles(&mut self) {
+        let wanted: Vec<(u32, Vec<u32>)> =
+            self.interfaces.iter().map(|i| (i.index, self.links.wired_ports(i.index))).collect();
+        self.consoles.retain(|(index, ports, listener)| {
+            wanted.iter().any(|wanted| (wanted.0, &wanted.1) == (*index, ports)) && !listener.has_ended()
+        });
+        for (index, ports) in wanted {
+            if ports.is_empty() || self.consoles.iter().any(|(listening, ..)| *listening == index) {
+                continue;
+            }
+            match Listener::start(&ports, self.interest.clone(), self.sink.clone()) {
+                Ok(listener) => self.consoles.push((index, ports, listener)),
+                // A port may have gone since; nothing else depends on it.
+                Err(error) => log::debug!("cannot listen for consoles: {error}"),
+            }
         }
     }
 
@@ -241,6 +274,7 @@ impl Wire {
     /// Ends what runs: transfers are cut, NFS requests under way are finished.
     pub(super) fn stop(&mut self) {
         self.observers.clear();
+        self.consoles.clear();
         if let Some(tftp) = self.tftp.take() {
             tftp.stop();
         }
@@ -302,6 +336,8 @@ impl Servers for Wire {
             let text = format!("{why}. Without it Pis do not find their root");
             findings.push(Finding { severity: Severity::Error, place: "nfs".to_owned(), text });
         }
+        findings.extend(self.interest.flood(self.sink.clock().now()).map(network::flood));
+        findings.extend(self.interfaces.iter().filter_map(|interface| network::spanning_tree(&interface.name)));
         findings.extend(self.boot_options.findings());
         findings
     }
@@ -309,13 +345,6 @@ impl Servers for Wire {
     fn events_dropped(&self) -> u32 {
         self.sink.dropped()
     }
-}
-
-/// The device that OpenWrt's network configuration gives an interface, if this is OpenWrt.
-fn network_device(interface: &str) -> Option<String> {
-    let sections = file::sections(&file::package("network")).ok()?;
-    let section = sections.iter().find(|s| s.kind == "interface" && s.name.as_deref() == Some(interface))?;
-    section.get("device")?.values().last().cloned()
 }
 
 fn routes(wanted: &Wanted) -> tftp::Routes {

@@ -48,6 +48,7 @@ impl<S: Servers> Api<S> {
         let error = |place: &str, text: String| Finding { severity: Severity::Error, place: place.to_owned(), text };
         findings.extend(fleet.volume().problems.iter().map(|p| error("storage", p.to_string())));
         findings.extend(fleet.store_problem().map(|text| error("storage", text.to_owned())));
+        findings.extend(fleet.automatic_problem().map(|(place, text)| error(place, text)));
         findings.extend(self.servers.findings());
         let volume_is_well = fleet.volume().problems.is_empty();
         for device in &fleet.config().devices {

@@ -45,6 +45,7 @@ pub const METHODS: &[(&str, Parameters)] = {
         ("boots", &[("device", String), ("limit", Integer)]),
         ("boot", &[("boot", Integer)]),
         ("led", &[("flashes", String)]),
+        ("boot_packets", &[("boot", Integer)]),
     ]
 };
 
@@ -126,7 +127,8 @@ mod tests {
         assert_takes::<BootsRequest>("boots");
         assert_takes::<BootRequest>("boot");
         assert_takes::<LedRequest>("led");
+        assert_takes::<BootRequest>("boot_packets");
         let with_parameters = METHODS.iter().filter(|(_, parameters)| !parameters.is_empty());
-        assert_eq!(with_parameters.count(), 9, "one of them is not compared above");
+        assert_eq!(with_parameters.count(), 10, "one of them is not compared above");
     }
 }

@@ -3,6 +3,7 @@
 pub mod call;
 mod check;
 pub mod methods;
+mod pending;
 pub mod types;
 
 use serde::Serialize;
@@ -10,8 +11,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use self::types::*;
-use crate::boot::{BootEnd, BootState};
-use crate::config::{Device, Severity, UnknownPolicy};
+use crate::base64;
+use crate::boot::{BootEnd, BootState, packets};
+use crate::config::{Device, Severity};
 use crate::fleet::{DeviceRecord, DeviceState, Enrolment, Fleet, Wanted};
 use crate::image;
 use crate::pi::{self, LED_CODES};
@@ -100,6 +102,7 @@ impl<S: Servers> Api<S> {
             "boots" => answer(self.boots(&read(params)?)?),
             "boot" => answer(self.boot(&read(params)?)?),
             "led" => answer(led(&read(params)?)?),
+            "boot_packets" => answer(self.boot_packets(&read(params)?)?),
             other => Err(ApiError::UnknownMethod(other.to_owned())),
         }
     }
@@ -131,7 +134,7 @@ impl<S: Servers> Api<S> {
             nfs: self.servers.nfs(),
             devices: fleet.config().devices.len(),
             devices_ready: fleet.config().devices.iter().filter(ready).count(),
-            pending: self.pending().len(),
+            pending: self.strangers().count(),
             jobs: fleet.jobs().list().iter().filter(|j| !j.state.is_final()).count(),
             events_dropped: self.servers.events_dropped(),
             findings: self.findings(),
@@ -197,29 +200,6 @@ impl<S: Servers> Api<S> {
             ip: boot.and_then(|b| b.ip),
             boot: boot.map(BootSummary::from),
         }
-    }
-
-    fn pending(&self) -> Vec<PendingInfo> {
-        if self.fleet.config().main.unknown == UnknownPolicy::Ignore {
-            return Vec::new();
-        }
-        let devices = &self.fleet.config().devices;
-        let enrolled = |pi: &&&crate::fleet::SeenPi| {
-            devices
-                .iter()
-                .any(|d| d.mac == Some(pi.mac) || d.mac.is_none() && d.serial.is_some() && d.serial == pi.serial)
-        };
-        let seen = self.fleet.seen().list();
-        seen.iter()
-            .filter(|pi| !enrolled(pi))
-            .map(|pi| PendingInfo {
-                mac: pi.mac,
-                serial: pi.serial,
-                board: pi.board(),
-                first_seen_ms: pi.first_seen_ms,
-                last_seen_ms: pi.last_seen_ms,
-            })
-            .collect()
     }
 
     // === enrolment ===
@@ -323,6 +303,12 @@ impl<S: Servers> Api<S> {
             good: good.map(|good| GoodBoot { id: good.id, stages: good.stages }),
             boot,
         })
+    }
+
+    fn boot_packets(&self, request: &BootRequest) -> Result<BootPackets, ApiError> {
+        let boot = self.boot(request)?.boot.id;
+        let file = self.fleet.packets(boot).map_err(|e| ApiError::Failed(e.to_string()))?;
+        Ok(BootPackets { boot, packets: packets::count(&file), pcap: base64::encode(&file) })
     }
 }
 

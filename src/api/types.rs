@@ -9,7 +9,7 @@ use crate::config::Severity;
 use crate::image::ImageInfo;
 use crate::image::adapt::Change;
 use crate::jobs::Job;
-use crate::pi::{Flashes, LedCode, Mac, Serial};
+use crate::pi::{Evidence, Flashes, LedCode, Mac, Model, Serial};
 
 // === requests ===
 
@@ -87,7 +87,7 @@ pub struct BootsRequest {
     pub limit: Option<u32>,
 }
 
-/// `boot {boot}`
+/// `boot {boot}` and `boot_packets {boot}`
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct BootRequest {
     /// Boot number.
@@ -259,6 +259,22 @@ pub struct PendingInfo {
     pub serial: Option<Serial>,
     /// The board as far as known.
     pub board: String,
+    /// Its family, as far as known: `pi3`, `pi3+`, `pi4` …
+    pub model: Option<Model>,
+    /// Its memory, if it showed it.
+    pub memory_mb: Option<u32>,
+    /// Why we believe that it is a Pi: `guid`, `rom_xid`, `serial_guid`, `oui`.
+    pub evidence: Evidence,
+    /// How sure that is, in words.
+    pub sure: String,
+    /// What it waits for, in words.
+    pub waits_for: String,
+    /// How often it asked to boot.
+    pub asked: u32,
+    /// Whether it will ask again by itself, as far as that can be told.
+    pub asks_again: bool,
+    /// What it will do next, and what to do for it, in words.
+    pub next: String,
     /// Unix time in ms.
     pub first_seen_ms: i64,
     /// Unix time in ms.
@@ -397,6 +413,17 @@ impl From<&Boot> for BootSummary {
             finding: boot.findings.first().map(|finding| finding.cause.clone()),
         }
     }
+}
+
+/// `boot_packets {boot}`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BootPackets {
+    /// Its number.
+    pub boot: i64,
+    /// How many packets there are.
+    pub packets: usize,
+    /// A pcap file in base64; empty if no packets were kept.
+    pub pcap: String,
 }
 
 /// Nothing to say but that it was done.

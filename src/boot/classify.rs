@@ -1,6 +1,6 @@
 //! What a requested file is to a boot, told by its name as the firmware asks for it.
 
-use crate::pi::{Mac, Serial};
+use crate::pi::{Mac, Model, Serial};
 
 /// The part of a boot that a file belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +42,36 @@ impl FileKind {
     }
 }
 
+/// The board that asks for a file of this name: the firmware knows what it runs on. `None` for what several ask for.
+///
+/// Names of device trees: raspberrypi/linux, arch/arm/boot/dts and arch/arm64/boot/dts/broadcom.
+#[must_use]
+pub fn board_of(path: &[u8]) -> Option<Model> {
+    let name = path.rsplit(|&b| b == b'/').next().unwrap_or_default();
+    let starts = |prefix: &str| name.starts_with(prefix.as_bytes());
+    let any = |prefixes: &[&str]| prefixes.iter().any(|prefix| starts(prefix));
+    if name.ends_with(b".dtb") {
+        if any(&["bcm2710-rpi-3-b-plus.", "bcm2837-rpi-3-b-plus."]) {
+            return Some(Model::Pi3Plus);
+        }
+        if any(&["bcm2709-rpi-2", "bcm2710-rpi-2", "bcm2836-rpi-2", "bcm2837-rpi-2"]) {
+            return Some(Model::Pi2);
+        }
+        let chips = [
+            (&["bcm2708-rpi", "bcm2835-rpi"][..], Model::Pi1),
+            (&["bcm2710-rpi", "bcm2837-rpi"], Model::Pi3),
+            (&["bcm2711-rpi"], Model::Pi4),
+            (&["bcm2712-rpi", "bcm2712d0-rpi"], Model::Pi5),
+        ];
+        return chips.iter().find(|(names, _)| any(names)).map(|(_, model)| *model);
+    }
+    if any(&["start4", "fixup4", "recover4", "vl805.", "armstub8-gic"]) {
+        return Some(Model::Pi4);
+    }
+    let five = any(&["kernel_2712", "initramfs_2712", "armstub8-2712"]);
+    five.then_some(Model::Pi5)
+}
+
 /// A TFTP path's first component when it is a Pi's own prefix, and the rest.
 #[must_use]
 pub fn split_prefix(path: &[u8]) -> (Option<Serial>, Option<Mac>, &[u8]) {
@@ -73,6 +103,27 @@ mod tests {
             (b"", FileKind::Other),
         ] {
             assert_eq!(FileKind::of(path), kind, "{}", String::from_utf8_lossy(path));
+        }
+    }
+
+    #[test]
+    fn what_a_board_asks_for_tells_which_it_is() {
+        for (path, model) in [
+            (&b"38c128c0/bcm2710-rpi-3-b-plus.dtb"[..], Some(Model::Pi3Plus)),
+            (b"bcm2710-rpi-3-b.dtb", Some(Model::Pi3)),
+            (b"bcm2710-rpi-cm3.dtb", Some(Model::Pi3)),
+            (b"bcm2710-rpi-2-b.dtb", Some(Model::Pi2)),
+            (b"bcm2708-rpi-zero-w.dtb", Some(Model::Pi1)),
+            (b"bcm2711-rpi-400.dtb", Some(Model::Pi4)),
+            (b"bcm2712d0-rpi-5-b.dtb", Some(Model::Pi5)),
+            (b"38c128c0/start4.elf", Some(Model::Pi4)),
+            (b"38c128c0/kernel_2712.img", Some(Model::Pi5)),
+            (b"38c128c0/start.elf", None),
+            (b"bcm2711-rpi-4-b.dtb.sig", None),
+            (b"kernel8.img", None),
+            (b"", None),
+        ] {
+            assert_eq!(board_of(path), model, "{}", String::from_utf8_lossy(path));
         }
     }
 

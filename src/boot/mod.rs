@@ -3,12 +3,15 @@
 
 mod classify;
 pub mod diagnosis;
+mod early;
+pub mod packets;
 mod session;
 mod steps;
 mod tracker;
 
-pub use classify::{FileKind, split_prefix};
+pub use classify::{FileKind, board_of, split_prefix};
 pub use diagnosis::Finding;
+pub use packets::Packets;
 pub use session::{
     Boot, BootEnd, BootState, ConsoleLine, FileOutcome, FileSeen, MAX_CONSOLE, MAX_FILES, MAX_OFFERS, MAX_QUIRKS,
     MAX_REFUSALS, OfferSeen, QuirkSeen, Refusal, Stage, StageSeen,

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use serde::{Deserialize, Serialize};
 
 use super::diagnosis::Finding;
+use super::packets::Packets;
 use crate::clock::{Clock, Moment};
 use crate::events::ConsoleFrom;
 use crate::pi::{Mac, Model, Serial};
@@ -316,6 +317,8 @@ pub struct Boot {
     /// The system was told to end.
     #[serde(skip)]
     pub(crate) shutting_down: Option<Moment>,
+    #[serde(skip)]
+    pub(crate) packets: Packets,
     /// Changed since it was stored.
     #[serde(skip)]
     pub(crate) unsaved: bool,
@@ -354,6 +357,7 @@ impl Boot {
             passed_ms: 0,
             last_seen: began,
             shutting_down: None,
+            packets: Packets::new(),
             unsaved: true,
         }
     }

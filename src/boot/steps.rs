@@ -2,7 +2,8 @@
 //!
 //! All of these return whether a stage was reached or the state changed: worth storing and announcing now.
 
-use super::classify::FileKind;
+use super::classify::{FileKind, board_of};
+use super::packets::{MAX_PACKETS, MAX_PACKETS_OF_STRANGER};
 use super::session::{
     Boot, BootEnd, BootState, ConsoleLine, FileOutcome, FileSeen, MAX_CONSOLE, MAX_FILES, MAX_OFFERS, MAX_QUIRKS,
     MAX_REFUSALS, OfferSeen, QuirkSeen, Refusal, Stage,
@@ -71,6 +72,8 @@ impl Boot {
 
     /// `name` is the path without the Pi's own prefix.
     pub(super) fn on_tftp(&mut self, at: Moment, name: &[u8], event: &Tftp) -> bool {
+        // What DHCP told of the board is the board's own word.
+        self.model = self.model.or_else(|| board_of(name));
         match event {
             Tftp::Open { transfer, size, blksize, .. } => {
                 let mut notable = self.reach(Stage::Tftp, at, None);
@@ -173,6 +176,17 @@ impl Boot {
             self.console.drain(middle);
         }
         self.console.push(line);
+        false
+    }
+
+    /// A packet of DHCP, or one that TFTP begins or ends with.
+    pub(super) fn on_packet(&mut self, at: Moment, packet: &[u8]) -> bool {
+        if self.state == BootState::Booting {
+            let started_us = u64::try_from(self.started_ms).unwrap_or(0).saturating_mul(1000);
+            let since_us = u64::try_from(at.since(self.began).as_micros()).unwrap_or(u64::MAX);
+            let most = if self.device.is_some() { MAX_PACKETS } else { MAX_PACKETS_OF_STRANGER };
+            self.packets.add(started_us.saturating_add(since_us), packet, most);
+        }
         false
     }
 

@@ -5,9 +5,10 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::classify::split_prefix;
+use super::early::Early;
 use super::session::{Boot, BootEnd, BootState, Stage};
 use crate::clock::{Clock, Moment};
-use crate::events::{Dhcp, DhcpKind, Event, Nfs, Tftp, What};
+use crate::events::{ConsoleFrom, Dhcp, DhcpKind, Event, Nfs, Of, Tftp, What};
 use crate::pi::{Mac, Serial};
 
 /// Boots followed at once; the one that has been silent longest makes room.
@@ -58,6 +59,7 @@ pub struct Tracker {
     boots: HashMap<Mac, Boot>,
     /// The link that was reported last: it belongs to the packet that follows.
     link: Option<Link>,
+    early: Early,
 }
 
 #[derive(Debug)]
@@ -71,7 +73,7 @@ impl Tracker {
     /// A tracker that has seen nothing.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
-        Self { clock, boots: HashMap::new(), link: None }
+        Self { clock, boots: HashMap::new(), link: None, early: Early::default() }
     }
 
     /// The current or last boot of a Pi.
@@ -112,7 +114,7 @@ impl Tracker {
     /// Another store took over: boots that it does not know by their number get a new one when they are stored next.
     pub fn number_anew(&mut self, is_unknown: impl Fn(&Boot) -> bool) {
         for boot in self.boots.values_mut().filter(|boot| is_unknown(boot)) {
-            (boot.id, boot.unsaved) = (0, true);
+            (boot.id, boot.unsaved, boot.packets.unsaved) = (0, true, true);
         }
     }
 
@@ -128,11 +130,27 @@ impl Tracker {
                 Update::default()
             }
             What::Quirk { mac, quirk, note } => self.known(*mac, |boot| boot.on_quirk(at, quirk, note)),
-            What::Console { mac, from, line } => self.known(*mac, |boot| boot.on_console(at, *from, line)),
+            What::Console { mac, from, line } => self.console(at, *mac, *from, line),
+            What::Packet { of, packet } => {
+                let mac = match of {
+                    Of::Mac(mac) => Some(*mac),
+                    Of::Peer(peer) => who.mac_of(*peer),
+                };
+                mac.map_or_else(Update::default, |mac| self.known(mac, |boot| boot.on_packet(at, packet)))
+            }
             What::Answers { peer, how } => {
                 who.mac_of(*peer).map_or_else(Update::default, |mac| self.known(mac, |boot| boot.on_answer(at, how)))
             }
         }
+    }
+
+    fn console(&mut self, at: Moment, mac: Mac, from: ConsoleFrom, line: &[u8]) -> Update {
+        let is_past = |boot: &Boot| boot.state != BootState::Booting || boot.reached(Stage::Kernel);
+        if from == ConsoleFrom::Bootloader && self.boots.get(&mac).is_none_or(is_past) {
+            self.early.keep(at, mac, line);
+            return Update::default();
+        }
+        self.known(mac, |boot| boot.on_console(at, from, line))
     }
 
     /// What only matters to a boot that is followed already.
@@ -189,6 +207,8 @@ impl Tracker {
             self.make_room();
         }
         let (wall_ms, link) = (self.clock.wall_ms(), self.link.take());
+        let early =
+            if self.boots.contains_key(&mac) { Vec::new() } else { self.early.take(mac, at.minus(LINK_BEFORE_BOOT)) };
         let boot = self.boots.entry(mac).or_insert_with(|| {
             let link = link.filter(|link| link.mac == mac && at.since(link.up) < LINK_BEFORE_BOOT);
             let began = link.as_ref().map_or(at, |link| link.up);
@@ -200,6 +220,9 @@ impl Tracker {
             }
             boot
         });
+        for (said_at, line) in early {
+            boot.on_console(said_at, ConsoleFrom::Bootloader, &line);
+        }
         if boot.device.is_none() {
             boot.device = who.device_of(mac);
         }

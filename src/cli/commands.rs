@@ -1,5 +1,7 @@
 //! What each subcommand asks the agent, and how it shows the answer.
 
+use std::path::Path;
+
 use serde_json::json;
 
 use super::client::Client;
@@ -8,14 +10,14 @@ use super::{
     wait,
 };
 use crate::api::types::{
-    BootDetail, BootRequest, Boots, BootsRequest, Check, DeviceDetail, Devices, EnrollRequest, Enrolled, IdRequest,
-    Images, ImportRequest, JobList, JobRequest, NameRequest, Nothing, Removed, Started, Status, UnenrollRequest,
-    Unenrolled,
+    BootDetail, BootPackets, BootRequest, Boots, BootsRequest, Check, DeviceDetail, Devices, EnrollRequest, Enrolled,
+    IdRequest, Images, ImportRequest, JobList, JobRequest, NameRequest, Nothing, Removed, Started, Status,
+    UnenrollRequest, Unenrolled,
 };
 use crate::clock::Clock;
 use crate::config::Severity;
 use crate::pi::{self, Flashes, LED_CODES};
-use crate::{dhcp, image};
+use crate::{base64, dhcp, image};
 
 pub(super) fn run(command: Command, client: &Client) -> Result<(), CliError> {
     let none = json!({});
@@ -78,6 +80,9 @@ pub(super) fn run(command: Command, client: &Client) -> Result<(), CliError> {
         Command::Boot(boot) if boot.follow => follow::boot(client, &boot.boot),
         Command::Boot(boot) => {
             let number = boot_number(client, &boot.boot)?;
+            if let Some(file) = boot.pcap {
+                return write_packets(client, number, &file);
+            }
             shown(client.ask::<BootDetail>("boot", BootRequest { boot: number })?, |b| timeline::boot(&b, now_ms))
         }
         Command::Led(wanted) => led(wanted.flashes, client.json),
@@ -173,6 +178,19 @@ fn led(flashes: Option<Flashes>, as_json: bool) -> Result<(), CliError> {
     } else {
         say(&show::leds(&codes));
     }
+    Ok(())
+}
+
+fn write_packets(client: &Client, boot: i64, file: &Path) -> Result<(), CliError> {
+    let packets: BootPackets = client.call("boot_packets", BootRequest { boot })?;
+    if packets.pcap.is_empty() {
+        return Err(CliError::Failed(format!("no packets of boot {boot} were kept")));
+    }
+    let bytes = base64::decode(&packets.pcap)
+        .ok_or_else(|| CliError::Failed("the agent's answer is no base64: is it of another version?".to_owned()))?;
+    let failed = |e: std::io::Error| CliError::Failed(format!("cannot write {}: {e}", file.display()));
+    std::fs::write(file, bytes).map_err(failed)?;
+    say_line(&format!("{} packets of boot {boot} are in {}: 'tcpdump -r' shows them", packets.packets, file.display()));
     Ok(())
 }
 

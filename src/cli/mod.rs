@@ -279,6 +279,9 @@ struct Boot {
     /// tell it while it happens; for a device also a boot that is yet to come
     #[argh(switch, short = 'f')]
     follow: bool,
+    /// write its DHCP packets, and those with which its TFTP transfers began, to this file, for tcpdump or Wireshark
+    #[argh(option)]
+    pcap: Option<PathBuf>,
 }
 
 /// Say what the green LED of a Pi that does not boot means; needs no agent.

@@ -1,5 +1,6 @@
 //! Answers as text for people.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde_json::Value;
@@ -141,9 +142,21 @@ pub(super) fn devices(devices: &Devices, now_ms: i64) -> String {
         let rows: Vec<Vec<String>> = devices
             .pending
             .iter()
-            .map(|p| vec![p.mac.to_string(), or_dash(p.serial.as_ref()), p.board.clone(), ago(p.last_seen_ms, now_ms)])
+            .map(|p| {
+                let asked = if p.asked == 1 { "once".to_owned() } else { format!("{} times", p.asked) };
+                let seen = ago(p.last_seen_ms, now_ms);
+                vec![p.mac.to_string(), or_dash(p.serial.as_ref()), p.board.clone(), asked, seen, p.sure.clone()]
+            })
             .collect();
-        text += &table(&["MAC", "SERIAL", "BOARD", "LAST SEEN"], &rows);
+        text += &table(&["MAC", "SERIAL", "BOARD", "ASKED", "LAST SEEN", "IS A PI"], &rows);
+        // Boards of one kind do the same.
+        let mut outlooks: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
+        for p in &devices.pending {
+            outlooks.entry((&p.waits_for, &p.next)).or_default().push(p.mac.to_string());
+        }
+        for ((waits_for, next), macs) in outlooks {
+            let _ = writeln!(text, "{}: {waits_for}; {next}", macs.join(", "));
+        }
     }
     if text.is_empty() {
         text = "no Pi is enrolled and none was seen yet\n".to_owned();

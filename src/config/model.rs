@@ -61,6 +61,17 @@ pub struct Device {
     pub ssh_keys: Vec<String>,
 }
 
+impl Device {
+    /// Whether it is the Pi with this address and serial, as far as either is known.
+    #[must_use]
+    pub fn is(&self, mac: Mac, serial: Option<Serial>) -> bool {
+        match self.mac {
+            Some(own) => own == mac,
+            None => self.serial.is_some() && self.serial == serial,
+        }
+    }
+}
+
 /// `option dhcp`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -4,6 +4,7 @@
 pub mod conflicts;
 pub mod drop_in;
 pub mod fingerprint;
+pub mod interest;
 pub mod observe;
 pub mod openwrt;
 pub mod options;

@@ -185,15 +185,15 @@ impl Fleet {
     /// # Errors
     /// When it is unknown or the configuration cannot be written.
     pub fn unenrol(&mut self, id: &str, delete: bool) -> Result<Removal, EnrolError> {
-        if self.config.device(id).is_none() {
-            return Err(EnrolError::Unknown(id.to_owned()));
-        }
+        let Some(device) = self.config.device(id) else { return Err(EnrolError::Unknown(id.to_owned())) };
+        let mac = device.mac;
         if let Some(job) = self.jobs.active(JobKind::Provision, id) {
             // It ends by itself and leaves nothing; an error here means it just did.
             let _ = self.jobs.cancel(job);
         }
         self.edit_config(|text| config::remove_device(text, id).map(Some))?;
         self.config.devices.retain(|d| d.id != id);
+        mac.into_iter().for_each(|mac| self.automatic.leave_alone(mac));
         self.failed.remove(id);
         self.served.remove(id);
         log::info!("{id} unenrolled");

@@ -2,10 +2,11 @@
 
 use std::net::IpAddr;
 
+use super::seen::{Asks, SeenPi};
 use super::{Fleet, Store, StoreError};
 use crate::boot::{Update, Who};
 use crate::config::{Config, Device};
-use crate::events::{Event, What};
+use crate::events::{Dhcp, DhcpKind, Event, What};
 use crate::jobs::{JobKind, JobState};
 use crate::net::AddressBook;
 use crate::pi::{Mac, Serial};
@@ -14,15 +15,8 @@ impl Fleet {
     /// Takes an event from the wire; true if a device told something that the servers should know.
     pub fn take_event(&mut self, event: &Event) -> bool {
         let mut news = false;
-        if let What::Dhcp(message) = &event.what
-            && let Some(identity) = &message.identity
-        {
-            // A Pi that boots from its SD card is known by its address block only, and asks for no menu.
-            let listed = message.netboot || self.seen.get(identity.mac).is_some();
-            if listed {
-                self.seen.take(identity, self.clock.wall_ms());
-            }
-            news |= identity.serial.is_some_and(|serial| listed && self.learn_serial(identity.mac, serial));
+        if let What::Dhcp(message) = &event.what {
+            news |= self.see(message);
         }
         let who = Directory { config: &self.config, addresses: &self.addresses };
         let update = self.tracker.take(event, &who);
@@ -30,9 +24,31 @@ impl Fleet {
         news
     }
 
+    /// Takes what a DHCP message tells of the Pi that sent it.
+    fn see(&mut self, message: &Dhcp) -> bool {
+        let Some(identity) = &message.identity else { return false };
+        let asks = match message.kind {
+            DhcpKind::Discover if message.netboot => Asks::ToBoot,
+            DhcpKind::Discover => Asks::ForAnAddress,
+            _ => Asks::Nothing,
+        };
+        // A Pi that boots from its SD card asks for no menu, and is nobody's to enrol.
+        if asks != Asks::ToBoot && self.seen.get(identity.mac).is_none() {
+            return false;
+        }
+        let devices = &self.config.devices;
+        let stays = |pi: &SeenPi| devices.iter().any(|device| device.is(pi.mac, pi.serial));
+        self.seen.take(identity, asks, self.clock.wall_ms(), stays);
+        let known = identity.serial.is_some_and(|serial| self.learn_serial(identity.mac, serial));
+        known | (asks == Asks::ToBoot && self.enrol_by_itself(identity.mac))
+    }
+
     fn after(&mut self, update: Update) -> bool {
         if let Some(mut ended) = update.ended {
-            self.log_store_error(|store| store.save_boot(&mut ended));
+            self.log_store_error(|store| {
+                store.save_boot(&mut ended)?;
+                store.save_packets_of(&mut ended)
+            });
         }
         if update.notable
             && let Some(boot) = update.boot.and_then(|mac| self.tracker.boot_mut(mac))
@@ -40,6 +56,10 @@ impl Fleet {
         {
             boot.unsaved = true;
             self.note_store_problem(Some(error.to_string()));
+        }
+        let boot = update.boot.and_then(|mac| self.tracker.boot(mac));
+        if let Some((mac, model)) = boot.and_then(|boot| Some((boot.mac, boot.model?))) {
+            self.seen.learn_model(mac, model);
         }
         update.serial.is_some_and(|(mac, serial)| self.learn_serial(mac, serial))
     }
@@ -72,14 +92,14 @@ impl Fleet {
     /// Stores what piled up in memory; called every few seconds. What cannot be stored is kept for the next time.
     pub fn save(&mut self) {
         let unsaved = self.seen.take_unsaved();
-        let mut saved = if unsaved.is_empty() { Ok(()) } else { self.store.save_pis(&unsaved) };
-        if saved.is_err() {
-            self.seen.keep_unsaved(&unsaved);
-        }
         let mut tried = !unsaved.is_empty();
+        let mut saved = if tried { self.store.save_pis(&unsaved.changed, &unsaved.forgotten) } else { Ok(()) };
+        if saved.is_err() {
+            self.seen.keep_unsaved(unsaved);
+        }
         for boot in self.tracker.boots_to_save() {
             tried = true;
-            if let Err(error) = self.store.save_boot(boot) {
+            if let Err(error) = self.store.save_boot(boot).and_then(|()| self.store.save_packets_of(boot)) {
                 boot.unsaved = true;
                 saved = Err(error);
             }

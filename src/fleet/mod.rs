@@ -4,10 +4,12 @@
 //! jobs that close the gap, and says what the servers shall serve.
 
 mod addresses;
+mod automatic;
 mod diagnose;
 mod enrol;
 mod happenings;
 mod on_volume;
+mod outlook;
 pub mod provision;
 mod reconcile;
 mod record;
@@ -16,9 +18,10 @@ mod store;
 
 pub use enrol::{EnrolError, Enrolment, Removal};
 pub use on_volume::NothingToAccept;
+pub use outlook::Outlook;
 pub use reconcile::{DeviceState, Enrolled, Served, Wanted};
 pub use record::{AdaptedFor, DeviceRecord, RecordError};
-pub use seen::{MAX_SEEN, Seen, SeenPi};
+pub use seen::{Asks, MAX_SEEN, Seen, SeenPi, Unsaved};
 pub use store::{Store, StoreError};
 
 use std::cell::Cell;
@@ -29,6 +32,7 @@ use std::path::PathBuf;
 
 use tokio::sync::mpsc::UnboundedSender;
 
+use self::automatic::Automatic;
 use crate::boot::{Boot, Stage, Tracker};
 use crate::clock::Clock;
 use crate::config::{self, Config, FileError, Problem};
@@ -76,6 +80,7 @@ pub struct Fleet {
     lock: Option<File>,
     /// Devices whose trees could not be made, and why; tried again when something changes.
     failed: BTreeMap<String, String>,
+    automatic: Automatic,
 }
 
 /// Why the fleet could not be set up.
@@ -110,6 +115,7 @@ impl Fleet {
         let layout = Layout::new(config.main.data_dir.clone());
         let store = Store::in_memory()?;
         let jobs = Jobs::start(clock.clone(), 1, job_ended).map_err(FleetError::Worker)?;
+        let automatic = Automatic::new(clock.now());
         let mut fleet = Self {
             tracker: Tracker::new(clock.clone()),
             volume: on_volume::look_at(&layout),
@@ -135,6 +141,7 @@ impl Fleet {
             volume_identity: None,
             lock: None,
             failed: BTreeMap::new(),
+            automatic,
         };
         fleet.volume_identity = on_volume::volume_identity(&fleet.layout);
         fleet.tell_disks_apart();
@@ -166,7 +173,14 @@ impl Fleet {
             self.layout = Layout::new(config.main.data_dir.clone());
             self.store_on_volume = false;
         }
-        (self.config, self.problems) = (config, problems);
+        let before = std::mem::replace(&mut self.config, config);
+        for mac in before.devices.iter().filter_map(|device| device.mac) {
+            if !self.config.devices.iter().any(|device| device.mac == Some(mac)) {
+                self.automatic.leave_alone(mac);
+            }
+        }
+        self.automatic.forget_problem();
+        self.problems = problems;
         self.failed.clear();
         // An admin's SIGHUP also means: try again what could not be opened.
         self.volume_changes = self.volume_changes.wrapping_add(1);
@@ -288,6 +302,17 @@ impl Fleet {
         match self.tracker.boots().find(|boot| boot.id == id) {
             Some(boot) => Ok(Some(boot.clone())),
             None => self.store.boot(id),
+        }
+    }
+
+    /// The packets of a boot as a pcap file; empty if none were kept.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn packets(&self, id: i64) -> Result<Vec<u8>, StoreError> {
+        match self.tracker.boots().find(|boot| boot.id == id && boot.packets.unsaved) {
+            Some(boot) => Ok(boot.packets.file().to_vec()),
+            None => self.store.packets(id),
         }
     }
 

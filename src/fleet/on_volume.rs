@@ -6,6 +6,7 @@ use rustix::fs::{AtFlags, FlockOperation, StatxFlags, flock};
 
 use super::{Fleet, MAX_SEEN, Seen, Store, StoreError, provision};
 use crate::boot::BootState;
+use crate::boot::packets::Packets;
 use crate::config::Device;
 use crate::image;
 use crate::jobs::{JobKind, Running};
@@ -182,14 +183,18 @@ impl Fleet {
         self.tracker.number_anew(|boot| !matches!(store.boot(boot.id), Ok(Some(stored)) if stored.is_same(boot)));
         let unsaved = self.seen.list().into_iter().cloned().collect::<Vec<_>>();
         let before = std::mem::replace(&mut self.store, store);
-        self.store.save_pis(&unsaved)?;
+        self.store.save_pis(&unsaved, &[])?;
         self.seen = Seen::new(self.store.pis(MAX_SEEN)?);
         // Boots that are over are in the old store only.
         for mut boot in before.boots(None, u32::MAX)?.into_iter().rev() {
             let followed = self.tracker.boot(boot.mac).is_some_and(|current| current.is_same(&boot));
             if !followed && !self.store.boot(boot.id)?.is_some_and(|stored| stored.is_same(&boot)) {
+                let packets = before.packets(boot.id)?;
                 boot.id = 0;
                 self.store.save_boot(&mut boot)?;
+                if !packets.is_empty() {
+                    self.store.save_packets(boot.id, &packets)?;
+                }
             }
         }
         self.save();
@@ -204,6 +209,7 @@ impl Fleet {
             let is_recent = (0..RESUMED_MS).contains(&age);
             let is_followed = self.tracker.boot(boot.mac).is_some();
             if !is_followed && (is_recent || boot.state == BootState::Running) {
+                boot.packets = Packets::resume(store.packets(boot.id)?);
                 self.tracker.resume(boot, u32::try_from(age.max(0)).unwrap_or(u32::MAX));
             } else if boot.state == BootState::Booting {
                 boot.state = BootState::Abandoned;

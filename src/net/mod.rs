@@ -3,8 +3,13 @@
 #![allow(unsafe_code, reason = "packet sockets and netlink need calls that no wrapper offers")]
 
 mod addresses;
+pub mod bridge;
+pub mod console_tap;
+pub mod datagram;
 pub mod interface;
+pub mod link;
 pub mod neighbour;
+mod netlink;
 pub mod packet;
 
 pub use addresses::AddressBook;

@@ -10,19 +10,19 @@ use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockFilter, Socket, T
 pub const MAX_PACKET: usize = 1600;
 
 // Classic BPF (linux/bpf_common.h, linux/filter.h).
-const LD_W_ABS: u16 = 0x20;
-const LD_H_ABS: u16 = 0x28;
-const LD_B_ABS: u16 = 0x30;
-const LDX_B_MSH: u16 = 0xb1;
-const LD_H_IND: u16 = 0x48;
-const JEQ: u16 = 0x15;
-const JSET: u16 = 0x45;
-const RET: u16 = 0x06;
+pub(super) const LD_W_ABS: u16 = 0x20;
+pub(super) const LD_H_ABS: u16 = 0x28;
+pub(super) const LD_B_ABS: u16 = 0x30;
+pub(super) const LDX_B_MSH: u16 = 0xb1;
+pub(super) const LD_H_IND: u16 = 0x48;
+pub(super) const JEQ: u16 = 0x15;
+pub(super) const JSET: u16 = 0x45;
+pub(super) const RET: u16 = 0x06;
 /// `SKF_AD_OFF + SKF_AD_PROTOCOL`: the frame's EtherType, whatever the link layer.
-const ETHERTYPE: u32 = 0xffff_f000;
-const ETH_P_IP: u32 = 0x0800;
-const ETH_P_ALL: u16 = 0x0003;
-const IPPROTO_UDP: u32 = 17;
+pub(super) const ETHERTYPE: u32 = 0xffff_f000;
+pub(super) const ETH_P_IP: u32 = 0x0800;
+pub(super) const ETH_P_ALL: u16 = 0x0003;
+pub(super) const IPPROTO_UDP: u32 = 17;
 
 /// Unfragmented IPv4 UDP from or to port 67 or 68. Offsets count from the IP header: the socket is `SOCK_DGRAM`.
 /// Five instructions throw away what is no UDP, so a busy LAN costs the router next to nothing.
@@ -80,7 +80,7 @@ impl AsFd for DhcpTap {
     }
 }
 
-fn link_address(ethertype: u16, interface: u32) -> SockAddr {
+pub(super) fn link_address(ethertype: u16, interface: u32) -> SockAddr {
     let mut storage = SockAddrStorage::zeroed();
     // SAFETY: `sockaddr_ll` is a plain C struct that fits `sockaddr_storage` and is valid when zeroed.
     let link = unsafe { storage.view_as::<libc::sockaddr_ll>() };

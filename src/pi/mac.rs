@@ -14,10 +14,13 @@ pub struct Mac(pub [u8; 6]);
 #[error("'{0}' is not a MAC address (six pairs of hex digits, as in dc:a6:32:79:26:df)")]
 pub struct ParseMacError(pub String);
 
+/// The block of all boards up to the Pi 3+, whose address is made from the serial.
+const OLD_OUI: [u8; 3] = [0xb8, 0x27, 0xeb];
+
 /// Address blocks registered by Raspberry Pi (Trading) Ltd. The weakest evidence there is: `MAC_ADDRESS` in a Pi's
 /// EEPROM may set any other, and new blocks are bought. Source: the list in LTSP's dnsmasq template, 2025.
 const RASPBERRY_PI_OUIS: [[u8; 3]; 7] = [
-    [0xb8, 0x27, 0xeb],
+    OLD_OUI,
     [0xdc, 0xa6, 0x32],
     [0xe4, 0x5f, 0x01],
     [0x28, 0xcd, 0xc1],
@@ -34,6 +37,12 @@ impl Mac {
     #[must_use]
     pub fn is_raspberry_pi_oui(self) -> bool {
         RASPBERRY_PI_OUIS.iter().any(|oui| self.0.starts_with(oui))
+    }
+
+    /// Whether it is an address of a board up to the Pi 3+: its low three bytes are those of the serial.
+    #[must_use]
+    pub fn follows_serial(self) -> bool {
+        self.0.starts_with(&OLD_OUI)
     }
 
     /// A unicast address that a device may have: not multicast, not all zero.

@@ -11,14 +11,14 @@ pub use led::{Flashes, LED_CODES, LedCode, NoBlinkCode, led};
 pub use mac::{Mac, ParseMacError};
 pub use serial::{ParseSerialError, Serial};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Blocks that a bootloader's 16-bit counter counts (RFC 1350 §5): those before 2025-09-23 do not start it over, and a
 /// file of more blocks is cut (rpi-eeprom issues 375 and 720).
 pub const TFTP_BLOCKS: u64 = 65_535;
 
 /// How we know that a packet came from a Raspberry Pi, strongest first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Evidence {
     /// DHCP option 97 starts with the FourCC `RPi…` (Pi 4, 5 and their relatives).
@@ -29,6 +29,19 @@ pub enum Evidence {
     SerialGuid,
     /// The MAC address lies in a block assigned to Raspberry Pi, nothing more.
     Oui,
+}
+
+impl Evidence {
+    /// How sure that makes us, for people.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Guid => "certain: it names its board",
+            Self::RomXid => "certain: the boot ROM's transaction number",
+            Self::SerialGuid => "nearly certain: its serial and its MAC address agree",
+            Self::Oui => "likely: its MAC address is from a block of Raspberry Pi's",
+        }
+    }
 }
 
 /// What one DHCP packet told about the Pi that sent it.

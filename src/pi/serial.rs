@@ -33,10 +33,8 @@ impl Serial {
     #[must_use]
     pub fn may_belong_to(self, mac: Mac) -> bool {
         let [_, low @ ..] = self.0.to_be_bytes();
-        match mac.0 {
-            [0xb8, 0x27, 0xeb, tail @ ..] => tail == low,
-            _ => true,
-        }
+        let [_, _, _, tail @ ..] = mac.0;
+        !mac.follows_serial() || tail == low
     }
 }
 

@@ -165,6 +165,12 @@ impl Connected {
         Ok(Self(socket))
     }
 
+    /// Where the client sends its acknowledgements.
+    pub(super) fn local(&self) -> SocketAddr {
+        let local = self.0.local_addr().ok().and_then(|address| address.as_socket());
+        local.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))
+    }
+
     pub(super) fn receive(&self, buffer: &mut [u8]) -> Arrived {
         match recv(self.0.as_raw_fd(), buffer, MsgFlags::empty()) {
             Ok(length) => Arrived::Packet(length),

@@ -19,8 +19,8 @@ use super::transfer::{Action, MAX_WINDOW_BYTES, MAX_WINDOWSIZE, Transfer};
 use super::wire::{self, ErrorCode, Options, Packet};
 use super::{ServerConfig, Shared, Stats};
 use crate::clock::{Clock, Moment};
-use crate::events::{Sink, Tftp, TftpEnd, What};
-use crate::net::AddressBook;
+use crate::events::{Of, Sink, Tftp, TftpEnd, What};
+use crate::net::{AddressBook, datagram};
 
 /// Largest request looked at; RFC 2347 allows 512 bytes.
 const MAX_REQUEST: usize = 1024;
@@ -179,6 +179,8 @@ impl Worker {
             }
             Ok(Packet::Error { code, message }) => {
                 let message = Arc::from(message);
+                let packet = self.inbox.get(..length).unwrap_or_default();
+                keep(&self.events, session.peer, (session.peer, session.socket.local()), packet);
                 self.end(now, key, TftpEnd::Aborted { code, message });
             }
             _ => {} // nothing else makes sense here, and answering it would not help
@@ -211,6 +213,7 @@ impl Worker {
             Action::GiveUp => return self.end(now, key, TftpEnd::Timeout),
             Action::SendOack => {
                 wire::encode_oack(&session.accepted, session.file.size, &mut self.outbox);
+                keep(&self.events, session.peer, (session.socket.local(), session.peer), &self.outbox);
                 session.socket.send(&self.outbox, false)
             }
             Action::SendData { first, count } => {
@@ -257,6 +260,13 @@ impl Worker {
 
     fn emit(&self, peer: SocketAddr, event: Tftp) {
         self.events.emit(What::Tftp { peer: peer.ip(), event });
+    }
+}
+
+/// Reports a packet that is kept with the boot of `peer`.
+fn keep(events: &Sink, peer: SocketAddr, (from, to): (SocketAddr, SocketAddr), payload: &[u8]) {
+    if let Some(packet) = datagram::udp_packet(from, to, payload) {
+        events.emit_if_calm(|| What::Packet { of: Of::Peer(peer.ip()), packet: packet.into() });
     }
 }
 

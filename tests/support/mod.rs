@@ -154,7 +154,7 @@ impl Router {
     }
 
     /// Waits for what cannot announce itself.
-    pub fn wait_until(&self, what: &str, until: impl Fn() -> bool) {
+    pub fn wait_until(&self, what: &str, mut until: impl FnMut() -> bool) {
         let begun = Instant::now();
         while !until() {
             assert!(begun.elapsed() < PATIENCE, "{what} did not come about\n{}", self.logs());

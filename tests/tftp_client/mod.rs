@@ -86,10 +86,13 @@ impl TestServer {
     /// The next event of TFTP, waiting for it.
     pub fn event(&mut self) -> (IpAddr, Tftp) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        let event = runtime.block_on(async { tokio::time::timeout(PATIENCE, self.events.recv()).await });
-        match event.expect("an event in time").expect("the server lives").what {
-            What::Tftp { peer, event } => (peer, event),
-            other => panic!("{other:?}"),
+        loop {
+            let event = runtime.block_on(async { tokio::time::timeout(PATIENCE, self.events.recv()).await });
+            match event.expect("an event in time").expect("the server lives").what {
+                What::Tftp { peer, event } => return (peer, event),
+                What::Packet { .. } => {}
+                other => panic!("{other:?}"),
+            }
         }
     }
 

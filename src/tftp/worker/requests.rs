@@ -7,9 +7,10 @@ use std::time::Duration;
 use nix::net::if_::if_nametoindex;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 
-use super::{Session, Worker};
+use super::{Session, Worker, keep};
 use crate::clock::Moment;
 use crate::events::{Tftp, TftpEnd};
+use crate::tftp::PORT;
 use crate::tftp::guard::Client;
 use crate::tftp::open::{self, OpenError};
 use crate::tftp::slots::Key;
@@ -41,8 +42,7 @@ impl Worker {
         for _ in 0..REQUESTS_PER_TURN {
             match self.listeners.get_mut(index).map(|listener| listener.receive(&mut inbox)) {
                 Some(Ok(received)) => {
-                    let packet = wire::parse(inbox.get(..received.length).unwrap_or_default());
-                    self.on_datagram(now, index, &received, packet);
+                    self.on_datagram(now, index, &received, inbox.get(..received.length).unwrap_or_default());
                 }
                 Some(Err(error)) if error.kind() != std::io::ErrorKind::WouldBlock => {
                     log::debug!("TFTP listener: {error}");
@@ -54,13 +54,7 @@ impl Worker {
         self.requests = inbox;
     }
 
-    fn on_datagram(
-        &mut self,
-        now: Moment,
-        listener: usize,
-        received: &Received,
-        packet: Result<Packet<'_>, ParseError>,
-    ) {
+    fn on_datagram(&mut self, now: Moment, listener: usize, received: &Received, datagram: &[u8]) {
         // A request to a broadcast address is for nobody in particular (RFC 1123 §4.2.3.5), and port 0 cannot be answered.
         let Some(asked) = received.asked else { return };
         let peer = received.peer;
@@ -74,8 +68,11 @@ impl Worker {
             }
             return;
         }
-        let (code, message) = match packet {
-            Ok(Packet::Read(request)) => return self.on_request(now, listener, asked, peer, &request),
+        let (code, message) = match wire::parse(datagram) {
+            Ok(Packet::Read(request)) => {
+                keep(&self.events, peer, (peer, SocketAddr::new(asked.ip, PORT)), datagram);
+                return self.on_request(now, listener, asked, peer, &request);
+            }
             Ok(Packet::Write) => (ErrorCode::AccessViolation, "this server is read-only"),
             // Nothing is said to an ERROR, or two servers could go on forever (RFC 1350 §7).
             Ok(Packet::Error { .. }) | Err(ParseError::Short) => return,
@@ -276,6 +273,7 @@ impl Worker {
     fn refuse(&mut self, listener: usize, asked: Asked, peer: SocketAddr, code: ErrorCode, message: &str) {
         self.stats.refused = self.stats.refused.wrapping_add(1);
         wire::encode_error(code, message, &mut self.outbox);
+        keep(&self.events, peer, (SocketAddr::new(asked.ip, PORT), peer), &self.outbox);
         if let Some(listener) = self.listeners.get(listener)
             && let Err(error) = listener.reply(peer, asked, &self.outbox)
         {

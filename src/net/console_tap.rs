@@ -1,0 +1,136 @@
+//! A packet socket that sees what comes in on one port for UDP port 6666, where consoles are sent, whatever hardware
+//! address it is for.
+//!
+//! The bootloader sends to the hardware address 00:00:00:00:00:00. A bridge floods such frames and keeps them from itself
+//! unless it is made promiscuous, which would bring it everything else, too. Its ports see them in any case: a packet
+//! socket on a port is asked before the bridge (packet(7), `ETH_P_ALL`).
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
+
+use super::packet::{
+    ETH_P_ALL, ETH_P_IP, ETHERTYPE, IPPROTO_UDP, JEQ, JSET, LD_B_ABS, LD_H_ABS, LD_H_IND, LD_W_ABS, LDX_B_MSH,
+    MAX_PACKET, RET, link_address,
+};
+use crate::pi::Mac;
+
+/// Where consoles are sent unless told otherwise, by bootloader (`NETCONSOLE`) and kernel (`netconsole=`).
+pub const PORT: u16 = 6666;
+
+/// `SKF_AD_OFF + SKF_AD_PKTTYPE` (linux/filter.h)
+const PACKET_TYPE: u32 = 0xffff_f004;
+const PACKET_OUTGOING: u32 = 4;
+const SOL_PACKET: libc::c_int = 263;
+/// Since Linux 4.20: frames that go out by this port are not even copied for us.
+const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
+/// A kernel that dies sends its log at once: a thousand small packets, which take some 1 KB each here.
+const BURST_BYTES: usize = 2 << 20;
+
+/// Unfragmented IPv4 UDP to port 6666 that came in.
+const CONSOLE_ONLY: [SockFilter; 13] = [
+    SockFilter::new(LD_W_ABS, 0, 0, ETHERTYPE),
+    SockFilter::new(JEQ, 0, 10, ETH_P_IP),
+    SockFilter::new(LD_B_ABS, 0, 0, 9),
+    SockFilter::new(JEQ, 0, 8, IPPROTO_UDP),
+    SockFilter::new(LD_H_ABS, 0, 0, 6),
+    SockFilter::new(JSET, 6, 0, 0x3fff), // fragment offset or more-fragments
+    SockFilter::new(LDX_B_MSH, 0, 0, 0), // X = IP header length
+    SockFilter::new(LD_H_IND, 0, 0, 2),  // destination port
+    SockFilter::new(JEQ, 0, 3, PORT as u32),
+    SockFilter::new(LD_B_ABS, 0, 0, PACKET_TYPE),
+    SockFilter::new(JEQ, 1, 0, PACKET_OUTGOING),
+    SockFilter::new(RET, 0, 0, 0xffff),
+    SockFilter::new(RET, 0, 0, 0),
+];
+
+/// A non-blocking packet socket on one port.
+#[derive(Debug)]
+pub struct ConsoleTap {
+    socket: Socket,
+}
+
+impl ConsoleTap {
+    /// Opens the socket on the interface with kernel index `port`.
+    ///
+    /// # Errors
+    /// Needs `CAP_NET_RAW`.
+    pub fn open(port: u32) -> io::Result<Self> {
+        // Protocol 0: nothing arrives before the filter is in place and bind() names the protocol.
+        let socket = Socket::new(Domain::PACKET, Type::DGRAM.cloexec(), Some(Protocol::from(0)))?;
+        socket.attach_filter(&CONSOLE_ONLY)?;
+        ignore_outgoing(&socket);
+        // Needs CAP_NET_ADMIN; without it long bursts lose lines.
+        let _ = setsockopt(&socket, sockopt::RcvBufForce, &BURST_BYTES);
+        socket.set_nonblocking(true)?;
+        socket.bind(&link_address(ETH_P_ALL, port))?;
+        Ok(Self { socket })
+    }
+
+    /// The next packet, from its IP header on, and the hardware address of its sender.
+    ///
+    /// # Errors
+    /// `WouldBlock` when there is none now; others as recv(2).
+    pub fn receive<'a>(&self, buffer: &'a mut [MaybeUninit<u8>; MAX_PACKET]) -> io::Result<(&'a [u8], Option<Mac>)> {
+        let (length, sender) = self.socket.recv_from(buffer)?;
+        // SAFETY: recvfrom(2) has initialised the first `length` bytes, and `length <= buffer.len()`.
+        let packet = unsafe { std::slice::from_raw_parts(buffer.as_ptr().cast::<u8>(), length.min(buffer.len())) };
+        Ok((packet, hardware_address(&sender)))
+    }
+}
+
+impl AsFd for ConsoleTap {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+fn ignore_outgoing(socket: &Socket) {
+    let yes: libc::c_int = 1;
+    let size = size_of::<libc::c_int>() as libc::socklen_t;
+    // The filter does the same on older kernels, at a price.
+    // SAFETY: the option value is an int that outlives the call, and its size is given.
+    unsafe { libc::setsockopt(socket.as_raw_fd(), SOL_PACKET, PACKET_IGNORE_OUTGOING, (&raw const yes).cast(), size) };
+}
+
+/// The Ethernet address in the `sockaddr_ll` of a received packet.
+fn hardware_address(sender: &SockAddr) -> Option<Mac> {
+    if i32::from(sender.family()) != libc::AF_PACKET || (sender.len() as usize) < size_of::<libc::sockaddr_ll>() {
+        return None;
+    }
+    // SAFETY: the storage behind a SockAddr is aligned for any address, and holds a whole sockaddr_ll as checked above.
+    let link = unsafe { &*sender.as_ptr().cast::<libc::sockaddr_ll>() };
+    let address = link.sll_addr.get(..6).filter(|_| link.sll_halen == 6)?;
+    Some(Mac(address.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::packet::udp_payload;
+    use std::net::UdpSocket;
+
+    #[test]
+    fn only_what_comes_in_for_the_console_port_passes() {
+        let Ok(tap) = ConsoleTap::open(crate::net::interface::find("lo", None).unwrap().index) else {
+            eprintln!("skipped: needs CAP_NET_RAW");
+            return;
+        };
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let marker = format!("piboot console {}", std::process::id());
+        for port in [6665, 6666, 6667] {
+            // Nobody listens: the packet still crosses the loopback device, out and in.
+            let _ = sender.send_to(format!("{marker} {port}").as_bytes(), ("127.0.0.1", port));
+        }
+        let mut seen = Vec::new();
+        let mut buffer = [MaybeUninit::uninit(); MAX_PACKET];
+        while let Ok((packet, _)) = tap.receive(&mut buffer) {
+            seen.extend(udp_payload(packet).map(<[u8]>::to_vec));
+        }
+        seen.retain(|p| p.starts_with(marker.as_bytes()));
+        assert_eq!(seen, [format!("{marker} 6666").into_bytes()]);
+    }
+}
