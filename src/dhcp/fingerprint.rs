@@ -26,7 +26,7 @@ const MESSAGE_TYPE: u8 = 53;
 const SERVER_IDENTIFIER: u8 = 54;
 const CLASS_IDENTIFIER: u8 = 60;
 const TFTP_SERVER_NAME: u8 = 66;
-const CLIENT_GUID: u8 = 97;
+pub(super) const CLIENT_GUID: u8 = 97;
 
 /// Longest host name kept from a packet (RFC 1035 §2.3.4).
 const MAX_HOSTNAME: usize = 255;

@@ -7,5 +7,7 @@ pub mod fingerprint;
 pub mod observe;
 pub mod openwrt;
 pub mod options;
+pub mod proxy;
+pub mod quirks;
 pub mod sections;
 mod trial;
