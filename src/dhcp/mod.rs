@@ -9,5 +9,6 @@ pub mod openwrt;
 pub mod options;
 pub mod proxy;
 pub mod quirks;
+pub mod respond;
 pub mod sections;
 mod trial;

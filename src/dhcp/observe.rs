@@ -6,12 +6,14 @@ use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::fingerprint;
+use super::respond::Responder;
 use crate::events::{Dhcp, DhcpKind, Sink, What};
 use crate::net::AddressBook;
 use crate::net::packet::{DhcpTap, MAX_PACKET, udp_payload};
@@ -70,13 +72,19 @@ impl Observer {
     ///
     /// # Errors
     /// When the packet socket cannot be opened (needs `CAP_NET_RAW`) or there is no thread to be had.
-    pub fn start(interface: u32, interest: Interest, addresses: AddressBook, sink: Sink) -> io::Result<Self> {
+    pub fn start(
+        interface: u32,
+        interest: Interest,
+        addresses: AddressBook,
+        sink: Sink,
+        mut responder: Responder,
+    ) -> io::Result<Self> {
         let tap = DhcpTap::open(interface)?;
         let stop = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
         let thread = std::thread::Builder::new().name("dhcp".to_owned()).stack_size(STACK).spawn({
             let stop = stop.clone();
             move || {
-                if let Err(error) = watch(&tap, &stop, &interest, &addresses, &sink) {
+                if let Err(error) = watch(&tap, &stop, &interest, &addresses, &sink, &mut responder) {
                     log::error!("cannot watch DHCP any more: {error}; trying again");
                 }
             }
@@ -103,11 +111,19 @@ impl Drop for Observer {
     }
 }
 
-fn watch(tap: &DhcpTap, stop: &EventFd, interest: &Interest, addresses: &AddressBook, sink: &Sink) -> io::Result<()> {
+fn watch(
+    tap: &DhcpTap,
+    stop: &EventFd,
+    interest: &Interest,
+    addresses: &AddressBook,
+    sink: &Sink,
+    responder: &mut Responder,
+) -> io::Result<()> {
     let mut buffer = [MaybeUninit::uninit(); MAX_PACKET];
+    let mut due = None;
     loop {
         let mut ready = [PollFd::new(tap.as_fd(), PollFlags::POLLIN), PollFd::new(stop.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut ready, PollTimeout::NONE) {
+        match poll(&mut ready, timeout(due)) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
@@ -116,16 +132,27 @@ fn watch(tap: &DhcpTap, stop: &EventFd, interest: &Interest, addresses: &Address
         }
         match tap.receive(&mut buffer) {
             Ok(packet) => {
-                if let Some(message) = udp_payload(packet).and_then(fingerprint::read)
+                if let Some(payload) = udp_payload(packet)
+                    && let Some(message) = fingerprint::read(payload)
                     && interest.concerns_a_pi(&message)
                 {
+                    responder.hear(payload, &message);
                     report(message, addresses, sink);
                 }
             }
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
             Err(error) => return Err(error),
         }
+        due = responder.act();
     }
+}
+
+/// Rounded up: just before something is due there is nothing to do.
+fn timeout(due: Option<Duration>) -> PollTimeout {
+    due.map_or(PollTimeout::NONE, |due| {
+        let ms = u32::try_from(due.as_millis().saturating_add(1)).unwrap_or(u32::MAX);
+        PollTimeout::try_from(ms).unwrap_or(PollTimeout::MAX)
+    })
 }
 
 fn report(message: Dhcp, addresses: &AddressBook, sink: &Sink) {
