@@ -29,7 +29,7 @@ const REPLY_DELAY: Duration = Duration::from_millis(1500);
 const WAKE_UPS: [Duration; 4] =
     [Duration::from_millis(250), Duration::from_millis(500), Duration::from_millis(1000), Duration::from_millis(2000)];
 /// How many such frames a Pi gets in one boot.
-const MAX_WAKE_UPS: u32 = 40;
+const MAX_WAKE_UPS: usize = 40;
 /// After so long without a DISCOVER of its ROM, a Pi 3B's next one is of another boot. It gives up after 25 s.
 const SAME_BOOT: Duration = Duration::from_secs(60);
 
@@ -131,7 +131,7 @@ struct Due {
 struct Booting {
     mac: Mac,
     rom_asked: Moment,
-    wake_ups: u32,
+    wake_ups: usize,
 }
 
 /// What is to be sent, and when.
@@ -212,11 +212,17 @@ impl Script {
     /// Somebody, perhaps this machine, has answered a Pi.
     fn wake_up(&mut self, now: Moment, mac: Mac) {
         let Some(pi) = self.booting.iter_mut().find(|pi| pi.mac == mac) else { return };
-        let is_waking = self.due.iter().any(|due| due.to == mac && !due.is_offer);
-        if is_waking || now.since(pi.rom_asked) > SAME_BOOT || pi.wake_ups >= MAX_WAKE_UPS {
+        if now.since(pi.rom_asked) > SAME_BOOT {
             return;
         }
-        pi.wake_ups += WAKE_UPS.len() as u32;
+        // What was to follow the reply before this one would come too early for it.
+        let before = self.due.len();
+        self.due.retain(|due| due.to != mac || due.is_offer);
+        pi.wake_ups = pi.wake_ups.saturating_sub(before - self.due.len());
+        if pi.wake_ups >= MAX_WAKE_UPS {
+            return;
+        }
+        pi.wake_ups += WAKE_UPS.len();
         let nobody = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, DISCARD_PORT);
         let Some(packet) = udp_packet(nobody, SocketAddrV4::new(Ipv4Addr::BROADCAST, DISCARD_PORT), &[]) else {
             return;
