@@ -13,6 +13,7 @@ use crate::clock::{Clock, Moment};
 use crate::config::{DhcpMode, Main, Severity, file};
 use crate::dhcp::conflicts::{self, Packages};
 use crate::dhcp::drop_in;
+use crate::dhcp::quirks::Quirk;
 use crate::dhcp::sections::{self, Client};
 use crate::fleet::Wanted;
 use crate::pi::Mac;
@@ -38,6 +39,8 @@ pub(super) struct BootOptions {
     /// Those of them on which the built-in proxy answers.
     proxied: Vec<String>,
     confdir: Option<PathBuf>,
+    /// Whether that dnsmasq is to answer some Pis later.
+    reply_delay: bool,
     restart: Vec<String>,
     restarts: Arc<Mutex<Restarts>>,
     applied: bool,
@@ -65,6 +68,7 @@ impl BootOptions {
     /// Takes the configuration, and looks at who serves DHCP; true if the boot options come another way from now on.
     pub(super) fn configure(&mut self, main: &Main) -> bool {
         self.restart.clone_from(&main.dnsmasq_restart);
+        self.reply_delay = !main.quirks_off.contains(&Quirk::ReplyDelay);
         let proxied = self.to_be_proxied(main);
         self.interfaces.clone_from(&main.interfaces);
         if self.confdir == main.dnsmasq_confdir && self.mode == main.dhcp && self.proxied == proxied {
@@ -176,7 +180,7 @@ impl BootOptions {
         }
         let Some(confdir) = &self.drops_in().cloned() else { return };
         let clients: Vec<(Mac, Option<Ipv4Addr>)> = wanted.enrolled.iter().map(|pi| (pi.mac, pi.ip)).collect();
-        let result = drop_in::reconcile(confdir, server, &clients);
+        let result = drop_in::reconcile(confdir, server, &clients, self.reply_delay);
         let is_first = !std::mem::replace(&mut self.applied, true);
         // An agent that ended between writing the file and the restart left it to this one.
         if matches!(result, Ok(true)) || is_first && result.is_ok() && drop_in::is_unread(confdir) {

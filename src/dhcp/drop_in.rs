@@ -13,12 +13,15 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::fingerprint::ROM_GUID;
 use super::options::{boot_menu, hex};
 use super::trial;
 use crate::clock::Clock;
 use crate::pi::Mac;
 
 const TAG: &str = "piboot";
+/// The boot ROM of a Pi 3B, by the option 97 that nothing else sends.
+const ROM_TAG: &str = "piboot_rom";
 const FILE: &str = "piboot.conf";
 /// Stands beside the drop-in while dnsmasq has not read it; dnsmasq skips names that start with a dot.
 const UNREAD: &str = ".piboot.conf.unread";
@@ -39,20 +42,38 @@ pub enum DropInError {
     Refused(PathBuf, String),
 }
 
-/// Makes the drop-in name exactly these Pis, with the address that each is to have, if any; true if that took a change, and dnsmasq has to be restarted to read it.
+/// Makes the drop-in name exactly these Pis, with the address that each is to have, if any; true if that took a change, and
+/// dnsmasq has to be restarted to read it. `delay` says whether the boot ROM of a Pi 3B is to be answered a second later
+/// ([`Quirk::ReplyDelay`](super::quirks::Quirk::ReplyDelay)). dnsmasq answers nobody else's DHCP during that second.
 ///
 /// # Errors
 /// When the directory is missing or not writable, or dnsmasq would refuse the file; it is then as it was.
-pub fn reconcile(confdir: &Path, server: Ipv4Addr, enrolled: &[(Mac, Option<Ipv4Addr>)]) -> Result<bool, DropInError> {
+pub fn reconcile(
+    confdir: &Path,
+    server: Ipv4Addr,
+    enrolled: &[(Mac, Option<Ipv4Addr>)],
+    delay: bool,
+) -> Result<bool, DropInError> {
     if !confdir.is_dir() {
         return Err(DropInError::NoDirectory(confdir.to_owned()));
     }
     let path = confdir.join(FILE);
-    let text = content(server, enrolled);
-    if std::fs::read(&path).is_ok_and(|old| old == text.as_bytes()) {
+    let is_there = |text: &str| std::fs::read(&path).is_ok_and(|old| old == text.as_bytes());
+    let mut text = content(server, enrolled, delay);
+    if is_there(&text) {
         return Ok(false);
     }
-    try_out(&path, &text)?;
+    match try_out(&path, &text) {
+        // dnsmasq before 2.78 cannot wait.
+        Err(DropInError::Refused(..)) if delay => {
+            text = content(server, enrolled, false);
+            if is_there(&text) {
+                return Ok(false);
+            }
+            try_out(&path, &text)?;
+        }
+        result => result?,
+    }
     let marker = confdir.join(UNREAD);
     crate::storage::write_beside(&marker, b"", 0o600).map_err(|e| DropInError::Write(marker, e))?;
     crate::storage::write_beside(&path, text.as_bytes(), 0o644).map_err(|e| DropInError::Write(path, e))?;
@@ -105,7 +126,7 @@ pub fn remove(confdir: &Path) -> Result<bool, DropInError> {
     }
 }
 
-fn content(server: Ipv4Addr, enrolled: &[(Mac, Option<Ipv4Addr>)]) -> String {
+fn content(server: Ipv4Addr, enrolled: &[(Mac, Option<Ipv4Addr>)], delay: bool) -> String {
     let mut text = format!(
         "# Written by piboot: boot options for enrolled Raspberry Pis, and for nobody else.\n\
          dhcp-option-force=tag:{TAG},43,{}\n\
@@ -113,8 +134,12 @@ fn content(server: Ipv4Addr, enrolled: &[(Mac, Option<Ipv4Addr>)]) -> String {
          dhcp-option-force=tag:{TAG},66,{server}\n",
         hex(&boot_menu()),
     );
+    // Writing to a String cannot fail, here and below.
+    if delay {
+        let guid = hex(&[&[0][..], &ROM_GUID].concat());
+        let _ = writeln!(text, "dhcp-match=set:{ROM_TAG},97,{guid}\ndhcp-reply-delay=tag:{TAG},tag:{ROM_TAG},1");
+    }
     for (mac, ip) in enrolled {
-        // Writing to a String cannot fail.
         let _ = writeln!(text, "dhcp-mac=set:{TAG},{mac}");
         if let Some(ip) = ip {
             let _ = writeln!(text, "dhcp-host={mac},{ip},infinite");
@@ -139,13 +164,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let lion = ("dc:a6:32:79:26:df".parse().unwrap(), None);
         let server = Ipv4Addr::new(192, 168, 1, 1);
-        assert!(reconcile(dir.path(), server, &[lion]).unwrap());
-        assert!(!reconcile(dir.path(), server, &[lion]).unwrap());
-        assert!(reconcile(dir.path(), Ipv4Addr::new(192, 168, 1, 2), &[lion]).unwrap(), "the router moved");
+        assert!(reconcile(dir.path(), server, &[lion], true).unwrap());
+        assert!(!reconcile(dir.path(), server, &[lion], true).unwrap());
+        assert!(reconcile(dir.path(), Ipv4Addr::new(192, 168, 1, 2), &[lion], true).unwrap(), "the router moved");
         let fixed = (lion.0, Some(Ipv4Addr::new(192, 168, 1, 50)));
-        assert!(reconcile(dir.path(), server, &[fixed]).unwrap(), "it is to have an address of its own");
+        assert!(reconcile(dir.path(), server, &[fixed], true).unwrap(), "it is to have an address of its own");
         let text = std::fs::read_to_string(dir.path().join(FILE)).unwrap();
         assert!(text.ends_with("dhcp-host=dc:a6:32:79:26:df,192.168.1.50,infinite\n"), "{text}");
+        let delay = "dhcp-match=set:piboot_rom,97,00:44:44:44:44:44:44:44:44:44:44:44:44:44:44:44:44\n\
+                     dhcp-reply-delay=tag:piboot,tag:piboot_rom,1\n";
+        assert!(text.contains(delay), "{text}");
+        assert!(reconcile(dir.path(), server, &[fixed], false).unwrap());
+        assert_eq!(std::fs::read_to_string(dir.path().join(FILE)).unwrap(), text.replace(delay, ""));
         assert!(remove(dir.path()).unwrap());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
         assert!(!remove(dir.path()).unwrap());
@@ -153,7 +183,7 @@ mod tests {
 
     #[test]
     fn a_missing_directory_is_named() {
-        let error = reconcile(Path::new("/nonexistent/dnsmasq.d"), Ipv4Addr::LOCALHOST, &[]).unwrap_err();
+        let error = reconcile(Path::new("/nonexistent/dnsmasq.d"), Ipv4Addr::LOCALHOST, &[], true).unwrap_err();
         assert!(error.to_string().contains("'/nonexistent/dnsmasq.d' does not exist"));
     }
 

@@ -14,7 +14,7 @@ use crate::pi::{Evidence, Identity, Mac, Model, Revision, Serial};
 /// The transaction id of the boot ROM of Pi 2B v1.2, 3 and CM3, the same in every boot.
 const ROM_XID: u32 = 0x26f3_0339;
 /// Option 97 of the Pi 3B's ROM: type 0 and sixteen times 0x44.
-const ROM_GUID: [u8; 16] = [0x44; 16];
+pub(super) const ROM_GUID: [u8; 16] = [0x44; 16];
 /// What Pi menus are recognised by, in option 43 (boot-net.adoc).
 pub const BOOT_MENU_TEXT: &[u8] = b"Raspberry Pi Boot";
 
