@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::client::Client;
-use super::{CliError, Command, DhcpCommand, ImageCommand, JobCommand, say, say_line, show, wait};
+use super::{CliError, Command, DhcpCommand, ImageCommand, JobCommand, decode, say, say_line, show, wait};
 use crate::api::types::{
     BootRequest, Boots, BootsRequest, Check, DeviceDetail, Devices, EnrollRequest, Enrolled, IdRequest, Images,
     ImportRequest, JobList, JobRequest, NameRequest, Nothing, Removed, Started, Status, UnenrollRequest, Unenrolled,
@@ -11,7 +11,7 @@ use crate::api::types::{
 use crate::boot::Boot;
 use crate::clock::Clock;
 use crate::config::Severity;
-use crate::{dhcp, image};
+use crate::image;
 
 pub(super) fn run(command: Command, client: &Client) -> Result<(), CliError> {
     let none = json!({});
@@ -68,7 +68,7 @@ pub(super) fn run(command: Command, client: &Client) -> Result<(), CliError> {
             shown(client.ask::<Boot>("boot", BootRequest { boot: number })?, |b| show::boot(&b, now_ms))
         }
         Command::Dhcp(dhcp) => match dhcp.command {
-            DhcpCommand::Decode(decode) => dhcp_decode(&decode.hex, client.json),
+            DhcpCommand::Decode(decode) => dhcp_decode(decode.packet.as_deref(), client.json),
         },
     }
 }
@@ -145,20 +145,13 @@ fn boot_number(client: &Client, which: &str) -> Result<i64, CliError> {
     last.ok_or_else(|| CliError::Failed(format!("{which} was never seen to boot")))
 }
 
-fn dhcp_decode(text: &str, as_json: bool) -> Result<(), CliError> {
-    let not_hex = || CliError::Failed("the packet is not given as pairs of hex digits".to_owned());
-    let digits: Vec<u32> = text
-        .chars()
-        .filter(|c| !c.is_whitespace() && *c != ':')
-        .map(|c| c.to_digit(16))
-        .collect::<Option<_>>()
-        .ok_or_else(not_hex)?;
-    let (pairs, []) = digits.as_chunks::<2>() else { return Err(not_hex()) };
-    let bytes: Vec<u8> = pairs.iter().filter_map(|[high, low]| u8::try_from(high << 4 | low).ok()).collect();
-    let seen = dhcp::fingerprint::read(&bytes)
-        .ok_or_else(|| CliError::Failed("this is no DHCP packet of an Ethernet client".to_owned()))?;
+fn dhcp_decode(packet: Option<&str>, as_json: bool) -> Result<(), CliError> {
+    let seen = decode::packet(packet)?;
     if as_json {
-        let value = json!({ "mac": seen.mac, "netboot": seen.netboot, "identity": seen.identity });
+        let value = json!({
+            "mac": seen.mac, "netboot": seen.netboot, "identity": seen.identity, "xid": seen.xid, "ip": seen.ip,
+            "server": seen.server, "tftp": seen.tftp, "boot_menu": seen.boot_menu,
+        });
         say_line(&format!("{value:#}"));
     } else {
         say(&show::dhcp(&seen));
