@@ -10,6 +10,8 @@ use crate::net::packet::udp_payload;
 
 /// More than any dump of one packet has.
 const MAX_TEXT: u64 = 64 << 10;
+/// Bytes in a row of hexdump's.
+const ROW: usize = 16;
 /// Ethernet's header.
 const ETHERNET: usize = 14;
 
@@ -46,16 +48,29 @@ fn limited(from: impl std::io::Read) -> std::io::Result<Vec<u8>> {
 /// Bytes in hex, plain or as `xxd`, `hexdump -C` and `tcpdump -x` write them: with offsets before, and characters behind.
 fn from_dump(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
+    let mut repeats = false;
     for line in text.lines() {
         let line = line.trim();
-        let digits = match (line.split_once(": "), line.split_once("  ")) {
+        // hexdump: so many rows are as the one before, as the next offset says.
+        if line == "*" {
+            repeats = true;
+            continue;
+        }
+        let (at, digits) = match (line.split_once(": "), line.split_once("  ")) {
             // xxd: the characters are two blanks away.
-            (Some((offset, rest)), _) if is_offset(offset) => rest.trim_start().split("  ").next(),
-            // hexdump: they are in bars; a line with how many there were ends it.
-            (_, Some((offset, rest))) if is_offset(offset) => rest.split('|').next(),
-            _ if is_offset(line) && usize::from_str_radix(line, 16) == Ok(bytes.len()) => None,
-            _ => Some(line),
+            (Some((at, rest)), _) if offset(at).is_some() => (offset(at), rest.trim_start().split("  ").next()),
+            // hexdump: they are in bars.
+            (_, Some((at, rest))) if offset(at).is_some() => (offset(at), rest.split('|').next()),
+            // hexdump: how many there were.
+            _ if repeats || offset(line) == Some(bytes.len()) => (offset(line), None),
+            _ => (None, Some(line)),
         };
+        if std::mem::take(&mut repeats) {
+            let at = at.filter(|at| u64::try_from(*at).is_ok_and(|at| at < MAX_TEXT))?;
+            let row = bytes.last_chunk::<ROW>()?.to_owned();
+            let missing = at.checked_sub(bytes.len())?;
+            bytes.extend(row.into_iter().cycle().take(missing));
+        }
         let mut high = None;
         for c in digits.unwrap_or_default().chars().filter(|c| !c.is_whitespace() && *c != ':') {
             let digit = u8::try_from(c.to_digit(16)?).ok()?;
@@ -72,9 +87,10 @@ fn from_dump(text: &str) -> Option<Vec<u8>> {
 }
 
 /// What a dump counts its bytes with: `00000010`, `0x0010`.
-fn is_offset(text: &str) -> bool {
+fn offset(text: &str) -> Option<usize> {
     let digits = text.strip_prefix("0x").unwrap_or(text);
-    (4..=8).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_hexdigit())
+    let looks_like_one = (4..=8).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_hexdigit());
+    looks_like_one.then(|| usize::from_str_radix(digits, 16).ok()).flatten()
 }
 
 #[cfg(test)]
@@ -102,7 +118,18 @@ mod tests {
         for dump in &dumps {
             assert_eq!(from_dump(dump).as_ref(), Some(&expected), "{dump}");
         }
-        for bad in ["0", "0g", "01 2", "no packet"] {
+        let starred = "00000000  01 02 03 04 05 06 07 08  09 0a 0b 0c 0d 0e 0f 10  |................|\n*\n00000030  11\n00000031\n";
+        let repeated: Vec<u8> = (1..=16).cycle().take(48).chain([17]).collect();
+        assert_eq!(from_dump(starred), Some(repeated));
+        for bad in [
+            "0",
+            "0g",
+            "01 2",
+            "no packet",
+            "*\n0010",
+            "00000000  01\n*\n00000020\n",
+            &starred.replace("31\n", "31\n*\nffffffff\n"),
+        ] {
             assert_eq!(from_dump(bad), None, "{bad}");
         }
     }
