@@ -140,7 +140,7 @@ fn the_offer_has_the_options_that_dnsmasq_sends_as_a_proxy_and_goes_to_the_pi_al
     let mut router = proxy_router();
     let link = plugged_in(&router);
     let mut bystander = Ear::new(&link, &Pi::new(Model::Laptop, SERIAL));
-    let mut asked = |link: &Link, bystander: &mut Ear| -> Vec<(Message, usize)> {
+    let asked = |link: &Link, bystander: &mut Ear| -> Vec<(Message, usize)> {
         let ask = |n| {
             let mut ear = Ear::new(link, &pi(n));
             let mut offer = || {
@@ -202,9 +202,9 @@ fn every_model_boots_beside_a_server_on_another_machine() {
         let dhcp = BootOptions { until: Until::Dhcp, speed: 1.0, ..hurried() };
         emupi::boot(&laptop, &link, &dhcp, None).unwrap().ip.is_some()
     });
-    for n in 0..MODELS.len() {
+    for (n, model) in MODELS.into_iter().enumerate() {
         let booted = assert_boots(&router, &link, &pi(n), 2.0);
-        assert_eq!(booted.server, Some(ROUTER), "{}", MODELS[n]);
+        assert_eq!(booted.server, Some(ROUTER), "{model}");
         // The other server's offer went from its port of the bridge to the Pi's: it is not seen here.
         let boot = router.wait_for(&["boot", &format!("pi_{n}")], "its kernel", |boot| {
             boot["stages"].as_array().unwrap().iter().any(|s| s["stage"] == "kernel")
@@ -217,7 +217,7 @@ fn every_model_boots_beside_a_server_on_another_machine() {
         let boot =
             router.wait_for(&["boot", &format!("pi_{n}")], "all quirks", |boot| quirks(boot).len() >= expected.len());
         let told: BTreeSet<String> = quirks(&boot).into_iter().collect();
-        assert!(told.iter().eq(expected), "{}: {told:?}", MODELS[n]);
+        assert!(told.iter().eq(expected), "{model}: {told:?}");
     }
     dnsmasq.kill().unwrap();
     dnsmasq.wait().unwrap();
