@@ -98,15 +98,14 @@ impl Responder {
         loop {
             let now = self.sink.clock().now();
             let Some(due) = self.script.next(now) else { break };
-            match self.sender.send(due.to, &due.packet) {
-                Ok(()) => self.failed = false,
-                Err(error) if self.failed => log::debug!("cannot send to {}: {error}", due.to),
+            if let Err(error) = self.sender.send(due.to, &due.packet) {
                 // Once, and not for each DISCOVER of a class of Pis.
-                Err(error) => {
-                    log::error!("cannot send boot options to {}: {error}", due.to);
-                    self.failed = true;
-                }
+                let level =
+                    if std::mem::replace(&mut self.failed, true) { log::Level::Debug } else { log::Level::Error };
+                log::log!(level, "cannot send boot options to {}: {error}", due.to);
+                continue;
             }
+            self.failed = false;
             for (quirk, note) in due.notes {
                 self.sink.emit(What::Quirk { mac: due.to, quirk: quirk.name(), note: note.into() });
             }

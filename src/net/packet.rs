@@ -136,7 +136,7 @@ pub fn udp_packet(from: SocketAddrV4, to: SocketAddrV4, payload: &[u8]) -> Optio
     let mut packet = Vec::with_capacity(length.into());
     packet.extend([0x45, 0]); // version 4, five words of header
     packet.extend(length.to_be_bytes());
-    packet.extend([0, 0, 0x40, 0, 64, IPPROTO_UDP as u8, 0, 0]); // no id, don't fragment, time to live, checksum below
+    packet.extend([0, 0, 0, 0, 64, IPPROTO_UDP as u8, 0, 0]); // no id and no flags, time to live, checksum below
     packet.extend(from.ip().octets());
     packet.extend(to.ip().octets());
     let header_sum = checksum(&packet, 0);
@@ -244,8 +244,8 @@ mod tests {
         }
         let [first, .., last] = &seen[..] else { panic!("{seen:02x?}") };
         assert_eq!(*last, packet, "it goes out as it is");
-        // The kernel numbers its packets, and leaves the UDP checksum to the device.
-        let shape = |packet: &[u8]| [&packet[..4], &packet[6..10], &packet[12..26], &packet[28..]].concat();
+        // The kernel numbers its packets, forbids fragments, and leaves the UDP checksum to the device.
+        let shape = |packet: &[u8]| [&packet[..4], &packet[8..10], &packet[12..26], &packet[28..]].concat();
         assert_eq!(shape(first), shape(&packet));
         for (header, pseudo) in
             [(&packet[..20], 0), (&packet[20..], 2 * 0x7f01 + 17 + u32::try_from(packet.len()).unwrap() - 20)]
