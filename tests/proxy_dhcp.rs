@@ -115,9 +115,11 @@ fn is_proxys(message: &Message) -> bool {
     message.kind() == Some(kind::OFFER) && message.yiaddr.is_unspecified()
 }
 
-/// How a model has to be hurried: a Pi 3B's ROM waits 5 s for the offer that comes to it later on purpose.
+/// How a model has to be hurried: a Pi 3B's ROM waits 5 s for the offer that comes to it later on purpose. Nor does that Pi
+/// answer ARP before its kernel runs, which is the worst that was heard of it.
 fn options(model: Model, speed: f64) -> BootOptions {
-    if model == Model::Pi3B { BootOptions { speed: 2.0, ..hurried() } } else { BootOptions { speed, ..hurried() } }
+    let is_3b = model == Model::Pi3B;
+    BootOptions { speed: if is_3b { 2.0 } else { speed }, arp_silent: is_3b, ..hurried() }
 }
 
 #[track_caller]
