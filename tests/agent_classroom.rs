@@ -14,9 +14,21 @@ use support::{Router, image};
 /// First address given; the last byte of the others follows on.
 const FIRST: usize = 50;
 
+/// Who tells the boards what to boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    Dnsmasq,
+    /// The built-in proxy, with all that it does for a 3B.
+    Proxy,
+}
+
 /// Boots `count` boards of mixed models together and compares every file that each received.
-fn a_class_of(count: usize) {
+fn a_class_of(count: usize, by: By) {
     let mut router = Router::new();
+    if by == By::Proxy {
+        let patient = "\tlist quirk_off 'reply_delay'\n";
+        router.edit_config(|text| text.replace("option dhcp 'dnsmasq'", "option dhcp 'proxy'").replace(patient, ""));
+    }
     let models = [Model::Pi3B, Model::Pi3BPlus, Model::Pi4B, Model::Pi5];
     let pis: Vec<Pi> = models.into_iter().cycle().zip(0..).take(count).map(|(model, n)| many::nth(model, n)).collect();
     let tree = router.scratch("as-served");
@@ -41,7 +53,8 @@ fn a_class_of(count: usize) {
 
     let link = router.net.tap_link().unwrap();
     // One dnsmasq, two hundred exchanges: boards up to the 3B+ give up after five tries.
-    let options = BootOptions { keep: false, speed: 4.0, ..support::hurried() };
+    let speed = if by == By::Proxy { 2.0 } else { 4.0 };
+    let options = BootOptions { keep: false, speed, ..support::hurried() };
     let boots = many::boot_all(&pis, &link, &options, &|_| ()).unwrap();
     let summary = many::Summary::of(&boots);
     assert_eq!((summary.ok, link.dropped()), (count, 0), "{summary}");
@@ -64,10 +77,15 @@ fn a_class_of(count: usize) {
 
 #[test]
 fn twenty_five_boards_boot_together() {
-    a_class_of(25);
+    a_class_of(25, By::Dnsmasq);
+}
+
+#[test]
+fn twenty_five_boards_boot_together_by_the_proxy() {
+    a_class_of(25, By::Proxy);
 }
 
 #[test]
 fn a_hundred_boards_boot_together() {
-    a_class_of(100);
+    a_class_of(100, By::Dnsmasq);
 }

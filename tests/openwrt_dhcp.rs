@@ -266,7 +266,8 @@ fn what_is_in_the_way_is_named_with_its_cure() {
     let mut router = OpenWrt::with(&Extra { dhcp, piboot: LION, ..Extra::default() });
     router.uci_batch(
         "set dhcp.odhcpd.maindhcp=1\nset dhcp.lan.ignore=1\nset network.lan.proto=dhcp\nset firewall.@zone[0].input=REJECT\n\
-         add_list dhcp.@dnsmasq[0].pxe_service='x86PC,boot'\ncommit\n",
+         add_list dhcp.@dnsmasq[0].pxe_service='x86PC,boot'\n\
+         set piboot.main.dhcp=dnsmasq\ncommit\n",
     );
     router.start_agent();
     settled(&router);
@@ -283,6 +284,43 @@ fn what_is_in_the_way_is_named_with_its_cure() {
     ] {
         assert!(check.contains(finding), "{finding}\n{check}");
     }
+}
+
+#[test]
+fn where_odhcpd_serves_dhcp_piboot_is_a_proxy_and_dnsmasq_gets_back_what_it_had() {
+    let mut router = OpenWrt::with(&Extra { piboot: LION, ..Extra::default() });
+    let link = router.net.tap_link().unwrap();
+    let status = |router: &OpenWrt| router.json(&["status"])["dhcp"].as_str().unwrap().to_owned();
+    router.start_agent();
+    settled(&router);
+    assert_eq!(status(&router), "dnsmasq, by the sections piboot_* of /etc/config/dhcp");
+    assert!(!router.offer(&link, &lion()).message.yiaddr.is_unspecified());
+
+    router.uci(&["set", "dhcp.odhcpd.maindhcp=1"]);
+    router.uci(&["set", "firewall.@zone[0].input=REJECT"]);
+    router.uci(&["commit"]);
+    router.config_changed("dhcp");
+    router.wait_until("the proxy", || status(&router) == "proxy, because dnsmasq is not the DHCP server on lan");
+    router.procd.wait_until_settled();
+    assert_eq!(own_sections(&router), [""; 0]);
+    // The only offer is ours: odhcpd is played by nobody here.
+    let offer = router.offer(&link, &lion());
+    assert!(offer.message.yiaddr.is_unspecified() && offer.message.siaddr == LAN, "{offer:?}");
+    assert_eq!(offer.only(43).unwrap(), MENU);
+    router.assert_no_offer(&link, &Pi::new(Model::X86Pxe, SERIAL));
+    let check = router.piboot(&["check"]).unwrap_err();
+    assert!(check.contains("firewall.@zone[0].input: ") && !check.contains("maindhcp"), "{check}");
+
+    router.uci(&["set", "dhcp.odhcpd.maindhcp=0"]);
+    router.commit_and_reload("dhcp");
+    router.wait_until("the sections to be back", || own_sections(&router).len() == 3);
+    router.procd.wait_until_settled();
+    let offer = router.offer(&link, &lion());
+    assert!(!offer.message.yiaddr.is_unspecified(), "{offer:?}");
+    assert_eq!(offer.only(43).unwrap(), MENU);
+    router.kill_agent();
+    router.piboot(&["withdraw"]).unwrap_err();
+    assert_eq!(own_sections(&router), [""; 0]);
 }
 
 #[test]

@@ -10,8 +10,10 @@ use std::time::Duration;
 use super::openwrt::{Plan, Worker};
 use crate::api::types::Finding;
 use crate::clock::{Clock, Moment};
-use crate::config::{DhcpMode, Main, Severity};
+use crate::config::{DhcpMode, Main, Severity, file};
+use crate::dhcp::conflicts::{self, Packages};
 use crate::dhcp::drop_in;
+use crate::dhcp::quirks::Quirk;
 use crate::dhcp::sections::{self, Client};
 use crate::fleet::Wanted;
 use crate::pi::Mac;
@@ -26,14 +28,19 @@ const SYSTEMD_CHECK: [&str; 3] = ["systemctl", "is-active", "dnsmasq.service"];
 const RESTARTS_AT_ONCE: usize = 3;
 const RESTARTS_WITHIN: Duration = Duration::from_secs(12);
 
-/// Keeps a dnsmasq drop-in in line with the enrolled Pis.
+/// Decides who gives enrolled Pis their boot options, and keeps a dnsmasq that is to do so in line with them. The built-in
+/// proxy is the observers' part: here it is said where it is to answer.
 #[derive(Debug, Default)]
 pub(super) struct BootOptions {
     /// OpenWrt's dnsmasq, where this is OpenWrt.
     openwrt: Option<Worker>,
     mode: DhcpMode,
     interfaces: Vec<String>,
+    /// Those of them on which the built-in proxy answers.
+    proxied: Vec<String>,
     confdir: Option<PathBuf>,
+    /// Whether that dnsmasq is to answer some Pis later.
+    reply_delay: bool,
     restart: Vec<String>,
     restarts: Arc<Mutex<Restarts>>,
     applied: bool,
@@ -58,27 +65,67 @@ impl BootOptions {
         Self { openwrt, ..Self::default() }
     }
 
-    /// Takes the configuration.
-    pub(super) fn configure(&mut self, main: &Main) {
+    /// Takes the configuration, and looks at who serves DHCP; true if the boot options come another way from now on.
+    pub(super) fn configure(&mut self, main: &Main) -> bool {
         self.restart.clone_from(&main.dnsmasq_restart);
+        self.reply_delay = !main.quirks_off.contains(&Quirk::ReplyDelay);
+        let proxied = self.to_be_proxied(main);
         self.interfaces.clone_from(&main.interfaces);
-        if self.confdir != main.dnsmasq_confdir || self.mode != main.dhcp {
-            self.remove(self.drops_in().map(PathBuf::as_path));
-            (self.mode, self.confdir) = (main.dhcp, main.dnsmasq_confdir.clone());
-            if self.drops_in().is_none() {
-                // One may be left from before a change that was made while no agent ran.
-                self.remove(self.confdir.as_deref());
-            }
-            if let (None, Some(worker)) = (self.by_openwrt(), &self.openwrt) {
-                worker.withdraw();
-            }
+        if self.confdir == main.dnsmasq_confdir && self.mode == main.dhcp && self.proxied == proxied {
+            return false;
         }
+        if proxied != self.proxied && !proxied.is_empty() {
+            log::info!("on {} Pis are told by piboot itself that they are to boot from it", proxied.join(", "));
+        }
+        self.remove(self.drops_in().map(PathBuf::as_path));
+        (self.mode, self.confdir, self.proxied) = (main.dhcp, main.dnsmasq_confdir.clone(), proxied);
+        if self.drops_in().is_none() {
+            // One may be left from before a change that was made while no agent ran.
+            self.remove(self.confdir.as_deref());
+        }
+        if let (None, Some(worker)) = (self.by_openwrt(), &self.openwrt) {
+            worker.withdraw();
+        }
+        true
+    }
+
+    /// The interfaces on which dnsmasq is not to give the boot options, or cannot, because it is not the DHCP server there.
+    fn to_be_proxied(&self, main: &Main) -> Vec<String> {
+        match main.dhcp {
+            DhcpMode::Proxy => main.interfaces.clone(),
+            DhcpMode::Auto if main.dnsmasq_confdir.is_none() => match &self.openwrt {
+                None => main.interfaces.clone(),
+                Some(_) => match packages() {
+                    Some(packages) => {
+                        let others = |name: &&String| !conflicts::dnsmasq_serves(&packages, name);
+                        main.interfaces.iter().filter(others).cloned().collect()
+                    }
+                    // Somebody is in the middle of writing them: what was right is right until they can be read.
+                    None => self.proxied.iter().filter(|name| main.interfaces.contains(name)).cloned().collect(),
+                },
+            },
+            DhcpMode::Auto | DhcpMode::Dnsmasq | DhcpMode::Off => Vec::new(),
+        }
+    }
+
+    /// Whether the built-in proxy is to answer on an interface, by its name in the configuration.
+    pub(super) fn is_proxied(&self, interface: &str) -> bool {
+        self.proxied.iter().any(|name| name == interface)
+    }
+
+    /// The interfaces, by their names in the configuration, on which dnsmasq gives the boot options.
+    fn by_dnsmasq(&self) -> impl Iterator<Item = &String> {
+        self.interfaces.iter().filter(|name| !self.is_proxied(name))
     }
 
     /// OpenWrt's dnsmasq, if it is to have the boot options.
     fn by_openwrt(&self) -> Option<&Worker> {
-        let wanted = matches!(self.mode, DhcpMode::Auto | DhcpMode::Dnsmasq) && self.confdir.is_none();
-        self.openwrt.as_ref().filter(|_| wanted)
+        let wanted = match self.mode {
+            DhcpMode::Auto => self.by_dnsmasq().next().is_some(),
+            DhcpMode::Dnsmasq => true,
+            DhcpMode::Proxy | DhcpMode::Off => false,
+        };
+        self.openwrt.as_ref().filter(|_| wanted && self.confdir.is_none())
     }
 
     /// Somebody may have changed the configuration of this router.
@@ -129,11 +176,11 @@ impl BootOptions {
         if let Some(worker) = self.by_openwrt() {
             let clients =
                 wanted.enrolled.iter().map(|pi| Client { mac: pi.mac, hostname: pi.hostname.clone(), ip: pi.ip });
-            worker.want(Plan { server, clients: clients.collect(), interfaces: self.interfaces.clone() });
+            worker.want(Plan { server, clients: clients.collect(), interfaces: self.by_dnsmasq().cloned().collect() });
         }
         let Some(confdir) = &self.drops_in().cloned() else { return };
         let clients: Vec<(Mac, Option<Ipv4Addr>)> = wanted.enrolled.iter().map(|pi| (pi.mac, pi.ip)).collect();
-        let result = drop_in::reconcile(confdir, server, &clients);
+        let result = drop_in::reconcile(confdir, server, &clients, self.reply_delay);
         let is_first = !std::mem::replace(&mut self.applied, true);
         // An agent that ended between writing the file and the restart left it to this one.
         if matches!(result, Ok(true)) || is_first && result.is_ok() && drop_in::is_unread(confdir) {
@@ -171,14 +218,20 @@ impl BootOptions {
 
     /// In words, for `status`.
     pub(super) fn describe(&self) -> String {
+        let proxied = self.proxied.join(", ");
         match (self.mode, &self.confdir) {
             (DhcpMode::Off, _) => "off: somebody else gives the boot options".to_owned(),
-            (DhcpMode::Proxy, _) => "proxy: not in this version".to_owned(),
+            (DhcpMode::Proxy, _) => "proxy, beside the server that gives the addresses".to_owned(),
             (_, Some(confdir)) => format!("dnsmasq, by a drop-in in {}", confdir.display()),
-            (_, None) if self.openwrt.is_some() => {
-                format!("dnsmasq, by the sections {}* of /etc/config/dhcp", sections::PREFIX)
+            (_, None) if self.by_openwrt().is_some() => {
+                let also = if proxied.is_empty() { String::new() } else { format!("; on {proxied} proxy") };
+                format!("dnsmasq, by the sections {}* of /etc/config/dhcp{also}", sections::PREFIX)
             }
-            (_, None) => "none: dnsmasq_confdir is not set".to_owned(),
+            (DhcpMode::Auto, None) if self.openwrt.is_some() => {
+                format!("proxy, because dnsmasq is not the DHCP server on {proxied}")
+            }
+            (DhcpMode::Auto, None) => "proxy, because dnsmasq_confdir is not set".to_owned(),
+            (DhcpMode::Dnsmasq, None) => "none: dnsmasq_confdir is not set".to_owned(),
         }
     }
 
@@ -190,16 +243,12 @@ impl BootOptions {
             text: text.to_owned(),
         };
         let mut findings = Vec::new();
-        match (self.mode, &self.confdir) {
-            (DhcpMode::Proxy, _) => {
-                let text = "'proxy' is not in this version: set it to 'dnsmasq' with dnsmasq_confdir, or to 'off'";
-                findings.push(finding(Severity::Error, "dhcp", text));
-            }
-            (DhcpMode::Auto | DhcpMode::Dnsmasq, None) if self.openwrt.is_none() => {
-                let text = "is not set: Pis get no boot options; name the directory of dnsmasq's conf-dir line (Debian: /etc/dnsmasq.d)";
-                findings.push(finding(Severity::Error, "dnsmasq_confdir", text));
-            }
-            _ => {}
+        if let (DhcpMode::Dnsmasq, None, None) = (self.mode, &self.confdir, &self.openwrt) {
+            let text = "is not set: Pis get no boot options; name the directory of dnsmasq's conf-dir line (Debian: /etc/dnsmasq.d), or set dhcp to 'proxy'";
+            findings.push(finding(Severity::Error, "dnsmasq_confdir", text));
+        }
+        if let (Some(_), false, Some(packages)) = (&self.openwrt, self.proxied.is_empty(), packages()) {
+            findings.extend(conflicts::find_for_proxy(&packages, &self.proxied).into_iter().map(Finding::from));
         }
         findings.extend(self.by_openwrt().map(Worker::findings).unwrap_or_default());
         findings.extend(self.problem.iter().map(|text| finding(Severity::Error, "dnsmasq_confdir", text)));
@@ -210,6 +259,14 @@ impl BootOptions {
         findings.extend(restarts.pending.iter().map(|text| finding(Severity::Warning, "dnsmasq_restart", text)));
         findings
     }
+}
+
+/// OpenWrt's configuration, as far as it decides who serves DHCP.
+fn packages() -> Option<Packages> {
+    let read = |name: &str| file::sections(&file::package(name));
+    // Without a firewall or a network package there is nothing to find in them.
+    let (network, firewall) = (read("network").unwrap_or_default(), read("firewall").unwrap_or_default());
+    read("dhcp").ok().map(|dhcp| Packages { dhcp, network, firewall })
 }
 
 /// Restarts until nothing has changed meanwhile.

@@ -9,8 +9,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::api::types::Finding;
+use crate::config::Severity;
 use crate::config::uci::Section;
-use crate::config::{Problem, Severity};
 use crate::dhcp::conflicts::{self, Packages};
 use crate::dhcp::openwrt::{Broker, OpenWrt, OpenWrtError};
 use crate::dhcp::sections::{self, Client};
@@ -163,7 +163,7 @@ impl Shared {
             }
             // Of a package that cannot be read it is said why, and not what is missing from it.
             if !packages.dhcp.is_empty() {
-                findings.extend(conflicts::find(&packages, &plan.interfaces).into_iter().map(finding));
+                findings.extend(conflicts::find(&packages, &plan.interfaces).into_iter().map(Finding::from));
             }
             self.publish(findings);
         }
@@ -216,10 +216,6 @@ impl Shared {
         }
         state.findings = findings;
     }
-}
-
-fn finding(problem: Problem) -> Finding {
-    Finding { severity: problem.severity, place: problem.place, text: problem.why }
 }
 
 /// What cannot be read is not in the way, as far as can be told.

@@ -12,7 +12,8 @@ use crate::api::Servers;
 use crate::api::types::{Finding, NfsStatus, TftpStatus};
 use crate::config::{Main, Severity};
 use crate::console::Listener;
-use crate::dhcp::observe::{Interest, Observer};
+use crate::dhcp::observe::{Interest, Observer, Station};
+use crate::dhcp::respond::{Orders, Responder};
 use crate::events::Sink;
 use crate::fleet::{Wanted, provision};
 use crate::net::AddressBook;
@@ -31,6 +32,7 @@ pub(super) struct Wire {
     links: Links,
     /// Keeps them true; absent if netlink is not to be had.
     _link_watch: Option<link::Watch>,
+    orders: Orders,
     boot_options: BootOptions,
     interfaces: Vec<Interface>,
     /// What the configured interfaces may be called.
@@ -69,6 +71,7 @@ impl Wire {
             interest: Interest::default(),
             links,
             _link_watch: link_watch.ok(),
+            orders: Orders::default(),
             boot_options: BootOptions::new(openwrt),
             interfaces: Vec::new(),
             names: Vec::new(),
@@ -85,12 +88,13 @@ impl Wire {
     }
 
     /// Follows the configuration and the machine: interfaces that came or went, servers whose port was taken.
-    /// True if the address that Pis are told changed.
+    /// True if the address that Pis are told changed, or who tells them.
     pub(super) fn refresh(&mut self, main: &Main) -> bool {
         let before = self.address();
         let mut problems = Vec::new();
         self.interfaces.clear();
         self.names.clear();
+        let mut addresses = Vec::new();
         for name in &main.interfaces {
             let device = network::device(name);
             self.names.extend(interface::candidates(name, device.as_deref()));
@@ -100,7 +104,10 @@ impl Wire {
                     problems.push(("piboot.main.interface".to_owned(), why));
                     self.interfaces.push(found);
                 }
-                Ok(found) => self.interfaces.push(found),
+                Ok(found) => {
+                    addresses.extend(found.ipv4().map(|ip| (name, found.index, ip)));
+                    self.interfaces.push(found);
+                }
                 Err(error) => problems.push(("piboot.main.interface".to_owned(), error.to_string())),
             }
         }
@@ -111,12 +118,15 @@ impl Wire {
             indexes.push(0);
         }
         self.addresses.set_interfaces(indexes);
-        self.boot_options.configure(main);
+        let other_way = self.boot_options.configure(main);
+        let proxied = addresses.into_iter().filter(|(name, ..)| self.boot_options.is_proxied(name));
+        self.orders.set_proxied(proxied.map(|(_, index, ip)| (index, ip)));
+        self.orders.set_quirks_off(&main.quirks_off);
         self.refresh_observers(&mut problems);
         self.refresh_consoles();
         self.refresh_servers(main, &mut problems);
         self.note_problems(problems);
-        self.address() != before
+        other_way || self.address() != before
     }
 
     fn note_problems(&mut self, problems: Vec<(String, String)>) {
@@ -161,7 +171,10 @@ impl Wire {
                 continue;
             }
             let (interest, links) = (self.interest.clone(), self.links.clone());
-            match Observer::start(interface.index, interest, links, self.addresses.clone(), self.sink.clone()) {
+            let responder = Responder::new(interface.index, self.orders.clone(), self.sink.clone());
+            let (addresses, sink) = (self.addresses.clone(), self.sink.clone());
+            let station = |responder| Station { interest, links, addresses, sink, responder };
+            match responder.and_then(|responder| Observer::start(interface.index, station(responder))) {
                 Ok(observer) => self.observers.push((interface.index, observer)),
                 Err(error) => {
                     let why = format!("cannot watch DHCP on '{}': {error}", interface.name);
@@ -293,6 +306,7 @@ impl Servers for Wire {
         }
         self.wanted = wanted.clone();
         self.interest.set_enrolled(wanted.enrolled.iter().map(|pi| pi.mac));
+        self.orders.set_enrolled(wanted.enrolled.iter().map(|pi| pi.mac));
         if let Some(tftp) = &self.tftp {
             tftp.set_routes(Arc::new(routes(wanted)));
         }

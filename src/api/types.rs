@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use serde::{Deserialize, Serialize};
 
 use crate::boot::{Boot, BootEnd, BootState, StageSeen};
-use crate::config::Severity;
+use crate::config::{Problem, Severity};
 use crate::image::ImageInfo;
 use crate::image::adapt::Change;
 use crate::jobs::Job;
@@ -193,6 +193,12 @@ pub struct Finding {
     pub place: String,
     /// The sentence that says why and what to do.
     pub text: String,
+}
+
+impl From<Problem> for Finding {
+    fn from(problem: Problem) -> Self {
+        Self { severity: problem.severity, place: problem.place, text: problem.why }
+    }
 }
 
 /// `check`

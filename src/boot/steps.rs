@@ -43,7 +43,8 @@ impl Boot {
             DhcpKind::Discover | DhcpKind::Request if booted && !message.netboot => self.reach(Stage::OsDhcp, at, None),
             DhcpKind::Offer if !booted => {
                 self.note_offer(at, message);
-                self.reach(Stage::Offer, at, ip)
+                // A proxy's names a boot server, and no address.
+                message.ip.is_some() && self.reach(Stage::Offer, at, ip)
             }
             DhcpKind::Request if !booted => {
                 // A switch keeps another server's offer from us; that its offer is taken is broadcast.

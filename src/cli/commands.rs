@@ -6,8 +6,8 @@ use serde_json::json;
 
 use super::client::Client;
 use super::{
-    CliError, Command, DhcpCommand, ImageCommand, JobCommand, VolumeCommand, follow, say, say_line, show, timeline,
-    wait,
+    CliError, Command, DhcpCommand, ImageCommand, JobCommand, VolumeCommand, decode, follow, say, say_line, show,
+    timeline, wait,
 };
 use crate::api::types::{
     BootDetail, BootPackets, BootRequest, Boots, BootsRequest, Check, DeviceDetail, Devices, EnrollRequest, Enrolled,
@@ -17,7 +17,7 @@ use crate::api::types::{
 use crate::clock::Clock;
 use crate::config::Severity;
 use crate::pi::{self, Flashes, LED_CODES};
-use crate::{base64, dhcp, image};
+use crate::{base64, image};
 
 pub(super) fn run(command: Command, client: &Client) -> Result<(), CliError> {
     let none = json!({});
@@ -87,7 +87,7 @@ pub(super) fn run(command: Command, client: &Client) -> Result<(), CliError> {
         }
         Command::Led(wanted) => led(wanted.flashes, client.json),
         Command::Dhcp(dhcp) => match dhcp.command {
-            DhcpCommand::Decode(decode) => dhcp_decode(&decode.hex, client.json),
+            DhcpCommand::Decode(decode) => dhcp_decode(decode.packet.as_deref(), client.json),
         },
     }
 }
@@ -194,20 +194,13 @@ fn write_packets(client: &Client, boot: i64, file: &Path) -> Result<(), CliError
     Ok(())
 }
 
-fn dhcp_decode(text: &str, as_json: bool) -> Result<(), CliError> {
-    let not_hex = || CliError::Failed("the packet is not given as pairs of hex digits".to_owned());
-    let digits: Vec<u32> = text
-        .chars()
-        .filter(|c| !c.is_whitespace() && *c != ':')
-        .map(|c| c.to_digit(16))
-        .collect::<Option<_>>()
-        .ok_or_else(not_hex)?;
-    let (pairs, []) = digits.as_chunks::<2>() else { return Err(not_hex()) };
-    let bytes: Vec<u8> = pairs.iter().filter_map(|[high, low]| u8::try_from(high << 4 | low).ok()).collect();
-    let seen = dhcp::fingerprint::read(&bytes)
-        .ok_or_else(|| CliError::Failed("this is no DHCP packet of an Ethernet client".to_owned()))?;
+fn dhcp_decode(packet: Option<&str>, as_json: bool) -> Result<(), CliError> {
+    let seen = decode::packet(packet)?;
     if as_json {
-        let value = json!({ "mac": seen.mac, "netboot": seen.netboot, "identity": seen.identity });
+        let value = json!({
+            "mac": seen.mac, "netboot": seen.netboot, "identity": seen.identity, "xid": seen.xid, "ip": seen.ip,
+            "server": seen.server, "tftp": seen.tftp, "boot_menu": seen.boot_menu,
+        });
         say_line(&format!("{value:#}"));
     } else {
         say(&show::dhcp(&seen));

@@ -2,6 +2,7 @@
 
 mod client;
 mod commands;
+mod decode;
 mod follow;
 mod show;
 mod timeline;
@@ -307,13 +308,13 @@ enum DhcpCommand {
     Decode(DhcpDecode),
 }
 
-/// Say which Pi sent a DHCP packet.
+/// Say which Pi sent a DHCP packet, or what a reply tells one.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "decode")]
 struct DhcpDecode {
-    /// the packet from its BOOTP header on, as hex digits (blanks and colons are skipped)
+    /// a file with the packet, as it is or as a hex dump, or its hex digits (default: standard input)
     #[argh(positional)]
-    hex: String,
+    packet: Option<String>,
 }
 
 /// Prints to standard output. Whoever reads it may have had enough (`| head`): then the command is over, and not in error.

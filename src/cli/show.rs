@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::api::types::{Boots, DeviceDetail, DeviceInfo, Devices, Finding, Images, JobList, Status};
 use crate::config::Severity;
-use crate::events::Dhcp;
+use crate::events::{Dhcp, DhcpKind};
 use crate::jobs::Job;
 
 /// `25.8 MB`
@@ -256,7 +256,19 @@ pub(super) fn boots(boots: &Boots, now_ms: i64) -> String {
 }
 
 pub(super) fn dhcp(seen: &Dhcp) -> String {
-    let mut text = format!("{:?} of {}\n", seen.kind, seen.mac);
+    let mut text = format!("{:?} of {}, transaction {:08x}\n", seen.kind, seen.mac, seen.xid);
+    let ip = |ip: Option<std::net::Ipv4Addr>| ip.map_or_else(|| "none".to_owned(), |ip| ip.to_string());
+    if matches!(seen.kind, DhcpKind::Offer | DhcpKind::Ack | DhcpKind::Nak) {
+        let menu = if seen.boot_menu { "Raspberry Pi Boot" } else { "none for Pis" };
+        let _ = writeln!(
+            text,
+            "server  {}\naddress {}\ntftp    {}\nmenu    {menu}",
+            ip(seen.server),
+            ip(seen.ip),
+            ip(seen.tftp)
+        );
+        return text;
+    }
     match &seen.identity {
         Some(pi) => {
             let board = pi.revision.map(|r| r.to_string()).or_else(|| pi.model.map(|m| m.to_string()));

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use crate::dhcp::quirks::Quirk;
 use crate::pi::{Mac, Serial};
 
 /// Everything in `/etc/config/piboot`.
@@ -38,6 +39,8 @@ pub struct Main {
     pub dnsmasq_restart: Vec<String>,
     /// Whether creating, renaming and removing on a Pi's root waits for the disk.
     pub sync: bool,
+    /// Known weaknesses of boards that nothing is to be done about.
+    pub quirks_off: Vec<Quirk>,
 }
 
 /// `config device 'ID'`
@@ -76,12 +79,12 @@ impl Device {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DhcpMode {
-    /// dnsmasq where it is configured, else nothing.
+    /// dnsmasq where it is this machine's DHCP server, else the built-in proxy.
     #[default]
     Auto,
     /// Boot options through dnsmasq.
     Dnsmasq,
-    /// Built-in proxyDHCP.
+    /// Built-in proxyDHCP, beside whatever server gives the addresses.
     Proxy,
     /// Somebody else gives the boot options.
     Off,
@@ -154,6 +157,7 @@ impl Default for Main {
             dnsmasq_confdir: None,
             dnsmasq_restart: Vec::new(),
             sync: false,
+            quirks_off: Vec::new(),
         }
     }
 }

@@ -11,6 +11,7 @@ use super::bytes;
 use super::model::{Config, Device, DhcpMode, Main, Problem, RootKind, Severity, UnknownPolicy};
 use super::names::{NameError, check_address, check_device_id, check_hostname, check_image_name};
 use super::uci::{Section, Value};
+use crate::dhcp::quirks::Quirk;
 use crate::pi::{Mac, Serial};
 
 /// A word out of a fixed set, as `option dhcp` takes it.
@@ -188,11 +189,13 @@ fn read_main(fields: &mut Fields<'_>, before: Option<&Main>) -> Main {
         "dnsmasq_confdir",
         "dnsmasq_restart",
         "sync",
+        "quirk_off",
     ]);
     let interfaces = match fields.section.get("interface") {
         Some(value) => value.values().iter().filter(|v| !v.is_empty()).cloned().collect(),
         None => default.interfaces,
     };
+    let quirks_off = read_quirks_off(fields);
     let image = |text: &str| checked(text, check_image_name);
     let main = Main {
         enabled: fields.setting("enabled", choice, default.enabled, before.map(|b| b.enabled)),
@@ -214,6 +217,7 @@ fn read_main(fields: &mut Fields<'_>, before: Option<&Main>) -> Main {
         ),
         dnsmasq_restart: fields.section.get("dnsmasq_restart").map(|v| v.values().to_vec()).unwrap_or_default(),
         sync: fields.setting("sync", choice, default.sync, before.map(|b| b.sync)),
+        quirks_off,
     };
     if main.unknown == UnknownPolicy::Enroll && main.default_image.is_none() {
         let why = "'enroll' needs an image: set default_image; unknown Pis are only listed until then".to_owned();
@@ -221,6 +225,20 @@ fn read_main(fields: &mut Fields<'_>, before: Option<&Main>) -> Main {
         return Main { unknown: UnknownPolicy::Ask, ..main };
     }
     main
+}
+
+/// A name that is none is left out.
+fn read_quirks_off(fields: &mut Fields<'_>) -> Vec<Quirk> {
+    let mut quirks = Vec::new();
+    for name in fields.section.get("quirk_off").map(Value::values).unwrap_or_default() {
+        match parsed(name) {
+            Ok(quirk) => quirks.push(quirk),
+            Err(why) => fields.problem(Severity::Error, "quirk_off", why),
+        }
+    }
+    quirks.sort_unstable();
+    quirks.dedup();
+    quirks
 }
 
 /// Reads a device; if its section has errors, it is what it was before, where it was something.
@@ -355,6 +373,16 @@ mod tests {
         let device = config.device("running_lion").unwrap();
         assert_eq!(device.serial, Some(Serial(0x38c1_28c0)));
         assert_eq!(device.ssh_keys.len(), 1);
+    }
+
+    #[test]
+    fn a_quirk_that_there_is_none_of_is_named_with_those_that_there_are() {
+        let (config, problems) = read(
+            "config piboot 'main'\n\tlist quirk_off 'wake_up'\n\tlist quirk_off 'wakeup'\n\tlist quirk_off 'reply_delay'\n\tlist quirk_off 'wake_up'\n",
+        );
+        assert_eq!(config.main.quirks_off, [Quirk::ReplyDelay, Quirk::WakeUp]);
+        let expected = "piboot.main.quirk_off: 'wakeup' is no quirk; there are menu_spaces, reply_delay, wake_up";
+        assert_eq!(problems, [expected]);
     }
 
     #[test]

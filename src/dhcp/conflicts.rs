@@ -15,6 +15,30 @@ pub struct Packages {
     pub firewall: Vec<Section>,
 }
 
+/// Whether this router's dnsmasq is the DHCP server on an interface, by its name in `/etc/config/network` or its device.
+#[must_use]
+pub fn dnsmasq_serves(packages: &Packages, interface: &str) -> bool {
+    let interface = logical(&packages.network, interface);
+    let runs = packages.dhcp.iter().any(|section| section.kind == "dnsmasq" && text(section, "disabled") != Some("1"));
+    let replaced = packages.dhcp.iter().any(|section| section.kind == "odhcpd" && is_on(section, "maindhcp"));
+    let section = packages.dhcp.iter().find(|section| is_about(section, interface));
+    runs && !replaced && section.is_some_and(|section| turned_off(section).is_none())
+}
+
+/// What stands in the way where the built-in proxy says what to boot, and somebody else gives the addresses.
+#[must_use]
+pub fn find_for_proxy(packages: &Packages, interfaces: &[String]) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    tftp(&packages.dhcp, &mut problems);
+    for interface in interfaces {
+        let interface = logical(&packages.network, interface);
+        address(&packages.network, interface, &mut problems);
+        // DHCP is read before the firewall sees it.
+        firewall(&packages.firewall, interface, &["69", "111", "2049"], &mut problems);
+    }
+    problems
+}
+
 /// What stands in the way on these interfaces: names of `/etc/config/network`, or of devices.
 #[must_use]
 pub fn find(packages: &Packages, interfaces: &[String]) -> Vec<Problem> {
@@ -25,7 +49,7 @@ pub fn find(packages: &Packages, interfaces: &[String]) -> Vec<Problem> {
         let interface = logical(&packages.network, interface);
         leases(&packages.dhcp, interface, &mut problems);
         address(&packages.network, interface, &mut problems);
-        firewall(&packages.firewall, interface, &mut problems);
+        firewall(&packages.firewall, interface, &["67", "69", "111", "2049"], &mut problems);
     }
     problems
 }
@@ -67,25 +91,31 @@ fn services(dhcp: &[Section], problems: &mut Vec<Problem>) {
         let at = || place("dhcp", dhcp, section);
         if section.kind == "odhcpd" && is_on(section, "maindhcp") {
             let why = format!(
-                "odhcpd serves DHCPv4 here and cannot send boot options: 'uci set {0}.maindhcp=0; uci commit dhcp; reload_config', or option dhcp 'off' for piboot",
+                "odhcpd serves DHCPv4 here and cannot send boot options: 'uci set piboot.main.dhcp=auto; uci commit piboot; reload_config' has piboot send them, 'uci set {0}.maindhcp=0; uci commit dhcp; reload_config' dnsmasq",
                 at()
             );
             problems.push(problem(Severity::Error, format!("{}.maindhcp", at()), why));
         }
-        if section.kind == "dnsmasq" && is_on(section, "enable_tftp") && is_set(section, "tftp_root") {
-            let why = format!(
-                "dnsmasq serves TFTP itself and holds port 69: 'uci delete {0}.enable_tftp; uci commit dhcp; reload_config'",
-                at()
-            );
-            problems.push(problem(Severity::Error, format!("{}.enable_tftp", at()), why));
-        }
     }
+    tftp(dhcp, problems);
     let instances = dhcp.iter().filter(|section| section.kind == "dnsmasq" && text(section, "disabled") != Some("1"));
     if instances.count() > 1 {
         let why =
             "there are several dnsmasq instances: all of them get piboot's sections, those for other networks too"
                 .to_owned();
         problems.push(problem(Severity::Warning, "dhcp".to_owned(), why));
+    }
+}
+
+fn tftp(dhcp: &[Section], problems: &mut Vec<Problem>) {
+    let serves =
+        |section: &&Section| section.kind == "dnsmasq" && is_on(section, "enable_tftp") && is_set(section, "tftp_root");
+    for section in dhcp.iter().filter(serves) {
+        let at = place("dhcp", dhcp, section);
+        let why = format!(
+            "dnsmasq serves TFTP itself and holds port 69: 'uci delete {at}.enable_tftp; uci commit dhcp; reload_config'"
+        );
+        problems.push(problem(Severity::Error, format!("{at}.enable_tftp"), why));
     }
 }
 
@@ -118,29 +148,36 @@ fn options(dhcp: &[Section], problems: &mut Vec<Problem>) {
     }
 }
 
-/// Whether the interface has DHCP at all.
-fn leases(dhcp: &[Section], interface: &str, problems: &mut Vec<Problem>) {
-    let of_interface = |section: &&Section| {
-        section.kind == "dhcp" && text(section, "interface").or(section.name.as_deref()) == Some(interface)
-    };
-    let Some(section) = dhcp.iter().find(of_interface) else {
-        let why = format!(
-            "dnsmasq serves no DHCP on '{interface}': give it a 'config dhcp' section (LuCI: Network, Interfaces, DHCP Server), or set option dhcp 'off' if another server sends the boot options"
-        );
-        problems.push(problem(Severity::Error, "dhcp".to_owned(), why));
-        return;
-    };
-    let at = place("dhcp", dhcp, section);
-    let off = if is_on(section, "ignore") {
+/// Whether a section says how DHCP is served on this interface.
+fn is_about(section: &Section, interface: &str) -> bool {
+    section.kind == "dhcp" && text(section, "interface").or(section.name.as_deref()) == Some(interface)
+}
+
+/// The option by which such a section says that it is not.
+fn turned_off(section: &Section) -> Option<&'static str> {
+    if is_on(section, "ignore") {
         Some("ignore")
     } else if text(section, "dhcpv4") == Some("disabled") {
         Some("dhcpv4")
     } else {
         None
-    };
-    if let Some(option) = off {
+    }
+}
+
+/// Whether the interface has DHCP at all.
+fn leases(dhcp: &[Section], interface: &str, problems: &mut Vec<Problem>) {
+    let auto = "option dhcp 'auto' or 'proxy' if another server gives the addresses";
+    let Some(section) = dhcp.iter().find(|section| is_about(section, interface)) else {
         let why = format!(
-            "DHCP is turned off on '{interface}': 'uci delete {at}.{option}; uci commit dhcp; reload_config', or option dhcp 'off' if another server sends the boot options"
+            "dnsmasq serves no DHCP on '{interface}': give it a 'config dhcp' section (LuCI: Network, Interfaces, DHCP Server), or set {auto}"
+        );
+        problems.push(problem(Severity::Error, "dhcp".to_owned(), why));
+        return;
+    };
+    if let Some(option) = turned_off(section) {
+        let at = place("dhcp", dhcp, section);
+        let why = format!(
+            "DHCP is turned off on '{interface}': 'uci delete {at}.{option}; uci commit dhcp; reload_config', or {auto}"
         );
         problems.push(problem(Severity::Error, format!("{at}.{option}"), why));
     }
@@ -158,7 +195,7 @@ fn address(network: &[Section], interface: &str, problems: &mut Vec<Problem>) {
 }
 
 /// Whether what Pis send reaches the router.
-fn firewall(firewall: &[Section], interface: &str, problems: &mut Vec<Problem>) {
+fn firewall(firewall: &[Section], interface: &str, ports: &[&str], problems: &mut Vec<Problem>) {
     let words = |section: &Section, option: &str| -> Vec<String> {
         let values = section.get(option).map(Value::values).unwrap_or_default();
         values.iter().flat_map(|value| value.split_whitespace()).map(str::to_owned).collect()
@@ -183,10 +220,11 @@ fn firewall(firewall: &[Section], interface: &str, problems: &mut Vec<Problem>) 
                 && words(section, "dest_port").iter().any(|ports| contains(ports, port))
         })
     };
-    let closed: Vec<&str> = ["67", "69", "111", "2049"].into_iter().filter(|port| !opened(port)).collect();
+    let closed: Vec<&str> = ports.iter().copied().filter(|port| !opened(port)).collect();
     if !closed.is_empty() {
+        let udp: String = ports.iter().filter(|port| **port == "67").map(|_| "UDP 67, ").collect();
         let why = format!(
-            "the firewall keeps what devices in zone '{name}' send from this router: Pis need UDP 67, UDP 69, TCP 111 and TCP 2049 (closed: {}); add rules that accept them, or set the zone's input to ACCEPT",
+            "the firewall keeps what devices in zone '{name}' send from this router: Pis need {udp}UDP 69, TCP 111 and TCP 2049 (closed: {}); add rules that accept them, or set the zone's input to ACCEPT",
             closed.join(", ")
         );
         problems.push(problem(Severity::Error, format!("{}.input", place("firewall", firewall, zone)), why));
@@ -293,6 +331,38 @@ mod tests {
             let found = found(dhcp, network, firewall);
             assert!(matches!(&found[..], [only] if only.contains(expected)), "{expected}: {found:?}");
         }
+    }
+
+    #[test]
+    fn where_dnsmasq_is_not_the_server_the_proxy_is_needed_and_little_stands_in_its_way() {
+        let packages = |dhcp: &str| Packages {
+            dhcp: parse(dhcp).unwrap(),
+            network: parse("config interface 'lan'\n\toption device 'br-lan'\n\toption proto 'static'\n").unwrap(),
+            firewall: parse("config zone\n\toption name 'lan'\n\toption network 'lan'\n").unwrap(),
+        };
+        for interface in ["lan", "br-lan"] {
+            assert!(dnsmasq_serves(&packages(DHCP), interface));
+            for (from, to) in [
+                ("maindhcp '0'", "maindhcp '1'"),
+                ("option interface 'lan'", "option ignore '1'"),
+                ("option interface 'lan'", "option dhcpv4 'disabled'"),
+                ("config dhcp 'lan'\n\toption interface 'lan'", "config dhcp 'guest'"),
+                ("option domain 'lan'", "option disabled '1'"),
+                ("config dnsmasq", "config other"),
+            ] {
+                let dhcp = DHCP.replace(from, to);
+                assert_ne!(dhcp, DHCP);
+                assert!(!dnsmasq_serves(&packages(&dhcp), interface), "{to}");
+            }
+        }
+        let serves_tftp = DHCP.replace("domain 'lan'", "enable_tftp '1'\n\toption tftp_root '/srv'");
+        let dhcp = serves_tftp.replace("option interface 'lan'", "option ignore '1'");
+        let found: Vec<String> =
+            find_for_proxy(&packages(&dhcp), &["br-lan".to_owned()]).iter().map(ToString::to_string).collect();
+        assert!(
+            matches!(&found[..], [tftp, wall] if tftp.starts_with("dhcp.@dnsmasq[0].enable_tftp: ") && wall.contains("(closed: 69, 111, 2049)")),
+            "{found:#?}"
+        );
     }
 
     #[test]

@@ -16,12 +16,15 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::fingerprint::ROM_GUID;
 use super::options::{boot_menu, hex};
 use super::trial;
 use crate::clock::Clock;
 use crate::pi::Mac;
 
 const TAG: &str = "piboot";
+/// The boot ROM of a Pi 3B, by the option 97 that nothing else sends.
+const ROM_TAG: &str = "piboot_rom";
 const FILE: &str = "piboot.conf";
 /// Addresses beside the drop-in; dnsmasq takes no names that start with a dot for configuration.
 const HOSTS: &str = ".piboot.hosts";
@@ -44,21 +47,40 @@ pub enum DropInError {
     Refused(PathBuf, String),
 }
 
-/// Makes the drop-in name exactly these Pis, with the address that each is to have, if any; true if that took a change, and dnsmasq has to be restarted to read it.
+/// Makes the drop-in name exactly these Pis, with the address that each is to have, if any; true if that took a change, and
+/// dnsmasq has to be restarted to read it. `delay` says whether the boot ROM of a Pi 3B is to be answered a second later
+/// ([`Quirk::ReplyDelay`](super::quirks::Quirk::ReplyDelay)). dnsmasq answers nobody else's DHCP during that second.
 ///
 /// # Errors
 /// When the directory is missing or not writable, or dnsmasq would refuse the file; it is then as it was.
-pub fn reconcile(confdir: &Path, server: Ipv4Addr, enrolled: &[(Mac, Option<Ipv4Addr>)]) -> Result<bool, DropInError> {
+pub fn reconcile(
+    confdir: &Path,
+    server: Ipv4Addr,
+    enrolled: &[(Mac, Option<Ipv4Addr>)],
+    delay: bool,
+) -> Result<bool, DropInError> {
     if !confdir.is_dir() {
         return Err(DropInError::NoDirectory(confdir.to_owned()));
     }
     let (path, hosts) = (confdir.join(FILE), confdir.join(HOSTS));
-    let (text, addresses) = (content(server, &hosts, enrolled), addresses(enrolled));
+    let addresses = addresses(enrolled);
     let says = |path: &Path, text: &str| std::fs::read(path).is_ok_and(|old| old == text.as_bytes());
-    if says(&path, &text) && says(&hosts, &addresses) {
+    let is_there = |text: &str| says(&path, text) && says(&hosts, &addresses);
+    let mut text = content(server, &hosts, enrolled, delay);
+    if is_there(&text) {
         return Ok(false);
     }
-    try_out(&path, &text)?;
+    match try_out(&path, &text) {
+        // dnsmasq before 2.78 cannot wait.
+        Err(DropInError::Refused(..)) if delay => {
+            text = content(server, &hosts, enrolled, false);
+            if is_there(&text) {
+                return Ok(false);
+            }
+            try_out(&path, &text)?;
+        }
+        result => result?,
+    }
     let write = |path: PathBuf, text: &str, mode| {
         crate::storage::write_beside(&path, text.as_bytes(), mode).map_err(|e| DropInError::Write(path, e))
     };
@@ -116,7 +138,7 @@ pub fn remove(confdir: &Path) -> Result<bool, DropInError> {
     Ok(was_there)
 }
 
-fn content(server: Ipv4Addr, hosts: &Path, enrolled: &[(Mac, Option<Ipv4Addr>)]) -> String {
+fn content(server: Ipv4Addr, hosts: &Path, enrolled: &[(Mac, Option<Ipv4Addr>)], delay: bool) -> String {
     let mut text = format!(
         "# Written by piboot: boot options for enrolled Raspberry Pis, and for nobody else.\n\
          dhcp-hostsfile={}\n\
@@ -126,8 +148,12 @@ fn content(server: Ipv4Addr, hosts: &Path, enrolled: &[(Mac, Option<Ipv4Addr>)])
         hosts.display(),
         hex(&boot_menu()),
     );
+    // Writing to a String cannot fail, here and below.
+    if delay {
+        let guid = hex(&[&[0][..], &ROM_GUID].concat());
+        let _ = writeln!(text, "dhcp-match=set:{ROM_TAG},97,{guid}\ndhcp-reply-delay=tag:{TAG},tag:{ROM_TAG},1");
+    }
     for (mac, ip) in enrolled {
-        // Writing to a String cannot fail.
         let _ = match ip {
             Some(ip) => writeln!(text, "dhcp-mac=set:{TAG},{mac} # always {ip}"),
             None => writeln!(text, "dhcp-mac=set:{TAG},{mac}"),
@@ -158,14 +184,19 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let lion = ("dc:a6:32:79:26:df".parse().unwrap(), None);
         let server = Ipv4Addr::new(192, 168, 1, 1);
-        assert!(reconcile(dir.path(), server, &[lion]).unwrap());
-        assert!(!reconcile(dir.path(), server, &[lion]).unwrap());
-        assert!(reconcile(dir.path(), Ipv4Addr::new(192, 168, 1, 2), &[lion]).unwrap(), "the router moved");
+        assert!(reconcile(dir.path(), server, &[lion], true).unwrap());
+        assert!(!reconcile(dir.path(), server, &[lion], true).unwrap());
+        assert!(reconcile(dir.path(), Ipv4Addr::new(192, 168, 1, 2), &[lion], true).unwrap(), "the router moved");
         let fixed = (lion.0, Some(Ipv4Addr::new(192, 168, 1, 50)));
-        assert!(reconcile(dir.path(), server, &[fixed]).unwrap(), "it is to have an address of its own");
-        assert!(!reconcile(dir.path(), server, &[fixed]).unwrap());
-        let text = std::fs::read_to_string(dir.path().join(HOSTS)).unwrap();
-        assert_eq!(text, "dc:a6:32:79:26:df,192.168.1.50,infinite\n");
+        assert!(reconcile(dir.path(), server, &[fixed], true).unwrap(), "it is to have an address of its own");
+        let hosts = std::fs::read_to_string(dir.path().join(HOSTS)).unwrap();
+        assert_eq!(hosts, "dc:a6:32:79:26:df,192.168.1.50,infinite\n");
+        let text = std::fs::read_to_string(dir.path().join(FILE)).unwrap();
+        let delay = "dhcp-match=set:piboot_rom,97,00:44:44:44:44:44:44:44:44:44:44:44:44:44:44:44:44\n\
+                     dhcp-reply-delay=tag:piboot,tag:piboot_rom,1\n";
+        assert!(text.contains(delay), "{text}");
+        assert!(reconcile(dir.path(), server, &[fixed], false).unwrap());
+        assert_eq!(std::fs::read_to_string(dir.path().join(FILE)).unwrap(), text.replace(delay, ""));
         assert!(remove(dir.path()).unwrap());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
         assert!(!remove(dir.path()).unwrap());
@@ -173,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_missing_directory_is_named() {
-        let error = reconcile(Path::new("/nonexistent/dnsmasq.d"), Ipv4Addr::LOCALHOST, &[]).unwrap_err();
+        let error = reconcile(Path::new("/nonexistent/dnsmasq.d"), Ipv4Addr::LOCALHOST, &[], true).unwrap_err();
         assert!(error.to_string().contains("'/nonexistent/dnsmasq.d' does not exist"));
     }
 

@@ -14,7 +14,7 @@ use crate::pi::{Evidence, Identity, Mac, Model, Revision, Serial};
 /// The transaction id of the boot ROM of Pi 2B v1.2, 3 and CM3, the same in every boot.
 const ROM_XID: u32 = 0x26f3_0339;
 /// Option 97 of the Pi 3B's ROM: type 0 and sixteen times 0x44.
-const ROM_GUID: [u8; 16] = [0x44; 16];
+pub(super) const ROM_GUID: [u8; 16] = [0x44; 16];
 /// What Pi menus are recognised by, in option 43 (boot-net.adoc).
 pub const BOOT_MENU_TEXT: &[u8] = b"Raspberry Pi Boot";
 
@@ -26,7 +26,7 @@ const MESSAGE_TYPE: u8 = 53;
 const SERVER_IDENTIFIER: u8 = 54;
 const CLASS_IDENTIFIER: u8 = 60;
 const TFTP_SERVER_NAME: u8 = 66;
-const CLIENT_GUID: u8 = 97;
+pub(super) const CLIENT_GUID: u8 = 97;
 
 /// Longest host name kept from a packet (RFC 1035 §2.3.4).
 const MAX_HOSTNAME: usize = 255;

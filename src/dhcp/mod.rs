@@ -1,5 +1,5 @@
-//! DHCP as a netboot server needs it: recognise Pis, watch the conversation, say which options make them boot,
-//! and have a dnsmasq send those to enrolled Pis only.
+//! DHCP as a netboot server needs it: recognise Pis, watch the conversation, say which options make them boot, and have a
+//! dnsmasq send those to enrolled Pis only, or send them beside whatever DHCP server there is.
 
 pub mod conflicts;
 pub mod drop_in;
@@ -8,5 +8,8 @@ pub mod interest;
 pub mod observe;
 pub mod openwrt;
 pub mod options;
+pub mod proxy;
+pub mod quirks;
+pub mod respond;
 pub mod sections;
 mod trial;

@@ -13,12 +13,11 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::fingerprint;
 pub use super::interest::Interest;
-use crate::clock::Moment;
+use super::respond::Responder;
 use crate::events::{Dhcp, DhcpKind, Of, Sink, What};
 use crate::net::AddressBook;
 use crate::net::link::Links;
 use crate::net::packet::{DhcpTap, MAX_PACKET, udp_payload};
-use crate::pi::Mac;
 
 /// A link that came up longer ago has nothing to do with a boot: EEPROM bootloaders look for disks first.
 const LINK_BEFORE_DISCOVER: Duration = Duration::from_secs(90);
@@ -26,6 +25,21 @@ const LINK_BEFORE_DISCOVER: Duration = Duration::from_secs(90);
 const BATCH: usize = 64;
 /// One packet buffer and no recursion.
 const STACK: usize = 128 << 10;
+
+/// What an observer knows, and whom it tells.
+#[derive(Debug)]
+pub struct Station {
+    /// Which messages are looked at.
+    pub interest: Interest,
+    /// Since when ports have link.
+    pub links: Links,
+    /// Told who was given which address.
+    pub addresses: AddressBook,
+    /// Told of everything.
+    pub sink: Sink,
+    /// Answers some of them.
+    pub responder: Responder,
+}
 
 /// Watches one interface until it is dropped.
 ///
@@ -42,20 +56,13 @@ impl Observer {
     ///
     /// # Errors
     /// When the packet socket cannot be opened (needs `CAP_NET_RAW`) or there is no thread to be had.
-    pub fn start(
-        interface: u32,
-        interest: Interest,
-        links: Links,
-        addresses: AddressBook,
-        sink: Sink,
-    ) -> io::Result<Self> {
+    pub fn start(interface: u32, mut station: Station) -> io::Result<Self> {
         let tap = DhcpTap::open(interface)?;
         let stop = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
         let thread = std::thread::Builder::new().name("dhcp".to_owned()).stack_size(STACK).spawn({
             let stop = stop.clone();
             move || {
-                let link = |mac| links.take_came_up(interface, mac, sink.clock().now(), LINK_BEFORE_DISCOVER);
-                if let Err(error) = watch(&tap, &stop, &interest, &link, &addresses, &sink) {
+                if let Err(error) = station.watch(&tap, interface, &stop) {
                     log::error!("cannot watch DHCP any more: {error}; trying again");
                 }
             }
@@ -82,53 +89,58 @@ impl Drop for Observer {
     }
 }
 
-/// Since when the port behind which a Pi sits has link, if it came up a moment ago.
-type CameUp<'a> = &'a dyn Fn(Mac) -> Option<(Box<str>, Moment)>;
-
-fn watch(
-    tap: &DhcpTap,
-    stop: &EventFd,
-    interest: &Interest,
-    link: CameUp<'_>,
-    addresses: &AddressBook,
-    sink: &Sink,
-) -> io::Result<()> {
-    let mut buffer = [MaybeUninit::uninit(); MAX_PACKET];
-    loop {
-        let mut ready = [PollFd::new(tap.as_fd(), PollFlags::POLLIN), PollFd::new(stop.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut ready, PollTimeout::NONE) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        if ready[1].any() == Some(true) {
-            return Ok(());
-        }
-        for _ in 0..BATCH {
-            match tap.receive(&mut buffer) {
-                Ok(packet) => {
-                    if let Some(message) = udp_payload(packet).and_then(fingerprint::read)
-                        && interest.concerns_a_pi(&message, sink.clock().now())
-                    {
-                        tell(message, packet, link, addresses, sink);
-                    }
-                }
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => break,
-                Err(error) => return Err(error),
+impl Station {
+    fn watch(&mut self, tap: &DhcpTap, interface: u32, stop: &EventFd) -> io::Result<()> {
+        let mut buffer = [MaybeUninit::uninit(); MAX_PACKET];
+        let mut due = None;
+        loop {
+            let mut ready = [PollFd::new(tap.as_fd(), PollFlags::POLLIN), PollFd::new(stop.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut ready, timeout(due)) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
             }
+            if ready[1].any() == Some(true) {
+                return Ok(());
+            }
+            for _ in 0..BATCH {
+                match tap.receive(&mut buffer) {
+                    Ok(packet) => self.take(interface, packet),
+                    Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                        break;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            due = self.responder.act();
         }
+    }
+
+    fn take(&mut self, interface: u32, packet: &[u8]) {
+        let now = self.sink.clock().now();
+        let Some(payload) = udp_payload(packet) else { return };
+        let Some(message) = fingerprint::read(payload).filter(|message| self.interest.concerns_a_pi(message, now))
+        else {
+            return;
+        };
+        self.responder.hear(payload, &message);
+        if message.kind == DhcpKind::Discover
+            && message.netboot
+            && let Some((port, up)) = self.links.take_came_up(interface, message.mac, now, LINK_BEFORE_DISCOVER)
+        {
+            self.sink.emit(What::Link { mac: message.mac, port, up });
+        }
+        let of = Of::Mac(message.mac);
+        report(message, &self.addresses, &self.sink);
+        self.sink.emit_if_calm(|| What::Packet { of, packet: packet.into() });
     }
 }
 
-fn tell(message: Dhcp, packet: &[u8], link: CameUp<'_>, addresses: &AddressBook, sink: &Sink) {
-    if message.kind == DhcpKind::Discover
-        && message.netboot
-        && let Some((port, up)) = link(message.mac)
-    {
-        sink.emit(What::Link { mac: message.mac, port, up });
-    }
-    let of = Of::Mac(message.mac);
-    report(message, addresses, sink);
-    sink.emit_if_calm(|| What::Packet { of, packet: packet.into() });
+/// Rounded up: just before something is due there is nothing to do.
+fn timeout(due: Option<Duration>) -> PollTimeout {
+    due.map_or(PollTimeout::NONE, |due| {
+        let ms = u32::try_from(due.as_millis().saturating_add(1)).unwrap_or(u32::MAX);
+        PollTimeout::try_from(ms).unwrap_or(PollTimeout::MAX)
+    })
 }
 
 fn report(message: Dhcp, addresses: &AddressBook, sink: &Sink) {

@@ -8,15 +8,24 @@ use super::fingerprint::BOOT_MENU_TEXT;
 /// The three trailing spaces are for the 3B's ROM, which compares a fixed length; the others look for the text.
 #[must_use]
 pub fn boot_menu() -> Vec<u8> {
-    let text = [BOOT_MENU_TEXT, b"   "].concat();
-    // Both lengths fit a byte: the text is 20 bytes long.
+    menu(&[BOOT_MENU_TEXT, b"   "].concat())
+}
+
+/// The same without the spaces, for everybody but the 3B's ROM.
+#[must_use]
+pub fn boot_menu_without_spaces() -> Vec<u8> {
+    menu(BOOT_MENU_TEXT)
+}
+
+fn menu(text: &[u8]) -> Vec<u8> {
+    // Both lengths fit a byte: the text is 20 bytes long at most.
     let length = u8::try_from(text.len()).unwrap_or(u8::MAX);
     let mut bytes = vec![
         6, 1, 3, // discovery control: neither broadcast nor multicast
         10, 4, 0, b'P', b'X', b'E', // prompt: wait 0 s, then take the first entry
     ];
-    bytes.extend([9, length + 3, 0, 0, length]); // menu: type 0 = boot from this server
-    bytes.extend(&text);
+    bytes.extend([9, length.saturating_add(3), 0, 0, length]); // menu: type 0 = boot from this server
+    bytes.extend(text);
     bytes.push(255);
     bytes
 }

@@ -33,7 +33,7 @@ const BURST_BYTES: usize = 2 << 20;
 /// Unfragmented IPv4 UDP to port 6666 that came in.
 const CONSOLE_ONLY: [SockFilter; 13] = [
     SockFilter::new(LD_W_ABS, 0, 0, ETHERTYPE),
-    SockFilter::new(JEQ, 0, 10, ETH_P_IP),
+    SockFilter::new(JEQ, 0, 10, ETH_P_IP as u32),
     SockFilter::new(LD_B_ABS, 0, 0, 9),
     SockFilter::new(JEQ, 0, 8, IPPROTO_UDP),
     SockFilter::new(LD_H_ABS, 0, 0, 6),
@@ -66,7 +66,7 @@ impl ConsoleTap {
         // Needs CAP_NET_ADMIN; without it long bursts lose lines.
         let _ = setsockopt(&socket, sockopt::RcvBufForce, &BURST_BYTES);
         socket.set_nonblocking(true)?;
-        socket.bind(&link_address(ETH_P_ALL, port))?;
+        socket.bind(&link_address(ETH_P_ALL, port, None))?;
         Ok(Self { socket })
     }
 

@@ -1,10 +1,14 @@
-//! A packet socket that sees the DHCP traffic of an interface, in both directions, and nothing else (packet(7)).
+//! Packet sockets (packet(7)): one that sees the DHCP traffic of an interface, in both directions, and nothing else; and one
+//! that sends to a machine that has no address yet.
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::net::SocketAddrV4;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockFilter, Socket, Type};
+
+use crate::pi::Mac;
 
 /// The largest DHCP packet worth reading: an Ethernet frame.
 pub const MAX_PACKET: usize = 1600;
@@ -20,7 +24,7 @@ pub(super) const JSET: u16 = 0x45;
 pub(super) const RET: u16 = 0x06;
 /// `SKF_AD_OFF + SKF_AD_PROTOCOL`: the frame's EtherType, whatever the link layer.
 pub(super) const ETHERTYPE: u32 = 0xffff_f000;
-pub(super) const ETH_P_IP: u32 = 0x0800;
+pub(super) const ETH_P_IP: u16 = 0x0800;
 pub(super) const ETH_P_ALL: u16 = 0x0003;
 pub(super) const IPPROTO_UDP: u32 = 17;
 
@@ -28,7 +32,7 @@ pub(super) const IPPROTO_UDP: u32 = 17;
 /// Five instructions throw away what is no UDP, so a busy LAN costs the router next to nothing.
 const DHCP_ONLY: [SockFilter; 13] = [
     SockFilter::new(LD_W_ABS, 0, 0, ETHERTYPE),
-    SockFilter::new(JEQ, 0, 10, ETH_P_IP),
+    SockFilter::new(JEQ, 0, 10, ETH_P_IP as u32),
     SockFilter::new(LD_B_ABS, 0, 0, 9),
     SockFilter::new(JEQ, 0, 8, IPPROTO_UDP),
     SockFilter::new(LD_H_ABS, 0, 0, 6),
@@ -59,7 +63,7 @@ impl DhcpTap {
         socket.attach_filter(&DHCP_ONLY)?;
         socket.set_nonblocking(true)?;
         // Outgoing packets (our own dnsmasq's offers) reach only sockets bound to ETH_P_ALL.
-        socket.bind(&link_address(ETH_P_ALL, interface))?;
+        socket.bind(&link_address(ETH_P_ALL, interface, None))?;
         Ok(Self { socket })
     }
 
@@ -80,15 +84,90 @@ impl AsFd for DhcpTap {
     }
 }
 
-pub(super) fn link_address(ethertype: u16, interface: u32) -> SockAddr {
+/// Sends IPv4 packets on one interface to hardware addresses, past routes and the neighbour table: to machines that have no
+/// address yet, or do not answer ARP. What it sends is seen by [`DhcpTap`], as everybody's.
+#[derive(Debug)]
+pub struct LinkSender {
+    socket: Socket,
+    interface: u32,
+}
+
+impl LinkSender {
+    /// Opens the socket for the interface with kernel index `interface`.
+    ///
+    /// # Errors
+    /// Needs `CAP_NET_RAW`.
+    pub fn open(interface: u32) -> io::Result<Self> {
+        // Protocol 0: it receives nothing.
+        let socket = Socket::new(Domain::PACKET, Type::DGRAM.cloexec(), Some(Protocol::from(0)))?;
+        socket.set_nonblocking(true)?;
+        Ok(Self { socket, interface })
+    }
+
+    /// Sends one packet, from its IP header on.
+    ///
+    /// # Errors
+    /// As send(2); `WouldBlock` when the interface has more to send than it can.
+    pub fn send(&self, to: Mac, packet: &[u8]) -> io::Result<()> {
+        self.socket.send_to(packet, &link_address(ETH_P_IP, self.interface, Some(to))).map(drop)
+    }
+}
+
+pub(super) fn link_address(ethertype: u16, interface: u32, to: Option<Mac>) -> SockAddr {
     let mut storage = SockAddrStorage::zeroed();
     // SAFETY: `sockaddr_ll` is a plain C struct that fits `sockaddr_storage` and is valid when zeroed.
     let link = unsafe { storage.view_as::<libc::sockaddr_ll>() };
     link.sll_family = libc::AF_PACKET as libc::sa_family_t;
     link.sll_protocol = ethertype.to_be();
     link.sll_ifindex = interface as libc::c_int;
+    if let Some(Mac(mac)) = to {
+        link.sll_halen = 6;
+        link.sll_addr[..6].copy_from_slice(&mac);
+    }
     // SAFETY: the storage holds a `sockaddr_ll`, whose size is given.
     unsafe { SockAddr::new(storage, size_of::<libc::sockaddr_ll>() as libc::socklen_t) }
+}
+
+/// An IPv4 UDP packet (RFC 791 §3.1, RFC 768), ready for [`LinkSender::send`]. `None` if the payload is too long for one.
+#[must_use]
+pub fn udp_packet(from: SocketAddrV4, to: SocketAddrV4, payload: &[u8]) -> Option<Vec<u8>> {
+    let udp_length = u16::try_from(payload.len()).ok()?.checked_add(8)?;
+    let length = udp_length.checked_add(20)?;
+    let mut packet = Vec::with_capacity(length.into());
+    packet.extend([0x45, 0]); // version 4, five words of header
+    packet.extend(length.to_be_bytes());
+    packet.extend([0, 0, 0, 0, 64, IPPROTO_UDP as u8, 0, 0]); // no id and no flags, time to live, checksum below
+    packet.extend(from.ip().octets());
+    packet.extend(to.ip().octets());
+    let header_sum = checksum(&packet, 0);
+    packet[10..12].copy_from_slice(&header_sum.to_be_bytes());
+    // The pseudo header: addresses, protocol, length.
+    let pseudo =
+        packet[12..20].chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum::<u32>()
+            + IPPROTO_UDP
+            + u32::from(udp_length);
+    for word in [from.port(), to.port(), udp_length, 0] {
+        packet.extend(word.to_be_bytes());
+    }
+    packet.extend(payload);
+    let sum = match checksum(&packet[20..], pseudo) {
+        // Zero would mean that there is none.
+        0 => u16::MAX,
+        sum => sum,
+    };
+    packet[26..28].copy_from_slice(&sum.to_be_bytes());
+    Some(packet)
+}
+
+/// The Internet checksum (RFC 1071) of `bytes`, after `sum`.
+fn checksum(bytes: &[u8], mut sum: u32) -> u16 {
+    for pair in bytes.chunks(2) {
+        sum += u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0));
+    }
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
 }
 
 /// The payload of an IPv4 UDP packet, `None` if it is none or cut short.
@@ -141,5 +220,38 @@ mod tests {
         }
         seen.retain(|p| p.starts_with(marker.as_bytes()));
         assert!(!seen.is_empty() && seen.iter().all(|p| p.ends_with(b" 67")), "{seen:?}");
+    }
+
+    #[test]
+    fn a_packet_is_what_the_kernel_would_have_made() {
+        // The same datagram through a UDP socket, seen by the tap and through a sender: all but the id is equal.
+        let lo = crate::net::interface::find("lo", None).unwrap().index;
+        let (Ok(tap), Ok(sender)) = (DhcpTap::open(lo), LinkSender::open(lo)) else {
+            eprintln!("skipped: needs CAP_NET_RAW");
+            return;
+        };
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let std::net::SocketAddr::V4(from) = socket.local_addr().unwrap() else { unreachable!("IPv4") };
+        let to: SocketAddrV4 = "127.0.0.1:67".parse().unwrap();
+        let payload = format!("piboot packet {}", from.port());
+        let packet = udp_packet(from, to, payload.as_bytes()).unwrap();
+        let _ = socket.send_to(payload.as_bytes(), to);
+        sender.send(Mac([0; 6]), &packet).unwrap();
+        let mut seen = Vec::new();
+        let mut buffer = [MaybeUninit::uninit(); MAX_PACKET];
+        while let Ok(packet) = tap.receive(&mut buffer) {
+            seen.extend(udp_payload(packet).filter(|p| *p == payload.as_bytes()).map(|_| packet.to_vec()));
+        }
+        let [first, .., last] = &seen[..] else { panic!("{seen:02x?}") };
+        assert_eq!(*last, packet, "it goes out as it is");
+        // The kernel numbers its packets, forbids fragments, and leaves the UDP checksum to the device.
+        let shape = |packet: &[u8]| [&packet[..4], &packet[8..10], &packet[12..26], &packet[28..]].concat();
+        assert_eq!(shape(first), shape(&packet));
+        for (header, pseudo) in
+            [(&packet[..20], 0), (&packet[20..], 2 * 0x7f01 + 17 + u32::try_from(packet.len()).unwrap() - 20)]
+        {
+            assert_eq!(checksum(header, pseudo), 0, "a sum over its own complement");
+        }
+        assert!(udp_packet(from, to, &[0; 65508]).is_none());
     }
 }

@@ -71,8 +71,9 @@ impl Router {
         let net = Net::new().unwrap();
         let dnsmasq = net.dnsmasq_service().unwrap();
         let router = Self { agent: None, data_dir: PathBuf::new(), dnsmasq, net };
+        // Without the one quirk that takes a second of what hurried Pis do not have.
         let config = format!(
-            "config piboot 'main'\n\toption enabled '1'\n\tlist interface 'br-lan'\n\toption data_dir '/nonexistent'\n\toption dhcp 'dnsmasq'\n\toption dnsmasq_confdir '{}'\n\tlist dnsmasq_restart '{}'\n",
+            "config piboot 'main'\n\toption enabled '1'\n\tlist interface 'br-lan'\n\toption data_dir '/nonexistent'\n\toption dhcp 'dnsmasq'\n\toption dnsmasq_confdir '{}'\n\tlist dnsmasq_restart '{}'\n\tlist quirk_off 'reply_delay'\n",
             router.confdir().display(),
             router.dnsmasq.restart.display(),
         );
