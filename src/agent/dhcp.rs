@@ -13,10 +13,10 @@ use crate::clock::{Clock, Moment};
 use crate::config::{DhcpMode, Main, Severity, file};
 use crate::dhcp::conflicts::{self, Packages};
 use crate::dhcp::drop_in;
-use crate::dhcp::quirks::Quirk;
 use crate::dhcp::sections::{self, Client};
 use crate::fleet::Wanted;
 use crate::pi::Mac;
+use crate::pi::quirks::Quirk;
 
 /// How a dnsmasq that systemd runs is restarted; nothing happens if it does not run.
 const SYSTEMD_RESTART: [&str; 3] = ["systemctl", "try-restart", "dnsmasq.service"];

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::dhcp::quirks::Quirk;
+use crate::pi::quirks::Quirk;
 use crate::pi::{Mac, Serial};
 
 /// Everything in `/etc/config/piboot`.

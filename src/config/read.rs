@@ -11,7 +11,7 @@ use super::bytes;
 use super::model::{Config, Device, DhcpMode, Main, Problem, RootKind, Severity, UnknownPolicy};
 use super::names::{NameError, check_address, check_device_id, check_hostname, check_image_name};
 use super::uci::{Section, Value};
-use crate::dhcp::quirks::Quirk;
+use crate::pi::quirks::Quirk;
 use crate::pi::{Mac, Serial};
 
 /// A word out of a fixed set, as `option dhcp` takes it.

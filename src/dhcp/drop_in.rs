@@ -49,7 +49,7 @@ pub enum DropInError {
 
 /// Makes the drop-in name exactly these Pis, with the address that each is to have, if any; true if that took a change, and
 /// dnsmasq has to be restarted to read it. `delay` says whether the boot ROM of a Pi 3B is to be answered a second later
-/// ([`Quirk::ReplyDelay`](super::quirks::Quirk::ReplyDelay)). dnsmasq answers nobody else's DHCP during that second.
+/// ([`Quirk::ReplyDelay`](crate::pi::quirks::Quirk::ReplyDelay)). dnsmasq answers nobody else's DHCP during that second.
 ///
 /// # Errors
 /// When the directory is missing or not writable, or dnsmasq would refuse the file; it is then as it was.

@@ -9,7 +9,6 @@ pub mod observe;
 pub mod openwrt;
 pub mod options;
 pub mod proxy;
-pub mod quirks;
 pub mod respond;
 pub mod sections;
 mod trial;

@@ -10,11 +10,12 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use super::proxy;
-use super::quirks::{Quirk, is_rom_of_3b};
+
 use crate::clock::Moment;
 use crate::events::{Dhcp, DhcpKind, Sink, What};
 use crate::net::packet::{LinkSender, udp_packet};
 use crate::pi::Mac;
+use crate::pi::quirks::{Quirk, is_rom_of_3b};
 
 /// RFC 2131 §4.1.
 const SERVER_PORT: u16 = 67;

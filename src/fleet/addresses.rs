@@ -12,6 +12,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::Fleet;
 use crate::config::{Device, DhcpMode};
+use crate::events::{Event, What};
+use crate::pi::quirks::Quirk;
 use crate::pi::{Mac, Model};
 
 /// The block in which the MAC address of every Pi up to the 3B+ lies.
@@ -25,7 +27,8 @@ impl Fleet {
     }
 
     fn gives_addresses(&self) -> bool {
-        matches!(self.config.main.dhcp, DhcpMode::Auto | DhcpMode::Dnsmasq)
+        let main = &self.config.main;
+        matches!(main.dhcp, DhcpMode::Auto | DhcpMode::Dnsmasq) && !main.quirks_off.contains(&Quirk::FixedAddress)
     }
 
     /// What a device without an address, which needs one, was offered last.
@@ -54,7 +57,10 @@ impl Fleet {
             let device = &mut self.config.devices[n];
             device.ip = Some(ip);
             log::info!("{} is a Pi that never confirms its address: it is to have {ip} from now on", device.id);
+            let note = format!("is to have the address {ip} from now on").into();
+            let what = What::Quirk { mac, quirk: Quirk::FixedAddress.name(), note };
             fixed.push((device.id.clone(), ip));
+            self.take_event(&Event { at: self.clock.now(), what });
         }
         if fixed.is_empty() {
             return;

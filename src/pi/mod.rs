@@ -3,6 +3,7 @@
 mod board;
 mod led;
 mod mac;
+pub mod quirks;
 mod serial;
 mod text;
 

@@ -12,7 +12,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::pi::{Evidence, Identity, Model};
+use super::{Evidence, Identity, Model};
 
 /// Something that is done for boards that need it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,6 +23,8 @@ pub enum Quirk {
     ReplyDelay,
     /// A few frames that nobody asked for.
     WakeUp,
+    /// An address of its own.
+    FixedAddress,
 }
 
 /// What there is to know of a quirk.
@@ -41,7 +43,7 @@ pub struct Entry {
 }
 
 /// All of them.
-pub const TABLE: [Entry; 3] = [
+pub const TABLE: [Entry; 4] = [
     Entry {
         quirk: Quirk::MenuSpaces,
         name: "menu_spaces",
@@ -63,6 +65,13 @@ pub const TABLE: [Entry; 3] = [
         why: "leaves a received packet in its network chip until another one arrives, and stalls on a quiet network",
         source: "raspberrypi/firmware issues 764, 894, 1124",
     },
+    Entry {
+        quirk: Quirk::FixedAddress,
+        name: "fixed_address",
+        boards: "up to 3B+",
+        why: "takes the address it is offered without a word to the server, which may offer it to the next Pi as well",
+        source: "raspberrypi/firmware issues 1067, 1120, 1303, 1699",
+    },
 ];
 
 impl Quirk {
@@ -73,6 +82,7 @@ impl Quirk {
             Self::MenuSpaces => "menu_spaces",
             Self::ReplyDelay => "reply_delay",
             Self::WakeUp => "wake_up",
+            Self::FixedAddress => "fixed_address",
         }
     }
 }
@@ -114,6 +124,9 @@ mod tests {
             assert_eq!((entry.quirk.name(), entry.name.parse()), (entry.name, Ok(entry.quirk)));
         }
         let unknown = "Menu_Spaces".parse::<Quirk>().unwrap_err();
-        assert_eq!(unknown.to_string(), "'Menu_Spaces' is no quirk; there are menu_spaces, reply_delay, wake_up");
+        assert_eq!(
+            unknown.to_string(),
+            "'Menu_Spaces' is no quirk; there are menu_spaces, reply_delay, wake_up, fixed_address"
+        );
     }
 }
