@@ -381,7 +381,8 @@ mod tests {
             "config piboot 'main'\n\tlist quirk_off 'wake_up'\n\tlist quirk_off 'wakeup'\n\tlist quirk_off 'reply_delay'\n\tlist quirk_off 'wake_up'\n",
         );
         assert_eq!(config.main.quirks_off, [Quirk::ReplyDelay, Quirk::WakeUp]);
-        let expected = "piboot.main.quirk_off: 'wakeup' is no quirk; there are menu_spaces, reply_delay, wake_up";
+        let expected =
+            "piboot.main.quirk_off: 'wakeup' is no quirk; there are menu_spaces, reply_delay, wake_up, fixed_address";
         assert_eq!(problems, [expected]);
     }
 

@@ -215,8 +215,8 @@ fn before_tftp(case: &Case<'_>) -> bool {
 }
 
 fn silent_after_offer(case: &Case<'_>) -> bool {
-    let offered = case.reached(Stage::Offer) || case.reached(Stage::Request);
-    case.is_ours() && offered && before_tftp(case) && case.waits(FIRST_FILE)
+    // A proxy's offer has no address, and that of another server may have passed elsewhere.
+    case.is_ours() && !case.boot.offers.is_empty() && before_tftp(case) && case.waits(FIRST_FILE)
 }
 
 /// An offer of somebody who is not this router.

@@ -239,6 +239,10 @@ fn failures() -> Vec<(&'static str, Story)> {
     add("rom-gave-up", Pi3, |s| {
         s.discover().offer().wait(5).discover().offer().wait(12);
     });
+    add("rom-gave-up", Pi3, |s| {
+        // Beside a server whose own offer is not seen.
+        s.discover().dhcp(DhcpKind::Offer, false, |m| m.ip = None).wait(12);
+    });
     add("silent-after-offer", Pi5, |s| {
         s.discover().offer().wait(11);
     });
