@@ -12,6 +12,14 @@ const BOOTS_PER_PI: u32 = 50;
 const BOOTS_OF_STRANGERS: u32 = 100;
 /// Boots kept in all.
 const BOOTS_IN_ALL: u32 = 5000;
+/// Bytes of the database above which the oldest boots go; talkative consoles and packets are the bulk of it.
+const HISTORY_BYTES: i64 = 96 << 20;
+/// So many of the oldest go at once then.
+const OLDEST: u32 = 20;
+/// Boots that began this much earlier than the newest, in ms: a year.
+const HISTORY_MS: i64 = 365 * 86_400_000;
+/// A router that did not know the time wrote earlier dates than this one, 2025-01-01; by them nobody can tell an age.
+const FIRST_DATE_MS: i64 = 1_735_689_600_000;
 /// The last boots, whose packets are kept.
 const PACKETS_OF_BOOTS: u32 = 1000;
 
@@ -57,7 +65,21 @@ impl Store {
                 .execute(sql, params![mac, BOOTS_PER_PI])
                 .and_then(|_| self.connection.execute(strangers, [BOOTS_OF_STRANGERS]))
                 .and_then(|_| self.connection.execute(all, [BOOTS_IN_ALL]))
+                .and_then(|_| self.forget_old_boots(boot.started_ms))
                 .map_err(|e| self.error(e))?;
+        }
+        Ok(())
+    }
+
+    /// Bounds the history by age and by size.
+    fn forget_old_boots(&self, now_ms: i64) -> rusqlite::Result<()> {
+        let old = "DELETE FROM boot WHERE started_ms BETWEEN ?1 AND ?2 AND state <> 'running'";
+        self.connection.execute(old, [FIRST_DATE_MS, now_ms.saturating_sub(HISTORY_MS)])?;
+        let number = |pragma: &str| self.connection.query_row(pragma, [], |row| row.get::<_, i64>(0));
+        let pages = number("PRAGMA page_count")? - number("PRAGMA freelist_count")?;
+        if pages.saturating_mul(number("PRAGMA page_size")?) > HISTORY_BYTES {
+            let oldest = "DELETE FROM boot WHERE id IN (SELECT id FROM boot ORDER BY id LIMIT ?1)";
+            self.connection.execute(oldest, [OLDEST])?;
         }
         Ok(())
     }
@@ -197,6 +219,31 @@ mod tests {
         store.save_packets(1, b"x").unwrap();
         store.save_packets(i64::from(PACKETS_OF_BOOTS) + 1, b"x").unwrap();
         assert!(store.packets(1).unwrap().is_empty());
+    }
+
+    #[test]
+    fn history_is_bounded_by_age_and_size() {
+        let store = Store::in_memory().unwrap();
+        let boot = |n: u8, started_ms| {
+            Boot::new(Mac([0xb8, 0x27, 0xeb, 0, 0, n]), Some(format!("pi_{n}")), Moment::default(), started_ms)
+        };
+        let began = FIRST_DATE_MS + 1;
+        for (n, started_ms) in [(1, 5), (2, began), (3, began + HISTORY_MS - 1)] {
+            store.save_boot(&mut boot(n, started_ms)).unwrap();
+        }
+        assert_eq!(store.boots(None, 9).unwrap().len(), 3);
+        store.save_boot(&mut boot(4, began + HISTORY_MS)).unwrap();
+        let left: Vec<i64> = store.boots(None, 9).unwrap().iter().map(|boot| boot.started_ms).collect();
+        assert_eq!(left, [began + HISTORY_MS, began + HISTORY_MS - 1, 5], "of the first nobody knows the age");
+        // Packets of half a megabyte each: some two hundred boots are too much.
+        for n in 0..250 {
+            let mut next = boot(u8::try_from(n % 200).unwrap(), began + HISTORY_MS + n);
+            store.save_boot(&mut next).unwrap();
+            store.save_packets(next.id, &vec![7; 512 << 10]).unwrap();
+        }
+        let kept = store.boots(None, 1000).unwrap();
+        assert!((150..200).contains(&kept.len()), "{}", kept.len());
+        assert_eq!(kept[0].started_ms, began + HISTORY_MS + 249, "the newest stays");
     }
 
     #[test]
