@@ -6,9 +6,10 @@
 
 mod case;
 mod dhcp;
+mod files;
 mod kernel;
 mod root;
-mod tftp;
+mod transfers;
 
 use serde::{Deserialize, Serialize};
 
@@ -69,7 +70,7 @@ pub struct Rule {
 
 /// All rules, in the order of a boot.
 pub fn rules() -> impl Iterator<Item = &'static Rule> {
-    [dhcp::RULES, tftp::RULES, kernel::RULES, root::RULES].into_iter().flatten()
+    [dhcp::RULES, files::RULES, transfers::RULES, kernel::RULES, root::RULES].into_iter().flatten()
 }
 
 /// What stands in the way of `boot` at this moment. What was found before keeps its time.
