@@ -6,6 +6,7 @@ pub mod diagnosis;
 mod early;
 pub mod packets;
 mod session;
+mod stage;
 mod steps;
 mod tracker;
 
@@ -14,6 +15,7 @@ pub use diagnosis::Finding;
 pub use packets::Packets;
 pub use session::{
     Boot, BootEnd, BootState, ConsoleLine, FileOutcome, FileSeen, MAX_CONSOLE, MAX_FILES, MAX_OFFERS, MAX_QUIRKS,
-    MAX_REFUSALS, OfferSeen, QuirkSeen, Refusal, Stage, StageSeen,
+    MAX_REFUSALS, OfferSeen, QuirkSeen, Refusal,
 };
-pub use tracker::{Tracker, Update, Who};
+pub use stage::{Stage, StageSeen};
+pub use tracker::{GIVEN_UP, Tracker, Update, Who};

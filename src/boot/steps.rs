@@ -6,8 +6,9 @@ use super::classify::{FileKind, board_of};
 use super::packets::{MAX_PACKETS, MAX_PACKETS_OF_STRANGER};
 use super::session::{
     Boot, BootEnd, BootState, ConsoleLine, FileOutcome, FileSeen, MAX_CONSOLE, MAX_FILES, MAX_OFFERS, MAX_QUIRKS,
-    MAX_REFUSALS, OfferSeen, QuirkSeen, Refusal, Stage,
+    MAX_REFUSALS, OfferSeen, QuirkSeen, Refusal,
 };
+use super::stage::Stage;
 use crate::clock::Moment;
 use crate::events::{ConsoleFrom, Dhcp, DhcpKind, Nfs, Tftp, TftpEnd};
 use crate::pi::{Evidence, Model};

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::classify::split_prefix;
 use super::early::Early;
-use super::session::{Boot, BootEnd, BootState, Stage};
+use super::session::{Boot, BootEnd, BootState};
+use super::stage::Stage;
 use crate::clock::{Clock, Moment};
 use crate::events::{ConsoleFrom, Dhcp, DhcpKind, Event, Nfs, Of, Tftp, What};
 use crate::pi::{Mac, Serial};
@@ -27,6 +28,9 @@ const LINK_BEFORE_BOOT: Duration = Duration::from_secs(90);
 
 /// A restart so soon after the program that ends the system was started is an orderly one.
 const SHUTDOWN: Duration = Duration::from_secs(300);
+
+/// A Pi that has been silent for so long is not about to tell anything new: it asks again within seconds, Linux within a minute.
+pub const GIVEN_UP: Duration = Duration::from_secs(600);
 
 /// What the boot ROM of a Pi 3 loads by itself.
 const ROM_FILES: [&str; 2] = ["bootcode.bin", "bootsig.bin"];
@@ -108,6 +112,16 @@ impl Tracker {
         boot.take_up(now, age_ms);
         if self.boots.len() < MAX_BOOTS {
             self.boots.entry(boot.mac).or_insert(boot);
+        }
+    }
+
+    /// Ends the boots of Pis that have not been heard of for so long that nothing more is to come; what stood in their way stays.
+    pub fn give_up_silent(&mut self) {
+        let now = self.clock.now();
+        for boot in self.boots.values_mut() {
+            if boot.state == BootState::Booting && boot.silent_for(now) >= GIVEN_UP {
+                (boot.state, boot.end, boot.unsaved) = (BootState::Abandoned, Some(BootEnd::Silent), true);
+            }
         }
     }
 

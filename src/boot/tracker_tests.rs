@@ -264,3 +264,21 @@ fn a_talkative_console_loses_its_middle() {
     assert!(boot.console[0].text.starts_with("line 0 ") && boot.console.last().unwrap().text.starts_with("line 4999 "));
     assert!(!boot.console[0].text.contains('\x1b'));
 }
+
+#[test]
+fn a_pi_that_is_not_heard_of_any_more_has_given_up() {
+    let mut story = Story::new();
+    story.dhcp(0, DhcpKind::Discover, true);
+    story.clock.advance(GIVEN_UP - Duration::from_secs(1));
+    story.tracker.give_up_silent();
+    assert_eq!(story.tracker.boot(PI).unwrap().state, BootState::Booting);
+    story.clock.advance(Duration::from_secs(1));
+    story.tracker.give_up_silent();
+    let boot = story.tracker.boot(PI).unwrap();
+    assert_eq!((boot.state, boot.end), (BootState::Abandoned, Some(BootEnd::Silent)));
+    // Its initramfs may have waited for the network all the time.
+    story.nfs(1_000, Nfs::Mounted { export: "/lion/root".into() });
+    story.nfs(1_000, Nfs::FirstWrite { export: "/lion/root".into() });
+    let boot = story.tracker.boot(PI).unwrap();
+    assert_eq!((boot.state, boot.end), (BootState::Running, None));
+}

@@ -52,7 +52,7 @@ pub(super) fn heading(boot: &Boot, now_ms: i64) -> String {
         BootState::Booting => "under way",
         BootState::Running => "the system runs",
         BootState::Stopped => boot.end.map_or("it does not run any more", BootEnd::text),
-        BootState::Abandoned => "given up: the Pi began anew",
+        BootState::Abandoned => boot.end.map_or("given up: the Pi began anew", BootEnd::text),
     };
     format!("boot {} of {who} ({}), began {}: {state}", boot.id, boot.mac, ago(boot.started_ms, now_ms))
 }

@@ -6,14 +6,12 @@ use std::time::Duration;
 
 use super::{DeviceState, Fleet, provision};
 use crate::boot::diagnosis::{self, Context, Readiness, TreeFinding};
-use crate::boot::{Boot, BootEnd, BootState, Stage};
+use crate::boot::{Boot, BootEnd, BootState, GIVEN_UP, Stage};
 use crate::clock::Moment;
 use crate::config::Device;
 use crate::image::check::{self, Bearing, TreeProblem};
 use crate::pi::{Mac, Model};
 
-/// A Pi that has been silent for so long is not about to tell anything new; what was found stays.
-const GIVEN_UP: Duration = Duration::from_secs(600);
 /// A boot that goes on needs no look at the device's files.
 const STUCK: Duration = Duration::from_secs(4);
 /// How long what was found in a device's files holds.

@@ -91,6 +91,7 @@ impl Fleet {
 
     /// Stores what piled up in memory; called every few seconds. What cannot be stored is kept for the next time.
     pub fn save(&mut self) {
+        self.tracker.give_up_silent();
         let unsaved = self.seen.take_unsaved();
         let mut tried = !unsaved.is_empty();
         let mut saved = if tried { self.store.save_pis(&unsaved.changed, &unsaved.forgotten) } else { Ok(()) };

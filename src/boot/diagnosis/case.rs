@@ -4,7 +4,8 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::super::classify::FileKind;
-use super::super::session::{Boot, BootState, FileOutcome, FileSeen, Stage};
+use super::super::session::{Boot, BootState, FileOutcome, FileSeen};
+use super::super::stage::Stage;
 use crate::clock::Moment;
 use crate::pi::{Model, Serial};
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::Confidence::{Certain, Likely, Possible};
 use super::{Case, Readiness, Rule};
-use crate::boot::session::{OfferSeen, Stage};
+use crate::boot::session::OfferSeen;
+use crate::boot::stage::Stage;
 use crate::config::Severity::{Error, Warning};
 
 /// Nobody answers so late: dnsmasq needs 3 s for an address that it has to try out first.

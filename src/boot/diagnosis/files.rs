@@ -3,7 +3,8 @@
 use super::Confidence::{Certain, Likely};
 use super::{Case, Rule};
 use crate::boot::classify::FileKind;
-use crate::boot::session::{BootState, FileOutcome, Stage};
+use crate::boot::session::{BootState, FileOutcome};
+use crate::boot::stage::Stage;
 use crate::config::Severity::{Error, Warning};
 use crate::pi::Model;
 

@@ -3,7 +3,8 @@
 use super::Confidence::{Certain, Likely, Possible};
 use super::{Case, Rule};
 use crate::boot::classify::FileKind;
-use crate::boot::session::{BootState, FileOutcome, Stage};
+use crate::boot::session::{BootState, FileOutcome};
+use crate::boot::stage::Stage;
 use crate::config::Severity::Error;
 
 /// A slow Pi's kernel and initramfs ask for an address within 15 s; on a fast one it takes five.

@@ -3,7 +3,8 @@
 use super::Confidence::{Certain, Likely, Possible};
 use super::Rule;
 use super::kernel::sentence;
-use crate::boot::session::{BootEnd, BootState, Stage};
+use crate::boot::session::{BootEnd, BootState};
+use crate::boot::stage::Stage;
 use crate::config::Severity::{Error, Warning};
 
 /// An initramfs looks for init within a second of the mount.

@@ -4,7 +4,8 @@ use super::Confidence::{Certain, Likely, Possible};
 use super::Rule;
 use super::case::{seconds, size};
 use crate::boot::classify::FileKind;
-use crate::boot::session::{FileOutcome, FileSeen, Stage};
+use crate::boot::session::{FileOutcome, FileSeen};
+use crate::boot::stage::Stage;
 use crate::config::Severity::{Error, Warning};
 use crate::pi::TFTP_BLOCKS;
 
