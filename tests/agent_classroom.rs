@@ -60,6 +60,8 @@ fn a_class_of(count: usize, by: By) {
     assert_eq!((summary.ok, link.dropped()), (count, 0), "{summary}");
     assert_eq!(many::compare(&boots, &tree), Vec::<String>::new());
     assert!(router.peak_rss_kb() < 32 << 10, "{} kB", router.peak_rss_kb());
+    // Those up to the 3B+ have got addresses of their own meanwhile, and dnsmasq was told.
+    router.wait_until_settled();
     let status = router.json(&["status"]);
     assert_eq!((&status["events_dropped"], &status["findings"]), (&0.into(), &serde_json::json!([])), "{status:#}");
     // Each has a timeline of its own, up to the kernel, and by now has shown its serial.
