@@ -24,6 +24,10 @@ const MAX_LINE: u64 = 256 * 1024;
 /// A caller that says nothing for so long is hung up on.
 const IDLE: Duration = Duration::from_secs(60);
 
+/// How often, and after which pauses, it is tried whether another agent listens.
+const CLOSING_TRIES: u32 = 6;
+const CLOSING_PAUSE: Duration = Duration::from_millis(100);
+
 /// Why the socket could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
@@ -48,7 +52,7 @@ struct Request {
 /// When another agent has it, or the directory cannot be used.
 pub fn listen(path: &Path, calls: mpsc::Sender<Call>) -> Result<(), SocketError> {
     let failed = |e: io::Error| SocketError::Io(path.to_owned(), e);
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+    if is_taken(path) {
         return Err(SocketError::Taken(path.to_owned()));
     }
     if let Some(directory) = path.parent() {
@@ -65,6 +69,17 @@ pub fn listen(path: &Path, calls: mpsc::Sender<Call>) -> Result<(), SocketError>
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
     tokio::spawn(accept(listener, calls));
     Ok(())
+}
+
+/// Whether another agent listens. A killed one may seem to for a moment: what it was about to run has its descriptors
+/// until exec(2) closes them.
+fn is_taken(path: &Path) -> bool {
+    (0..CLOSING_TRIES).all(|n| {
+        if n > 0 {
+            std::thread::sleep(CLOSING_PAUSE);
+        }
+        std::os::unix::net::UnixStream::connect(path).is_ok()
+    })
 }
 
 /// Takes the socket away.
