@@ -294,7 +294,7 @@ fn on_tick(api: &mut Api<Wire>) {
     let volume_changed = api.fleet.check_volume();
     let network_changed = api.servers.refresh(&api.fleet.config().main);
     if volume_changed || network_changed || api.fleet.lacks_address() {
-        api.fleet.set_server(api.servers.address());
+        api.fleet.set_server(api.servers.address(), api.servers.addresses());
         api.reconcile();
     }
     api.fleet.save();
@@ -351,7 +351,7 @@ fn reload(api: &mut Api<Wire>, config: &Path) -> bool {
 /// Looks at the interfaces, then brings everything in line.
 fn refresh(api: &mut Api<Wire>) {
     api.servers.refresh(&api.fleet.config().main);
-    api.fleet.set_server(api.servers.address());
+    api.fleet.set_server(api.servers.address(), api.servers.addresses());
     api.reconcile();
 }
 

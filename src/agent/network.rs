@@ -19,7 +19,7 @@ pub(super) fn device(interface: &str) -> Option<String> {
 /// More ask to boot than there can be Pis.
 pub(super) fn flood(count: u32) -> Finding {
     warning(format!(
-        "{count} requests to boot came from ever new hardware addresses, more than Pis can be switched on: somebody makes them up, and a Pi that nobody enrolled may be listed late. 'bridge fdb show' tells the port behind which they are"
+        "{count} requests to boot came from ever new hardware addresses, more than Pis can be switched on: somebody makes them up, and a Pi that nobody enrolled may be listed late. 'brctl showmacs BRIDGE' tells the number of the port behind which they are"
     ))
 }
 

@@ -45,19 +45,26 @@ impl ReadyWatch {
     pub(super) fn look(&mut self, api: &Api<Wire>, sink: &Sink) {
         while self.probes.try_join_next().is_some() {}
         let now = api.fleet.clock().now();
-        let coming_up = |boot: &&Boot| {
-            boot.state == BootState::Running && !boot.reached(Stage::Ready) && boot.silent_for(now) < GIVE_UP
+        let is_up_to_something = |boot: &Boot| match boot.state {
+            BootState::Running => true,
+            // A root that is read-only is never written to.
+            BootState::Booting => boot.reached(Stage::Mount),
+            BootState::Stopped | BootState::Abandoned => false,
         };
-        let waiting: Vec<IpAddr> = api.fleet.current_boots().filter(coming_up).filter_map(|boot| boot.ip).collect();
-        self.calm.retain(|ip, _| waiting.contains(ip));
-        for ip in waiting {
+        let coming_up =
+            |boot: &&Boot| is_up_to_something(boot) && !boot.reached(Stage::Ready) && boot.silent_for(now) < GIVE_UP;
+        let boots = api.fleet.current_boots().filter(coming_up);
+        let waiting: Vec<(IpAddr, bool)> =
+            boots.filter_map(|boot| Some((boot.ip?, boot.state == BootState::Running))).collect();
+        self.calm.retain(|ip, _| waiting.iter().any(|(other, _)| other == ip));
+        for (ip, has_written) in waiting {
             let requests = api.servers.nfs_requests_of(ip).unwrap_or(0);
             let calm = self.calm.entry(ip).or_insert(Calm { requests, since: now });
             if requests.wrapping_sub(calm.requests) > AT_REST {
                 calm.since = now;
             }
             calm.requests = requests;
-            if now.since(calm.since) >= REST {
+            if has_written && now.since(calm.since) >= REST {
                 sink.emit(What::Answers { peer: ip, how: "the traffic of its start has died down" });
             } else if self.probes.len() < AT_ONCE {
                 self.probes.spawn(ask(ip, sink.clone()));

@@ -157,6 +157,11 @@ impl Wire {
         }
     }
 
+    /// Every address of this router where Pis are served.
+    pub(super) fn addresses(&self) -> Vec<Ipv4Addr> {
+        self.interfaces.iter().filter_map(Interface::ipv4).collect()
+    }
+
     /// The address that Pis are told.
     pub(super) fn address(&self) -> Option<Ipv4Addr> {
         self.interfaces.iter().find_map(Interface::ipv4)

@@ -30,7 +30,7 @@ impl FileKind {
             Self::DeviceTree
         } else if starts(b"initramfs") || starts(b"initrd") {
             Self::Initramfs
-        } else if starts(b"kernel") || starts(b"vmlinu") || name == b"image" || starts(b"image-") || starts(b"u-boot") {
+        } else if is_kernel(&name) {
             Self::Kernel
         } else if ends(b".elf") || ends(b".dat") || ends(b".bin") || ends(b".upd") || ends(b".sig") {
             Self::Firmware
@@ -70,6 +70,18 @@ pub fn board_of(path: &[u8]) -> Option<Model> {
     }
     let five = any(&["kernel_2712", "initramfs_2712", "armstub8-2712"]);
     five.then_some(Model::Pi5)
+}
+
+/// The kernel, or what the firmware starts in its place: a boot loader, UEFI, or an image of all boot files (`boot_ramdisk=1`).
+fn is_kernel(name: &[u8]) -> bool {
+    let starts = [&b"kernel"[..], b"vmlinu", b"image-", b"zimage", b"u-boot", b"uboot"];
+    starts.iter().any(|start| name.starts_with(start)) || matches!(name, b"image" | b"boot.img" | b"rpi_efi.fd")
+}
+
+/// Whether this is how a Pi is given a new bootloader: it writes it, which takes a while, and starts over by itself
+/// (raspberrypi/documentation, boot-eeprom.adoc).
+pub(super) fn is_bootloader_update(name: &str) -> bool {
+    matches!(name, "pieeprom.upd" | "pieeprom.bin" | "vl805.bin" | "recovery.bin")
 }
 
 /// A TFTP path's first component when it is a Pi's own prefix, and the rest.

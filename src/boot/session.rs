@@ -1,6 +1,7 @@
 //! One boot of one Pi.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +14,8 @@ use crate::pi::{Mac, Model, Serial};
 
 /// File requests kept per boot; a Pi makes about 60, a Pi that loops is cut here.
 pub const MAX_FILES: usize = 300;
+/// An end so soon after the program for it was started is an orderly one.
+const SHUTDOWN: Duration = Duration::from_secs(300);
 /// Offers kept per boot: two servers answering every retry of a Pi 3B are ten.
 pub const MAX_OFFERS: usize = 16;
 /// Refusals kept per boot.
@@ -20,7 +23,7 @@ pub const MAX_REFUSALS: usize = 8;
 /// Notes of what was done for a board, per boot.
 pub const MAX_QUIRKS: usize = 32;
 /// Bytes of console kept per boot: a kernel's log is some 30 KiB, and its end says why it died.
-pub const MAX_CONSOLE: usize = 48 << 10;
+pub const MAX_CONSOLE: usize = 96 << 10;
 
 /// How a file request ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -283,6 +286,11 @@ impl Boot {
             packets: Packets::new(),
             unsaved: true,
         }
+    }
+
+    /// Whether the program that ends the system was started shortly before `at`; it may also have been replaced by an upgrade.
+    pub(super) fn was_told_to_end(&self, at: Moment) -> bool {
+        self.shutting_down.is_some_and(|told| at.since(told) < SHUTDOWN)
     }
 
     /// Whether this is another view of the same boot, whatever its number.

@@ -17,12 +17,14 @@ use crate::pi::{Evidence, Model};
 const FILES_OF_STRANGERS: usize = 40;
 /// Longest text from the network that is kept, in characters.
 const MAX_TEXT: usize = 255;
-/// The last this many bytes of the console make room for what comes: the end says why a kernel died.
-const CONSOLE_TAIL: usize = MAX_CONSOLE / 2;
+/// What a line of the console takes besides its text.
+const LINE: usize = 64;
 
 impl Boot {
     pub(super) fn on_dhcp(&mut self, at: Moment, message: &Dhcp) -> bool {
-        let booted = self.reached(Stage::Kernel);
+        // Firmware asks for something to boot whenever it asks, also where its kernel has a name that nobody knows.
+        let asks_plainly = message.kind == DhcpKind::Discover && !message.netboot && self.reached(Stage::Tftp);
+        let booted = self.reached(Stage::Kernel) || self.reached(Stage::OsDhcp) || asks_plainly;
         let ip = message.ip.map(|ip| ip.to_string());
         if let Some(identity) = &message.identity {
             let family = identity.revision.and_then(|r| r.board().model);
@@ -30,10 +32,12 @@ impl Boot {
             self.rom |= identity.evidence == Evidence::RomXid && identity.model == Some(Model::Pi3);
         }
         if let (DhcpKind::Offer | DhcpKind::Ack, Some(ip)) = (message.kind, message.ip) {
-            if self.reached(Stage::Mount) && self.ip.is_some_and(|old| old != ip) {
-                self.moved_to = Some(ip.into());
-            } else {
+            let (mounted, confirmed) = (self.reached(Stage::Mount), message.kind == DhcpKind::Ack);
+            if !mounted || self.ip.is_none_or(|old| old == ip) {
                 self.ip = Some(ip.into());
+                self.moved_to = self.moved_to.filter(|_| !confirmed);
+            } else if confirmed {
+                self.moved_to = Some(ip.into());
             }
         }
         match message.kind {
@@ -137,7 +141,7 @@ impl Boot {
                 self.shutting_down = Some(at);
                 false
             }
-            Nfs::Gone => self.vanish(),
+            Nfs::Gone => self.vanish(at),
             Nfs::Back if self.end == Some(BootEnd::Lost) => {
                 (self.state, self.end) = (BootState::Running, None);
                 true
@@ -146,12 +150,12 @@ impl Boot {
         }
     }
 
-    fn vanish(&mut self) -> bool {
+    fn vanish(&mut self, at: Moment) -> bool {
         if self.state != BootState::Running {
             return false;
         }
         self.state = BootState::Stopped;
-        self.end = Some(if self.shutting_down.is_some() { BootEnd::ShutDown } else { BootEnd::Lost });
+        self.end = Some(if self.was_told_to_end(at) { BootEnd::ShutDown } else { BootEnd::Lost });
         true
     }
 
@@ -165,12 +169,13 @@ impl Boot {
 
     pub(super) fn on_console(&mut self, at: Moment, from: ConsoleFrom, line: &[u8]) -> bool {
         let line = ConsoleLine { at_ms: self.offset(at), from, text: text(line) };
-        let size = |lines: &[ConsoleLine]| lines.iter().map(|line| line.text.len()).sum::<usize>();
-        if size(&self.console) + line.text.len() > MAX_CONSOLE {
-            // The beginning stays, the end comes: what goes is the middle.
+        let most = if self.device.is_some() { MAX_CONSOLE } else { MAX_CONSOLE / 8 };
+        let weight = |line: &ConsoleLine| line.text.len() + LINE;
+        if self.console.iter().chain([&line]).map(weight).sum::<usize>() > most {
+            // The beginning stays, the end says why a kernel died: what goes is the middle.
             let keep = self.console.iter().rev().scan(0, |sum, line| {
-                *sum += line.text.len();
-                (*sum <= CONSOLE_TAIL / 2).then_some(())
+                *sum += weight(line);
+                (*sum <= most / 4).then_some(())
             });
             let (tail, first) = (keep.count(), self.console.len() / 4);
             let middle = first..self.console.len().saturating_sub(tail).max(first);
@@ -194,6 +199,10 @@ impl Boot {
 
     /// A port of the running system answered.
     pub(super) fn on_answer(&mut self, at: Moment, how: &str) -> bool {
+        if self.state == BootState::Booting && self.reached(Stage::Mount) {
+            // Its root is read-only, or it was mounted before this server began to tell of first writes.
+            self.state = BootState::Running;
+        }
         self.state == BootState::Running && self.reach(Stage::Ready, at, Some(how.to_owned()))
     }
 

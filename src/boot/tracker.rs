@@ -26,11 +26,11 @@ const SAME_START: Duration = Duration::from_secs(3);
 /// A link that is up for longer before the first packet has nothing to do with the boot: a switch in between has it.
 const LINK_BEFORE_BOOT: Duration = Duration::from_secs(90);
 
-/// A restart so soon after the program that ends the system was started is an orderly one.
-const SHUTDOWN: Duration = Duration::from_secs(300);
-
 /// A Pi that has been silent for so long is not about to tell anything new: it asks again within seconds, Linux within a minute.
 pub const GIVEN_UP: Duration = Duration::from_secs(600);
+
+/// A machine that does not answer is told of after 30 s (`nfs`).
+const NOT_A_WORD: Duration = Duration::from_secs(25);
 
 /// What the boot ROM of a Pi 3 loads by itself.
 const ROM_FILES: [&str; 2] = ["bootcode.bin", "bootsig.bin"];
@@ -205,7 +205,7 @@ impl Tracker {
 
     fn end(&mut self, mac: Mac, at: Moment) -> Option<Box<Boot>> {
         let mut boot = self.boots.remove(&mac)?;
-        let in_order = boot.shutting_down.is_some_and(|told| at.since(told) < SHUTDOWN);
+        let in_order = boot.was_told_to_end(at);
         match boot.state {
             BootState::Booting => (boot.state, boot.end) = (BootState::Abandoned, Some(BootEnd::StartedOver)),
             BootState::Running if in_order => (boot.state, boot.end) = (BootState::Stopped, Some(BootEnd::Rebooted)),
@@ -220,7 +220,7 @@ impl Tracker {
         if !self.boots.contains_key(&mac) {
             self.make_room();
         }
-        let (wall_ms, link) = (self.clock.wall_ms(), self.link.take());
+        let (wall_ms, link) = (self.clock.wall_ms(), self.link.take_if(|link| link.mac == mac));
         let early =
             if self.boots.contains_key(&mac) { Vec::new() } else { self.early.take(mac, at.minus(LINK_BEFORE_BOOT)) };
         let boot = self.boots.entry(mac).or_insert_with(|| {
@@ -272,7 +272,9 @@ impl Tracker {
 
     fn nfs(&mut self, at: Moment, peer: IpAddr, event: &Nfs, who: &dyn Who) -> Update {
         // Nobody holds the address of a Pi that is gone.
-        let runs_there = |boot: &&Boot| boot.ip == Some(peer) && boot.state == BootState::Running;
+        // It has said nothing for as long as it takes to find that out: else it was its life before this boot.
+        let is_silent = |boot: &Boot| boot.silent_for(at) >= NOT_A_WORD;
+        let runs_there = |boot: &&Boot| boot.ip == Some(peer) && boot.state == BootState::Running && is_silent(boot);
         let mac = match event {
             Nfs::Gone => self.boots.values().find(runs_there).map(|boot| boot.mac),
             _ => who.mac_of(peer),

@@ -8,9 +8,10 @@
 //! The address goes into the configuration, as if it had been enrolled with it: it outlives the SSD, and the admin can see
 //! and change it.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
 use super::Fleet;
+use crate::boot::OfferSeen;
 use crate::config::{Device, DhcpMode};
 use crate::events::{Event, What};
 use crate::pi::quirks::Quirk;
@@ -31,13 +32,13 @@ impl Fleet {
         matches!(main.dhcp, DhcpMode::Auto | DhcpMode::Dnsmasq) && !main.quirks_off.contains(&Quirk::FixedAddress)
     }
 
-    /// What a device without an address, which needs one, was offered last.
+    /// What a device without an address, which needs one, was offered last by this router.
     fn offered(&self, device: &Device) -> Option<(Mac, Ipv4Addr)> {
         let mac = device.mac.filter(|mac| device.ip.is_none() && self.never_requests(*mac))?;
-        match self.last_boot(mac)?.ip? {
-            IpAddr::V4(ip) => Some((mac, ip)),
-            IpAddr::V6(_) => None,
-        }
+        // By this machine's DHCP server: what others offer is theirs, and a proxy's offer has no address.
+        let own = |offer: &&OfferSeen| offer.server.is_some_and(|server| self.own_addresses.contains(&server));
+        let boot = self.tracker.boot(mac)?;
+        Some((mac, boot.offers.iter().rev().filter(own).find_map(|offer| offer.ip)?))
     }
 
     fn never_requests(&self, mac: Mac) -> bool {
@@ -70,13 +71,21 @@ impl Fleet {
         }
     }
 
+    /// Whether this is a Pi, which may have been offered the same address.
+    fn is_known(&self, mac: Mac) -> bool {
+        self.seen.get(mac).is_some() || self.config.devices.iter().any(|device| device.mac == Some(mac))
+    }
+
     /// Whether `ip` can be given to `mac`. What it was offered itself is its own even if others were offered the same.
     fn is_free(&self, ip: Ipv4Addr, mac: Mac, was_offered: bool) -> bool {
         let others = || self.tracker.boots().filter(|boot| boot.mac != mac);
         self.server != Some(ip)
             && self.config.devices.iter().all(|device| device.ip != Some(ip))
             && (was_offered || others().all(|boot| boot.ip != Some(ip.into())))
-            && (was_offered || self.addresses.mac_of(ip.into()).is_none_or(|holder| holder == mac))
+            && self
+                .addresses
+                .mac_of(ip.into())
+                .is_none_or(|holder| holder == mac || was_offered && self.is_known(holder))
     }
 }
 

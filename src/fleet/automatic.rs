@@ -17,6 +17,9 @@ const MOST: usize = 64;
 /// At most one in this time.
 const ONE_IN: Duration = Duration::from_secs(2);
 
+/// Space that is left to Pis that run, in bytes; at least a tenth of the disk.
+const LEFT_FREE: u64 = 1 << 30;
+
 /// What was enrolled by itself, and what was not.
 #[derive(Debug)]
 pub(super) struct Automatic {
@@ -76,6 +79,14 @@ impl Fleet {
         if self.automatic.enrolled >= MOST {
             self.automatic.problem = Some(format!(
                 "{MOST} Pis were enrolled by themselves since piboot started, and no more are: {mac} ({board}) asks to boot. Enrol it with 'piboot enroll', or restart piboot to let {MOST} more in"
+            ));
+            return false;
+        }
+        let (free, total) = (self.volume.free_bytes, self.volume.total_bytes);
+        if free < LEFT_FREE.max(total / 10) {
+            self.automatic.problem = Some(format!(
+                "{mac} ({board}) asks to boot and is not enrolled by itself: {} GB of the disk are free, and the last tenth of it is for Pis that run. Remove what nobody needs, or enrol it with 'piboot enroll'",
+                free / 1_000_000_000
             ));
             return false;
         }

@@ -14,6 +14,8 @@ use crate::pi::{Mac, Model};
 
 /// A boot that goes on needs no look at the device's files.
 const STUCK: Duration = Duration::from_secs(4);
+/// Two Pis with one address boot at about the same time.
+const RECENT: Duration = Duration::from_secs(60);
 /// How long what was found in a device's files holds.
 const FILES_LOOKED_AT: Duration = Duration::from_secs(15);
 
@@ -47,10 +49,13 @@ impl Fleet {
                 let who = boot.device.clone().unwrap_or_else(|| boot.mac.to_string());
                 log::warn!("{who}: {} {}", finding.cause, finding.todo);
             }
-            news |= findings.len() != boot.findings.len()
+            let came_or_went = findings.len() != boot.findings.len()
                 || findings.iter().zip(&boot.findings).any(|(new, old)| new.id != old.id);
+            news |= came_or_went;
             if let Some(boot) = self.tracker.boot_mut(mac) {
-                (boot.findings, boot.unsaved) = (findings, true);
+                // That a wait gets longer is not stored every few seconds.
+                boot.unsaved |= came_or_went;
+                boot.findings = findings;
             }
         }
         news
@@ -61,6 +66,10 @@ impl Fleet {
         let Some(device) = device else { return Context { server: self.server, ..Context::default() } };
         let readiness = match self.state(&device.id) {
             Some(DeviceState::Ready) => Readiness::Ready,
+            // Something new cannot be made of it; what it has is served.
+            Some(DeviceState::Blocked { .. }) if self.volume.is_present() && self.served.contains_key(&device.id) => {
+                Readiness::Ready
+            }
             Some(DeviceState::Blocked { why }) => Readiness::Blocked(why.clone()),
             Some(DeviceState::Preparing { .. }) | None => Readiness::Preparing,
         };
@@ -70,6 +79,7 @@ impl Fleet {
         let trees = if wants_files { self.looked_at(&device, model, now) } else { Vec::new() };
         Context {
             server: self.server,
+            own: self.own_addresses.clone(),
             readiness,
             serial: device.serial,
             trees,
@@ -102,7 +112,9 @@ impl Fleet {
     fn other_at(&self, ip: IpAddr, mac: Mac) -> Option<String> {
         let is_up = |boot: &&Boot| matches!(boot.state, BootState::Booting | BootState::Running);
         let others = self.tracker.boots().filter(|boot| boot.mac != mac && boot.ip == Some(ip)).filter(is_up);
-        let recent = |boot: &&Boot| boot.silent_for(self.clock.now()) < GIVEN_UP || boot.state == BootState::Running;
+        // Who holds the address now shares it with nobody who held it once.
+        let holder = self.addresses.mac_of(ip);
+        let recent = |boot: &&Boot| boot.silent_for(self.clock.now()) < RECENT || holder == Some(boot.mac);
         others.filter(recent).map(|boot| boot.device.clone().unwrap_or_else(|| boot.mac.to_string())).next()
     }
 }

@@ -66,6 +66,8 @@ pub struct Fleet {
     addresses: AddressBook,
     tree_checks: diagnose::TreeChecks,
     server: Option<Ipv4Addr>,
+    /// Every address of this router where Pis are served.
+    own_addresses: Vec<Ipv4Addr>,
     states: BTreeMap<String, DeviceState>,
     /// Devices as they were last served, for the time without the volume.
     served: BTreeMap<String, Served>,
@@ -134,6 +136,7 @@ impl Fleet {
             addresses,
             tree_checks: diagnose::TreeChecks::default(),
             server: None,
+            own_addresses: Vec::new(),
             states: BTreeMap::new(),
             served: BTreeMap::new(),
             volume_changes: 0,
@@ -244,8 +247,9 @@ impl Fleet {
         self.server
     }
 
-    /// The router's address changed.
-    pub fn set_server(&mut self, server: Option<Ipv4Addr>) {
+    /// The router's addresses changed: the one that Pis are told, and all where Pis are served.
+    pub fn set_server(&mut self, server: Option<Ipv4Addr>, own: Vec<Ipv4Addr>) {
+        self.own_addresses = own;
         if self.server != server {
             self.failed.clear();
             self.server = server;

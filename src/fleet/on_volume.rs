@@ -182,9 +182,11 @@ impl Fleet {
         self.jobs.number_from(store.jobs()?.last().map_or(0, |job| job.id).saturating_add(1));
         self.tracker.number_anew(|boot| !matches!(store.boot(boot.id), Ok(Some(stored)) if stored.is_same(boot)));
         let unsaved = self.seen.list().into_iter().cloned().collect::<Vec<_>>();
+        // What memory holds is let go only when the store has shown that it can be written.
+        let mut store = store;
+        store.save_pis(&unsaved, &[])?;
+        self.seen = Seen::new(store.pis(MAX_SEEN)?);
         let before = std::mem::replace(&mut self.store, store);
-        self.store.save_pis(&unsaved, &[])?;
-        self.seen = Seen::new(self.store.pis(MAX_SEEN)?);
         // Boots that are over are in the old store only.
         for mut boot in before.boots(None, u32::MAX)?.into_iter().rev() {
             let followed = self.tracker.boot(boot.mac).is_some_and(|current| current.is_same(&boot));

@@ -11,6 +11,11 @@ use serde::{Deserialize, Serialize};
 /// File beside `boot/` and `root/`.
 pub const FILE_NAME: &str = "image.json";
 
+/// Entries of a boot directory that are looked at; Raspberry Pi OS has some 60 at the top level.
+const MAX_BOOT_ENTRIES: usize = 4096;
+/// Names of one kind that are kept; there are some 40 device trees.
+const MAX_OF_A_KIND: usize = 200;
+
 /// What an import found out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageInfo {
@@ -150,17 +155,20 @@ pub(super) fn head(root: &OwnedFd, path: &str, max: u64) -> Option<Vec<u8>> {
 
 pub(super) fn boot_files(boot: impl AsFd) -> rustix::io::Result<BootFiles> {
     let mut files = BootFiles::default();
-    let mut entries = rustix::fs::Dir::read_from(boot)?;
-    while let Some(entry) = entries.read() {
+    // A Pi may fill its own directory with whatever it likes.
+    for entry in rustix::fs::Dir::read_from(boot)?.take(MAX_BOOT_ENTRIES) {
         let entry = entry?;
         let Ok(name) = entry.file_name().to_str() else { continue };
         let (kind, name) = (classify(name), name.to_owned());
-        match kind {
-            Some(BootFile::Kernel) => files.kernels.push(name),
-            Some(BootFile::Initramfs) => files.initramfs.push(name),
-            Some(BootFile::DeviceTree) => files.device_trees.push(name),
-            Some(BootFile::Firmware) => files.firmware.push(name),
-            None => {}
+        let list = match kind {
+            Some(BootFile::Kernel) => &mut files.kernels,
+            Some(BootFile::Initramfs) => &mut files.initramfs,
+            Some(BootFile::DeviceTree) => &mut files.device_trees,
+            Some(BootFile::Firmware) => &mut files.firmware,
+            None => continue,
+        };
+        if list.len() < MAX_OF_A_KIND {
+            list.push(name);
         }
     }
     for list in [&mut files.kernels, &mut files.initramfs, &mut files.device_trees, &mut files.firmware] {

@@ -9,11 +9,16 @@ use super::super::stage::Stage;
 use crate::clock::Moment;
 use crate::pi::{Model, Serial};
 
+/// No file takes longer, in milliseconds.
+const LONGEST_LOAD_MS: u32 = 300_000;
+
 /// What is known besides the wire: of the device, its trees and this router.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Context {
     /// This router's address, as Pis are told it.
     pub server: Option<Ipv4Addr>,
+    /// Every address of this router on the interfaces where Pis are served.
+    pub own: Vec<Ipv4Addr>,
     /// Whether the Pi could boot at all.
     pub readiness: Readiness,
     /// The serial that the configuration gives the device.
@@ -26,6 +31,13 @@ pub struct Context {
     pub disk: Option<String>,
     /// Somebody else who has the Pi's address now.
     pub shares_address_with: Option<String>,
+}
+
+impl Context {
+    /// Whether this is an address of this router.
+    pub(super) fn is_own(&self, ip: Ipv4Addr) -> bool {
+        self.server == Some(ip) || self.own.contains(&ip)
+    }
 }
 
 /// Whether a Pi could boot.
@@ -110,7 +122,9 @@ impl<'a> Case<'a> {
 
     /// The file that is being loaded.
     pub(super) fn loading(&self) -> Option<&'a FileSeen> {
-        self.boot.files.iter().rev().find(|file| file.outcome == FileOutcome::Loading)
+        // That the end of one was told may have been lost.
+        let recent = |file: &&FileSeen| self.now_ms().saturating_sub(file.at_ms) < LONGEST_LOAD_MS;
+        self.boot.files.iter().rev().find(|file| file.outcome == FileOutcome::Loading).filter(recent)
     }
 
     /// The request that came last.

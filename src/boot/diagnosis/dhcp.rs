@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Confidence::{Certain, Likely, Possible};
 use super::{Case, Readiness, Rule};
-use crate::boot::session::OfferSeen;
+use crate::boot::session::{BootState, OfferSeen};
 use crate::boot::stage::Stage;
 use crate::config::Severity::{Error, Warning};
 
@@ -21,9 +21,12 @@ pub(super) const RULES: &[Rule] = &[
         severity: Error,
         confidence: Certain,
         last_resort: false,
+        after_start: false,
         source: "this router",
         symptom: |case| match &case.context.readiness {
-            Readiness::Blocked(why) => Some(format!("The Pi asks to boot, and there is nothing to boot: {why}.")),
+            Readiness::Blocked(why) if before_tftp(case) && case.boot.state == BootState::Booting => {
+                Some(format!("The Pi asks to boot, and there is nothing to boot: {why}."))
+            }
             _ => None,
         },
         todo: |case| format!("See to that, {}.", case.start_over()),
@@ -33,9 +36,10 @@ pub(super) const RULES: &[Rule] = &[
         severity: Warning,
         confidence: Certain,
         last_resort: false,
+        after_start: false,
         source: "this router",
         symptom: |case| {
-            (case.context.readiness == Readiness::Preparing)
+            (case.context.readiness == Readiness::Preparing && case.boot.state == BootState::Booting)
                 .then(|| "The Pi asks to boot while its copy of the image is still being made.".to_owned())
         },
         todo: |case| {
@@ -52,6 +56,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Error,
         confidence: Certain,
         last_resort: false,
+        after_start: false,
         source: "doc, boot-net: five DISCOVERs of a Pi 3, 45 s of a Pi 4 or 5",
         symptom: |case| {
             let unanswered = case.is_ours() && case.boot.offers.is_empty() && before_tftp(case) && case.age() >= OFFER;
@@ -74,6 +79,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Error,
         confidence: Certain,
         last_resort: false,
+        after_start: false,
         source: "fw#1265, fw#1699",
         symptom: |case| {
             let foreign = silent_after_offer(case).then(|| foreign_offer(case)).flatten()?;
@@ -94,6 +100,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Error,
         confidence: Certain,
         last_resort: false,
+        after_start: false,
         source: "doc, boot-net: option 43",
         symptom: |case| {
             let bare = silent_after_offer(case) && foreign_offer(case).is_none();
@@ -113,11 +120,15 @@ pub(super) const RULES: &[Rule] = &[
         severity: Error,
         confidence: Likely,
         last_resort: false,
+        after_start: false,
         source: "fw#801, fw#1265, ee#376",
         symptom: |case| {
             let ours = case.context.server?;
-            let elsewhere =
-                case.boot.offers.iter().find(|offer| offer.boot_menu && offer.tftp.is_some_and(|ip| ip != ours))?;
+            let elsewhere = case
+                .boot
+                .offers
+                .iter()
+                .find(|offer| offer.boot_menu && offer.tftp.is_some_and(|ip| !case.context.is_own(ip)))?;
             silent_after_offer(case).then(|| {
                 format!(
                     "The boot menu that the Pi was offered by {} sends it to {} for its files, and not to {}.",
@@ -136,6 +147,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Error,
         confidence: Likely,
         last_resort: false,
+        after_start: false,
         source: "fw#1265: a Pi 3+ asks the wrong server; fw#1120, fw#986",
         symptom: |case| {
             let foreign = silent_after_offer(case).then(|| foreign_offer(case)).flatten()?;
@@ -157,6 +169,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Error,
         confidence: Likely,
         last_resort: true,
+        after_start: false,
         source: "doc, bootflow-legacy; fw#764, fw#859, fw#862, fw#934",
         symptom: |case| {
             let stuck = case.boot.rom && silent_after_offer(case);
@@ -175,6 +188,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Error,
         confidence: Possible,
         last_resort: true,
+        after_start: false,
         source: "doc, eeprom-bootloader: TFTP_IP, BOOT_ORDER; ee#687",
         symptom: |case| {
             let stuck = !case.boot.rom && silent_after_offer(case);
@@ -201,6 +215,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Warning,
         confidence: Certain,
         last_resort: false,
+        after_start: false,
         source: "this router",
         symptom: |case| {
             let count = case.boot.failed_before;
@@ -222,8 +237,7 @@ fn silent_after_offer(case: &Case<'_>) -> bool {
 
 /// An offer of somebody who is not this router.
 fn foreign_offer<'a>(case: &Case<'a>) -> Option<&'a OfferSeen> {
-    let ours = case.context.server?;
-    case.boot.offers.iter().find(|offer| offer.server.is_some_and(|server| server != ours))
+    case.boot.offers.iter().find(|offer| offer.server.is_some_and(|server| !case.context.is_own(server)))
 }
 
 fn name(offer: &OfferSeen) -> String {

@@ -17,6 +17,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Warning,
         confidence: Certain,
         last_resort: false,
+        after_start: false,
         source: "doc, boot-net: the TFTP prefix is the serial",
         symptom: |case| {
             let (asked, configured) = (case.boot.prefix?, case.context.serial?);
@@ -37,6 +38,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Error,
         confidence: Certain,
         last_resort: false,
+        after_start: false,
         source: "this router: files of a Pi are for its own address",
         symptom: |case| {
             let file = case.boot.files.iter().find(|file| matches!(file.outcome, FileOutcome::Refused(_)))?;
@@ -54,6 +56,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Error,
         confidence: Certain,
         last_resort: false,
+        after_start: false,
         source: "this router",
         symptom: |case| {
             case.boot.files.iter().find_map(|file| match &file.outcome {
@@ -72,6 +75,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Error,
         confidence: Certain,
         last_resort: false,
+        after_start: false,
         source: "doc, boot-net: the ROM asks for bootcode.bin at the top of the TFTP directory",
         symptom: |case| {
             let missing = case.is_ours() && !case.has(is("bootcode.bin")) && case.misses(is("bootcode.bin"));
@@ -84,6 +88,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Error,
         confidence: Certain,
         last_resort: false,
+        after_start: false,
         source: "doc, led_blink_warnings: four blinks",
         symptom: |case| {
             let start = |name: &str| name.starts_with("start") && name.ends_with(".elf");
@@ -103,6 +108,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Error,
         confidence: Certain,
         last_resort: false,
+        after_start: false,
         source: "doc: a Pi 5 is not booted without config.txt",
         symptom: |case| {
             let stuck = case.boot.model == Some(Model::Pi5)
@@ -119,6 +125,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Warning,
         confidence: Certain,
         last_resort: false,
+        after_start: false,
         source: "doc, boot_folder: fixup files set up the memory",
         symptom: |case| {
             let fixup = |name: &str| name.starts_with("fixup") && name.ends_with(".dat");
@@ -137,6 +144,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Error,
         confidence: Certain,
         last_resort: false,
+        after_start: false,
         source: "doc, device-tree",
         symptom: |case| {
             let tree = |name: &str| name.starts_with("bcm2") && name.ends_with(".dtb");
@@ -155,6 +163,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Error,
         confidence: Certain,
         last_resort: false,
+        after_start: false,
         source: "doc, led_blink_warnings: seven blinks",
         symptom: |case| {
             let mut kernels = case.files(FileKind::Kernel).peekable();
@@ -180,6 +189,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Error,
         confidence: Likely,
         last_resort: false,
+        after_start: false,
         source: "ee#74, doc: MAX_RESTARTS",
         symptom: |case| {
             let last = case.last_file()?;

@@ -21,6 +21,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Error,
         confidence: Certain,
         last_resort: false,
+        after_start: true,
         source: "the kernel's own words, over netconsole",
         symptom: |case| {
             let said =
@@ -34,6 +35,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Error,
         confidence: Likely,
         last_resort: false,
+        after_start: false,
         source: "doc#3205; klibc nfsmount; kernel, nfsroot.rst",
         symptom: |case| {
             let problem = (has_kernel(case) && case.before(&[Stage::Mount]) && case.waits(8))
@@ -47,6 +49,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Error,
         confidence: Certain,
         last_resort: false,
+        after_start: false,
         source: "klibc portmap.c: \"NFS over TCP not available\"; RFC 1833 §3",
         symptom: |case| {
             (case.boot.no_port && case.before(&[Stage::Mount])).then(|| {
@@ -63,6 +66,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Error,
         confidence: Certain,
         last_resort: false,
+        after_start: false,
         source: "this router: a root is for the address that its Pi's MAC holds",
         symptom: |case| {
             let refusal = case.boot.refusals.last()?;
@@ -80,6 +84,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Error,
         confidence: Likely,
         last_resort: false,
+        after_start: false,
         source: "fw#1067, fw#1120, fw#1303: a Pi up to 3 takes an address without asking for it",
         symptom: |case| {
             let other = case.context.shares_address_with.as_deref()?;
@@ -99,6 +104,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Error,
         confidence: Possible,
         last_resort: true,
+        after_start: false,
         source: "nfs(5); this router",
         symptom: |case| {
             let stuck =
@@ -119,6 +125,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Error,
         confidence: Possible,
         last_resort: true,
+        after_start: false,
         source: "klibc nfsmount: portmapper on port 111",
         symptom: |case| {
             let stuck = case.is_ours()
@@ -142,6 +149,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Error,
         confidence: Possible,
         last_resort: true,
+        after_start: false,
         source: "fw#1472 and many reports",
         symptom: |case| {
             let stuck = case.is_ours()

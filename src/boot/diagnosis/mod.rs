@@ -14,6 +14,7 @@ mod transfers;
 use serde::{Deserialize, Serialize};
 
 use super::session::Boot;
+use super::stage::Stage;
 use crate::clock::Moment;
 use crate::config::Severity;
 pub use case::{Case, Context, Readiness, TreeFinding};
@@ -60,6 +61,8 @@ pub struct Rule {
     pub confidence: Confidence,
     /// Asked only when no other rule has found an error: it knows where the boot stands, not why.
     pub last_resort: bool,
+    /// It is about a system that came up, too.
+    pub after_start: bool,
     /// Where it is known from: `ee#N` is rpi-eeprom issue N, `fw#N` firmware issue N, `doc` raspberrypi/documentation.
     pub source: &'static str,
     /// What happened, if it did.
@@ -77,12 +80,15 @@ pub fn rules() -> impl Iterator<Item = &'static Rule> {
 #[must_use]
 pub fn examine(boot: &Boot, now: Moment, context: &Context) -> Vec<Finding> {
     let case = Case::new(boot, now, context);
+    let has_succeeded = boot.reached(Stage::FirstWrite) || boot.reached(Stage::Ready);
     let mut findings: Vec<Finding> = Vec::new();
     for last_resort in [false, true] {
         if last_resort && findings.iter().any(|f| f.severity == Severity::Error) {
             break;
         }
-        for rule in rules().filter(|rule| rule.last_resort == last_resort) {
+        // What was in the way of a boot that succeeded was not in its way.
+        let concerns = |rule: &&Rule| rule.severity != Severity::Error || !has_succeeded || rule.after_start;
+        for rule in rules().filter(|rule| rule.last_resort == last_resort).filter(concerns) {
             let Some(cause) = (rule.symptom)(&case) else { continue };
             let before = boot.findings.iter().find(|finding| finding.id == rule.id);
             findings.push(Finding {

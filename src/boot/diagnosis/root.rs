@@ -20,6 +20,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Error,
         confidence: Certain,
         last_resort: false,
+        after_start: false,
         source: "this router",
         symptom: |case| {
             let problem = case.context.disk.as_deref()?;
@@ -33,6 +34,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Error,
         confidence: Likely,
         last_resort: false,
+        after_start: false,
         source: "kernel, init.rst: no working init found",
         symptom: |case| {
             let problem = (case.reached(Stage::Mount) && case.before(&[Stage::FirstWrite]) && case.waits(5))
@@ -46,6 +48,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Error,
         confidence: Possible,
         last_resort: true,
+        after_start: false,
         source: "kernel, init.rst",
         symptom: |case| {
             let stuck = case.is_ours()
@@ -68,6 +71,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Error,
         confidence: Possible,
         last_resort: true,
+        after_start: false,
         source: "systemd(1)",
         symptom: |case| {
             let stuck = case.is_ours()
@@ -90,6 +94,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Error,
         confidence: Certain,
         last_resort: false,
+        after_start: true,
         source: "RFC 2131 §4.4.5; a root over NFS hangs on its address",
         symptom: |case| {
             let (old, new) = (case.boot.ip?, case.boot.moved_to?);
@@ -109,6 +114,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Error,
         confidence: Possible,
         last_resort: false,
+        after_start: true,
         source: "systemd#21967, bookworm-feedback#93",
         symptom: |case| {
             let up = case.boot.stages.iter().find(|stage| stage.stage == Stage::FirstWrite)?;
@@ -132,6 +138,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Warning,
         confidence: Certain,
         last_resort: false,
+        after_start: true,
         source: "kernel: swap over NFS needs memory to free memory",
         symptom: |case| {
             let tree = case.tree(|tree| tree.id == "swap-on-nfs")?;

@@ -309,6 +309,9 @@ fn failures() -> Vec<(&'static str, Story)> {
             s.load("start4.elf");
         }
     });
+    add("updating-bootloader", Pi4, |s| {
+        s.until_tftp().load("config.txt").load("pieeprom.sig").load("pieeprom.upd").wait(12);
+    });
     add("waits-after-file", Pi4, |s| {
         s.until_firmware().wait(9);
     });
@@ -384,7 +387,7 @@ fn healthy_boots_of_every_model_have_no_finding_at_any_moment() {
         let mut story = Story::of(model);
         story.until_running().wait(300);
         assert_eq!(story.ever, BTreeSet::new(), "{model}");
-        story.nfs(Nfs::Shutdown { export: root() }).wait(5).nfs(Nfs::Gone).wait(60);
+        story.nfs(Nfs::Shutdown { export: root() }).wait(30).nfs(Nfs::Gone).wait(60);
         assert_eq!(story.tracker.boot(PI).unwrap().state, BootState::Stopped);
         story.until_running().wait(30);
         assert_eq!(story.ever, BTreeSet::new(), "{model}, the second time");

@@ -3,8 +3,8 @@
 use super::Confidence::{Certain, Likely, Possible};
 use super::Rule;
 use super::case::{seconds, size};
-use crate::boot::classify::FileKind;
-use crate::boot::session::{FileOutcome, FileSeen};
+use crate::boot::classify::{FileKind, is_bootloader_update};
+use crate::boot::session::{BootState, FileOutcome, FileSeen};
 use crate::boot::stage::Stage;
 use crate::config::Severity::{Error, Warning};
 use crate::pi::TFTP_BLOCKS;
@@ -25,6 +25,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Error,
         confidence: Certain,
         last_resort: false,
+        after_start: false,
         source: "ee#375, ee#720: 65535 blocks",
         symptom: |case| {
             let over = |file: &&FileSeen| file.blksize > 0 && file.size > TFTP_BLOCKS * u64::from(file.blksize);
@@ -51,8 +52,13 @@ pub(super) const RULES: &[Rule] = &[
         severity: Error,
         confidence: Likely,
         last_resort: false,
+        after_start: false,
         source: "doc, eeprom-bootloader: TFTP_FILE_TIMEOUT; ee#687",
         symptom: |case| {
+            // The ROM of a Pi up to 3, and what it loads, know no such limit.
+            if !case.has_eeprom() || case.boot.state != BootState::Booting {
+                return None;
+            }
             if let Some(file) = case.loading() {
                 let took = case.now_ms().saturating_sub(file.at_ms);
                 return (took >= SLOW_MS).then(|| {
@@ -85,6 +91,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Error,
         confidence: Likely,
         last_resort: false,
+        after_start: false,
         source: "ee#375",
         symptom: |case| {
             let big =
@@ -121,6 +128,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Error,
         confidence: Likely,
         last_resort: false,
+        after_start: false,
         source: "doc, boot-net: ARP of the Pi 3B; fw#1631",
         symptom: |case| {
             let file = case
@@ -150,6 +158,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Error,
         confidence: Certain,
         last_resort: false,
+        after_start: false,
         source: "RFC 1350 §5",
         symptom: |case| {
             let file = case.last_file()?;
@@ -166,6 +175,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Warning,
         confidence: Likely,
         last_resort: false,
+        after_start: false,
         source: "RFC 1350: a block is sent again when its acknowledgement is missing",
         symptom: |case| {
             let again: u64 = case.boot.files.iter().map(|file| u64::from(file.retransmissions)).sum();
@@ -176,18 +186,34 @@ pub(super) const RULES: &[Rule] = &[
             })
         },
         todo: |_| {
-            "Try another cable and another port; look at the error counters of the port ('ip -s link' on the router)."
+            "Try another cable and another port; look at the error counters of the port ('cat /proc/net/dev' on the router)."
                 .to_owned()
         },
+    },
+    Rule {
+        id: "updating-bootloader",
+        severity: Warning,
+        confidence: Likely,
+        last_resort: false,
+        after_start: false,
+        source: "doc, boot-eeprom: ENABLE_SELF_UPDATE",
+        symptom: |case| {
+            let file = case
+                .last_file()
+                .filter(|file| is_bootloader_update(&file.name) && file.outcome == FileOutcome::Done)?;
+            case.waits(1).then(|| format!("The Pi has loaded {} and is writing its new bootloader.", file.name))
+        },
+        todo: |_| "Leave its power on: it restarts by itself when it is done, within a minute.".to_owned(),
     },
     Rule {
         id: "waits-after-file",
         severity: Error,
         confidence: Possible,
         last_resort: true,
+        after_start: false,
         source: "this router",
         symptom: |case| {
-            let file = case.last_file()?;
+            let file = case.last_file().filter(|file| !is_bootloader_update(&file.name))?;
             let kernel_done = case.files(FileKind::Kernel).any(|file| file.outcome == FileOutcome::Done);
             let stuck = case.is_ours()
                 && !kernel_done
