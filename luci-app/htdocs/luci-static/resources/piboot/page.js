@@ -115,7 +115,7 @@ function below(words) {
 function linkButton(words, address) {
 	return E('a', {
 		'class': 'btn cbi-button cbi-button-neutral',
-		'style': 'text-align:center;justify-content:center',
+		'style': 'text-align:center;justify-content:center;white-space:nowrap',
 		'href': address
 	}, [ words ]);
 }

@@ -153,7 +153,8 @@ return view.extend({
 
 	makeDetail() {
 		this.head = E('h3');
-		this.state = E('p');
+		this.state = E('span');
+		this.age = E('span');
 		this.findings = E('div', { 'id': 'piboot-findings' });
 		this.stages = stageTable();
 		this.compared = E('p');
@@ -177,7 +178,7 @@ return view.extend({
 				E('button', { 'class': 'btn cbi-button cbi-button-neutral', 'click': ui.createHandlerFn(this, this.download) }, [ _('Download as JSON') ]), ' ',
 				this.packets, ' ', led.button()
 			]),
-			this.trouble, this.head, this.state, this.findings,
+			this.trouble, this.head, E('p', {}, [ this.state, this.age ]), this.findings,
 			E('div', { 'class': 'cbi-section' }, [ this.stages.render(), this.compared ]),
 			this.consoleNode,
 			section(_('Files over TFTP'), [ this.files.render(), this.dropped ]),
@@ -228,6 +229,7 @@ return view.extend({
 			label(boot), ' ',
 			[ _('began %s').format(text.date(boot.started_ms)), boot.mac, boot.ip ].filter(part => part).join(', '), '. ', text.end(boot)
 		]);
+		this.age.textContent = boot.state == 'booting' && isLive(boot) ? _('Under way for %s.').format(text.span(age(boot) / 1000)) : '';
 		renew(this.findings, timeline.findings(boot), list => list.map(findingNode));
 		this.stages.update(timeline.bars(boot));
 		/* The same file may be asked for twice in the same millisecond. */
