@@ -124,6 +124,9 @@ test('text: how a boot stands, and how it ended', () => {
 	assert.deepEqual(text.bootState({ state: 'booting' }), { word: 'booting', style: 'notice' });
 	assert.deepEqual(text.bootState({ state: 'stopped', end: 'shut_down' }), { word: 'shut down', style: '' });
 	assert.deepEqual(text.bootState({ state: 'stopped', end: 'something_new' }), { word: 'ended', style: '' });
+	assert.equal(text.bootState({ state: 'booting', findings: [ { severity: 'warning' } ] }).word, 'booting');
+	assert.equal(text.bootState({ state: 'booting', findings: [ { severity: 'warning' }, { severity: 'error' } ] }).word, 'stuck');
+	assert.equal(text.bootState({ state: 'stopped', end: 'lost', findings: [ { severity: 'error' } ] }).word, 'lost');
 	assert.match(text.end({ end: 'lost' }), /^It fell silent/);
 	assert.deepEqual([ text.end({ end: 'something_new' }), text.end({}), text.end(null) ], [ '', '', '' ]);
 	for (const state of [ 'preparing', 'blocked', 'booting', 'stuck', 'running', 'off', 'lost' ])
@@ -135,7 +138,7 @@ test('led: codes are found by counting', () => {
 	const led = load('piboot.led', BROWSER);
 	const codes = [ { long: 0, short: 3 }, { long: 0, short: 7 }, { long: 2, short: 3 } ];
 
-	assert.equal(led.drawn(codes[2]), '▬ ▬ ● ● ●');
+	assert.equal(led.drawn(codes[2]), '▬▬ ●●●');
 	assert.deepEqual(codes.map(led.counted), [ '3 short', '7 short', '2 long, 3 short' ]);
 	assert.deepEqual(led.choose(codes, '', ''), codes);
 	assert.deepEqual(led.choose(codes, '0', '3'), [ codes[0] ], 'no long flash is a number, too');

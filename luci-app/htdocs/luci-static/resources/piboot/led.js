@@ -7,9 +7,9 @@
 
 /* What the green LED of a Pi means that flashes instead of booting: by how many long and how many short flashes. */
 
-/* As one sees it: ▬ ▬ ● */
+/* As one sees it: ▬▬ ●●● */
 function drawn(code) {
-	return [].concat(Array(code.long).fill('▬'), Array(code.short).fill('●')).join(' ');
+	return [ '▬'.repeat(code.long), '●'.repeat(code.short) ].filter(part => part).join(' ');
 }
 
 function counted(code) {
@@ -38,7 +38,7 @@ function picker(codes) {
 	const list = table.create([
 		{
 			title: _('Flashes'), width: '25%', sign: code => drawn(code),
-			node: code => [ E('div', { 'style': 'letter-spacing:.1em' }, [ drawn(code) ]), E('small', {}, [ counted(code) ]) ]
+			node: code => [ E('div', { 'style': 'letter-spacing:.2em;white-space:nowrap' }, [ drawn(code) ]), E('small', {}, [ counted(code) ]) ]
 		},
 		{ title: _('Meaning'), text: code => code.meaning },
 		{ title: _('What to do'), text: code => code.todo }

@@ -155,8 +155,11 @@ function stateClass(name) {
 	return STATES[name]?.[1] ?? '';
 }
 
-/* Word and class of a boot: how it ended, once it has. */
+/* Word and class of a boot: how it ended, once it has. Lists tell that something is in its way, and not how bad it is. */
 function bootState(boot) {
+	if (boot.state == 'booting' && boot.findings?.some(finding => finding.severity == 'error'))
+		return { word: state('stuck'), style: stateClass('stuck') };
+
 	const [ word, style ] = ENDS[boot.end] ?? [ state(boot.state), stateClass(boot.state) ];
 
 	return { word, style };

@@ -80,7 +80,7 @@ function findingNode(finding) {
 	return E('div', { 'class': 'piboot-finding alert-message ' + (finding.severity == 'error' ? 'error' : 'warning') }, [
 		E('p', {}, [ E('strong', {}, [ finding.cause ?? '' ]) ]),
 		finding.todo ? E('p', {}, [ E('strong', {}, [ _('What to do:') ]), ' ', finding.todo ]) : '',
-		E('p', {}, [ E('small', {}, [
+		E('p', {}, [ E('small', { 'style': 'color:inherit' }, [
 			text.confidence(finding.confidence), origin ? ' (%s)'.format(origin) : '',
 			finding.at_ms === undefined ? '' : '; ' + _('found after %s').format(text.duration(finding.at_ms))
 		]) ])
@@ -225,7 +225,7 @@ return view.extend({
 
 		this.boot = boot;
 		this.head.textContent = _('Boot %d of %s').format(boot.id, who(boot));
-		renew(this.state, [ boot.state, boot.end, boot.started_ms, boot.mac, boot.ip ], () => [
+		renew(this.state, [ text.bootState(boot), boot.end, boot.started_ms, boot.mac, boot.ip ], () => [
 			label(boot), ' ',
 			[ _('began %s').format(text.date(boot.started_ms)), boot.mac, boot.ip ].filter(part => part).join(', '), '. ', text.end(boot)
 		]);
