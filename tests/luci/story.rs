@@ -62,7 +62,7 @@ fn a_failing_boot_says_what_to_do_while_it_hangs() {
     let page = desk.open(OVERVIEW, Login::Reader);
     let row = "document.querySelector('#piboot-devices tr[data-key=lion]').innerText";
     page.wait(&format!("{row}.toLowerCase().includes('stuck') && {row}.includes('The Pi found no config.txt')"));
-    page.click_button("#piboot-devices", "What does the green LED do?");
+    page.click_button("#piboot-devices", "Green LED");
     page.wait("document.querySelectorAll('#piboot-led tr[data-key]').length == 19");
     page.screenshot("led");
     page.eval("document.querySelector('#piboot-short').value = '7'; document.querySelector('#piboot-short').dispatchEvent(new Event('change'))");
@@ -159,6 +159,17 @@ fn everything_that_is_known_of_a_boot_is_shown() {
     page.wait("document.querySelector('#piboot-console').innerText.includes('kernel: line 2 <b>')");
     assert_eq!(page.eval("getSelection().toString()"), "9.000 s  ");
     assert_eq!(page.eval("document.querySelector('#piboot-console').textContent.split('line 1').length"), 2);
+
+    // A long one is shown from its end, and follows it unless one has scrolled up.
+    let at_end = "(e => e.scrollHeight > e.clientHeight + 100 && e.scrollTop + e.clientHeight >= e.scrollHeight - 1)(document.querySelector('#piboot-console'))";
+    desk.bridge.instead("boot", Some(eventful(300)));
+    page.wait(&format!("document.querySelector('#piboot-console').innerText.includes('line 299') && {at_end}"));
+    page.eval("document.querySelector('#piboot-console').scrollTop = 50");
+    desk.bridge.instead("boot", Some(eventful(301)));
+    page.wait("document.querySelector('#piboot-console').innerText.includes('line 300')");
+    assert_eq!(page.eval("document.querySelector('#piboot-console').scrollTop"), 50);
+    desk.bridge.instead("boot", Some(eventful(3)));
+    page.wait("!document.querySelector('#piboot-console').innerText.includes('line 299')");
 
     // Its packets, byte for byte.
     page.eval("URL.createObjectURL = blob => { window.blob = blob; return 'data:,' }");

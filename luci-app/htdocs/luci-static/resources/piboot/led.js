@@ -74,9 +74,14 @@ function open() {
 	});
 }
 
-/* The button that leads here. */
-function button() {
-	return E('button', { 'class': 'btn cbi-button cbi-button-neutral', 'click': ui.createHandlerFn(this, open) }, [ _('What does the green LED do?') ]);
+/* The button that leads here; with fewer words where there is little room. */
+function button(words) {
+	const title = _('What does the green LED do?');
+
+	return E('button', {
+		'class': 'btn cbi-button cbi-button-neutral', 'title': title,
+		'click': ui.createHandlerFn(this, open)
+	}, [ words ?? title ]);
 }
 
 return baseclass.extend({ drawn, counted, choose, open, button });

@@ -269,7 +269,8 @@ return view.extend({
 		this.consoleNode.style.display = said.length ? '' : 'none';
 		this.consoleDropped.textContent = boot.console_dropped ? _('%d lines in the middle were not kept.').format(boot.console_dropped) : '';
 
-		if (pre.sign !== sign) {
+		/* Fewer lines: the agent was restarted, and had not stored them. */
+		if (pre.sign !== sign || said.length < pre.shown) {
 			pre.textContent = '';
 			pre.shown = 0;
 		}
@@ -292,13 +293,13 @@ return view.extend({
 		if (JSON.stringify(data.want) != JSON.stringify(wanted()))
 			return;
 
+		this.detailNode.style.display = detail ? '' : 'none';
+		this.listNode.style.display = detail ? 'none' : '';
+
 		if (detail)
 			this.showDetail(data.boot);
 		else
 			this.showList(data.want, data.boots);
-
-		this.detailNode.style.display = detail ? '' : 'none';
-		this.listNode.style.display = detail ? 'none' : '';
 	},
 
 	render() {
