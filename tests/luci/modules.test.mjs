@@ -102,6 +102,11 @@ test('timeline: beside the last good boot', () => {
 	assert.equal(timeline.next({ ...boot, good: undefined }), null);
 	assert.equal(timeline.next({ ...boot, stages: good.stages }), null);
 	assert.deepEqual(timeline.next({ ...boot, stages: [] }), { stage: 'discover', at_ms: 0 });
+
+	const muddled = { id: 3, stages: stages([ 'tftp', 1 ], [ 'config', 1 ], [ 'something_new', 1 ], [ 'ack', 1 ], [ 'discover', 0 ], [ 'kernel', 2 ]) };
+	const hung = { id: 4, state: 'booting', stages: stages([ 'discover', 0 ], [ 'ack', 1 ], [ 'tftp', 1 ]), good: muddled };
+	assert.deepEqual(timeline.next(hung), { stage: 'config', at_ms: 1 });
+	assert.equal(muddled.stages[0].stage, 'tftp', 'what the agent said is left alone');
 });
 
 test('timeline: the console, and packets', () => {

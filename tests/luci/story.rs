@@ -48,8 +48,7 @@ fn a_failing_boot_says_what_to_do_while_it_hangs() {
     assert_eq!(page.eval("document.querySelectorAll('#piboot-findings a').length"), 0);
     let detail = page.text("#piboot-boot");
     let compared = "Compared with the last boot that came to a running system: boot 1. There came next, after ";
-    assert!(detail.contains(compared) && detail.contains("reading config.txt."), "{detail}");
-    for words in ["DHCP offers", "192.168.1.1"] {
+    for words in [compared, "DHCP offers", "192.168.1.1"] {
         assert!(detail.contains(words), "{detail}");
     }
     page.click_button("#piboot-boot", "All boots");

@@ -182,6 +182,13 @@ function stage(name) {
 	return STAGES[name] ?? name;
 }
 
+/* The place of a stage in a boot as it normally goes; those that nobody here knows come last. */
+function stageOrder(name) {
+	const place = Object.keys(STAGES).indexOf(name);
+
+	return place < 0 ? Object.keys(STAGES).length : place;
+}
+
 /* `"missing"`, or `{"aborted": "why"}` */
 function outcome(value) {
 	if (typeof value == 'string')
@@ -228,6 +235,6 @@ function list(names, most) {
 }
 
 return baseclass.extend({
-	bytes, duration, span, ago, date, state, stateClass, bootState, end, confidence, speaker, stage, outcome,
+	bytes, duration, span, ago, date, state, stateClass, bootState, end, confidence, speaker, stage, stageOrder, outcome,
 	jobTitle, jobIsOver, percent, jobLine, list
 });

@@ -51,11 +51,14 @@ function compared(stage, good) {
 	return (later > 0 ? _('%s later') : _('%s earlier')).format(text.duration(Math.abs(later)));
 }
 
-/* The stage that came next in `good` and has not come yet; null if none is to come. */
+/*
+ * The stage that came next in `good` and has not come yet; null if none is to come. The agent hears of DHCP and TFTP on
+ * different threads, so that stages of the same moment may be told in another order than they come in.
+ */
 function next(boot) {
 	const stages = boot.stages ?? [];
 	const reached = (stage) => stages.some(seen => seen.stage == stage.stage);
-	const then = boot.good?.stages ?? [];
+	const then = (boot.good?.stages ?? []).slice().sort((a, b) => a.at_ms - b.at_ms || text.stageOrder(a.stage) - text.stageOrder(b.stage));
 	const furthest = then.reduce((most, stage, i) => reached(stage) ? i : most, -1);
 
 	return boot.state == 'booting' ? then[furthest + 1] ?? null : null;
