@@ -22,7 +22,8 @@ const ENDS = {
 	rebooted: [ _('restarted'), '', _('It was restarted in order.') ],
 	reset: [ _('reset'), 'warning', _('It started again without having shut down: power cut, crash or watchdog.') ],
 	lost: [ _('lost'), 'error', _('It fell silent while it ran: power cut, cable or crash.') ],
-	started_over: [ _('started over'), 'warning', _('It started over before its system ran.') ]
+	started_over: [ _('started over'), 'warning', _('It started over before its system ran.') ],
+	silent: [ _('fell silent'), 'warning', _('Nothing more was heard of it before its system ran.') ]
 };
 
 const CONFIDENCE = {

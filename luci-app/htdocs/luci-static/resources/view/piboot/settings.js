@@ -70,6 +70,7 @@ return view.extend({
 		option.value('menu_spaces', _('menu_spaces: three spaces at the end of the boot menu (Pi 3B)'));
 		option.value('reply_delay', _('reply_delay: an offer that comes later (Pi 3B)'));
 		option.value('wake_up', _('wake_up: a few packets that nobody asked for (Pi 3B)'));
+		option.value('fixed_address', _('fixed_address: an address of its own (up to Pi 3B+)'));
 
 		option = section.taboption('advanced', form.Flag, 'sync', _('Wait for the disk'),
 			_('Creating, renaming and removing files waits for the disk. Slow; without it a power cut of the router may undo the last seconds of that. Data that a Pi flushes is safe either way.'));
