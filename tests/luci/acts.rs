@@ -126,6 +126,10 @@ fn files_are_deleted_only_when_the_name_was_typed() {
 fn settings_are_saved_and_applied() {
     let desk = Desk::new();
     desk.import();
+    for quirk in ["wake_up", "reply_delay"] {
+        desk.router.uci(&["add_list", &format!("piboot.main.quirk_off={quirk}")]);
+    }
+    desk.router.uci(&["commit", "piboot"]);
     let page = desk.open(SETTINGS, Login::Admin);
     page.wait("document.querySelector('[data-name=data_dir] input')");
     page.screenshot("settings");
@@ -141,10 +145,14 @@ fn settings_are_saved_and_applied() {
     page.click_on("[...document.querySelectorAll('.cbi-page-actions button, .cbi-page-actions .cbi-dropdown li')].find(e => e.innerText.trim() == 'Save & Apply')");
     desk.router.wait_until("the change", || desk.router.uci(&["export", "piboot"]).contains("option sync '1'"));
     let config = desk.router.uci(&["export", "piboot"]);
-    assert!(
-        config.contains("option data_dir '/mnt/ssd/piboot'") && config.contains("list interface 'lan'"),
-        "{config}"
-    );
+    for kept in [
+        "option data_dir '/mnt/ssd/piboot'",
+        "list interface 'lan'",
+        "list quirk_off 'wake_up'",
+        "list quirk_off 'reply_delay'",
+    ] {
+        assert!(config.contains(kept), "{config}");
+    }
     desk.router.wait_until("the agent to read it", || desk.router.said("read again") > 0);
 }
 
@@ -160,5 +168,8 @@ fn the_status_page_counts_pis() {
     };
     desk.router.offer(&desk.link, &lion());
     desk.router.wait_until("the Pi", || desk.router.json(&["status"])["pending"] == 1);
-    assert_eq!(shown(&page), json!(["Pi Boot", "Pis running: 0", "Pis booting: 0", "Pis waiting to be enrolled: 1"]));
+    assert_eq!(
+        shown(&page),
+        json!(["Pi Boot", "Pis running: 0", "Pis booting: 0", "Pis stuck: 0", "Pis waiting to be enrolled: 1"])
+    );
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use emupi::{Link, Model, Pi};
 
 use crate::luci::rights::Login;
-use crate::luci::{Bridge, Browser, Page};
+use crate::luci::{self, Bridge, Browser, Page};
 use crate::openwrt::OpenWrt;
 use crate::support::image;
 
@@ -36,9 +36,31 @@ impl Desk {
 
     pub fn open(&self, path: &str, login: Login) -> Page<'_> {
         let page = self.browser.open(1200, 900);
-        page.go(&self.bridge.page(path, login, "light"));
+        page.go(&self.address(path, login, "light"));
         page.wait("document.querySelector('#view h2')");
         page
+    }
+
+    fn address(&self, path: &str, login: Login, scheme: &str) -> String {
+        let (path, fragment) = path.split_once('#').unwrap_or((path, ""));
+        format!("{}#{fragment}", self.bridge.page(path, login, scheme))
+    }
+
+    /// Pictures of a page, for people, once an element is there: light, dark, and on a phone, where nothing is too wide.
+    pub fn pictures(&self, name: &str, path: &str, element: &str) {
+        for (scheme, width, phone) in [("light", 1200, false), ("dark", 1200, false), ("phone", 390, true)] {
+            let page = self.browser.open(width, 900);
+            page.resize(width, 900, phone);
+            page.go(&self.address(path, Login::Admin, scheme));
+            page.wait(&format!("document.querySelector('{element}')?.offsetParent"));
+            let too_wide = page.eval("document.documentElement.scrollWidth - document.documentElement.clientWidth");
+            page.screenshot(&format!("{name}-{scheme}"));
+            assert!(
+                !luci::bridge::is_real() || too_wide.as_i64().unwrap() <= 0,
+                "{name} is {too_wide} pixels too wide ({scheme})"
+            );
+            page.assert_no_errors(&[]);
+        }
     }
 
     /// An image file where the agent sees it, by its path there.

@@ -4,7 +4,6 @@ use emupi::{Model, Pi};
 use serde_json::json;
 
 use crate::desk::*;
-use crate::luci;
 use crate::luci::rights::Login;
 use crate::support;
 
@@ -94,20 +93,6 @@ fn every_page_in_light_dark_and_on_a_phone() {
         ("settings", SETTINGS, "[data-name=data_dir]"),
     ];
     for (name, path, element) in pages {
-        for (scheme, width, phone) in [("light", 1200, false), ("dark", 1200, false), ("phone", 390, true)] {
-            let page = desk.browser.open(width, 900);
-            page.resize(width, 900, phone);
-            let (path, fragment) = path.split_once('#').unwrap_or((path, ""));
-            let url = desk.bridge.page(path, Login::Admin, scheme);
-            page.go(&format!("{url}#{fragment}"));
-            page.wait(&format!("document.querySelector('{element}')?.offsetParent"));
-            let too_wide = page.eval("document.documentElement.scrollWidth - document.documentElement.clientWidth");
-            page.screenshot(&format!("{name}-{scheme}"));
-            assert!(
-                !luci::bridge::is_real() || too_wide.as_i64().unwrap() <= 0,
-                "{name} is {too_wide} pixels too wide ({scheme})"
-            );
-            page.assert_no_errors(&[]);
-        }
+        desk.pictures(name, path, element);
     }
 }

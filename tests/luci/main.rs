@@ -25,3 +25,4 @@ mod desk;
 mod failures;
 mod looks;
 mod safety;
+mod story;

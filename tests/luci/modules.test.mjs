@@ -2,6 +2,8 @@ import test from 'node:test';
 import assert from 'node:assert/strict';
 import { load } from './load.mjs';
 
+/* What only a browser has, for modules that do not use it while they are loaded. */
+const BROWSER = { dom: {}, ui: {}, uci: {}, poll: {}, rpc: { declare: () => () => Promise.resolve({}) } };
 const KEY = 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ5QmDtsYk2mJYtwFsNDVvxRCQQ5ZQDbCk7l8NvVgBHr';
 
 test('names: what a Pi without a name is called', () => {
@@ -83,7 +85,70 @@ test('timeline: bars on one scale, each until the next stage', () => {
 	assert.deepEqual(timeline.bars({}), []);
 	assert.deepEqual(timeline.bars({ stages: [ { stage: 'discover', at_ms: 0 } ] }).map(bar => [ bar.left, bar.width ]), [ [ 0, 0 ] ]);
 	assert.deepEqual(timeline.findings({}), []);
-	assert.equal(timeline.fileName({ id: 7, device: null, mac: 'dc:a6:32:01:02:03' }), 'piboot-dc-a6-32-01-02-03-7.json');
+	assert.equal(timeline.fileName({ id: 7, device: null, mac: 'dc:a6:32:01:02:03' }, 'json'), 'piboot-dc-a6-32-01-02-03-7.json');
+});
+
+test('timeline: beside the last good boot', () => {
+	const timeline = load('piboot.timeline');
+	const stages = (...list) => list.map(([ stage, at_ms ]) => ({ stage, at_ms }));
+	const good = { id: 3, stages: stages([ 'discover', 0 ], [ 'tftp', 1000 ], [ 'kernel', 5000 ], [ 'mount', 9000 ]) };
+	const boot = { id: 4, state: 'booting', stages: stages([ 'link', 0 ], [ 'tftp', 1499 ], [ 'kernel', 6200 ]), good };
+
+	assert.deepEqual(timeline.bars(boot).map(bar => bar.compared), [ '', '', '1.200 s later' ]);
+	assert.equal(timeline.compared({ stage: 'kernel', at_ms: 4400 }, good), '0.600 s earlier');
+	assert.equal(timeline.compared({ stage: 'kernel', at_ms: 6200 }, undefined), '');
+	assert.deepEqual(timeline.next(boot), { stage: 'mount', at_ms: 9000 });
+	assert.equal(timeline.next({ ...boot, state: 'running' }), null, 'what runs waits for nothing');
+	assert.equal(timeline.next({ ...boot, good: undefined }), null);
+	assert.equal(timeline.next({ ...boot, stages: good.stages }), null);
+	assert.deepEqual(timeline.next({ ...boot, stages: [] }), { stage: 'discover', at_ms: 0 });
+
+	const muddled = { id: 3, stages: stages([ 'tftp', 1 ], [ 'config', 1 ], [ 'something_new', 1 ], [ 'ack', 1 ], [ 'discover', 0 ], [ 'kernel', 2 ]) };
+	const hung = { id: 4, state: 'booting', stages: stages([ 'discover', 0 ], [ 'ack', 1 ], [ 'tftp', 1 ]), good: muddled };
+	assert.deepEqual(timeline.next(hung), { stage: 'config', at_ms: 1 });
+	assert.equal(muddled.stages[0].stage, 'tftp', 'what the agent said is left alone');
+});
+
+test('timeline: the console, and packets', () => {
+	const timeline = load('piboot.timeline');
+	const line = (at_ms) => ({ at_ms, from: 'kernel', text: 'x' });
+	const boot = { id: 4, console: [ line(5) ] };
+
+	assert.equal(timeline.consoleLine(line(5)), '0.005 s  kernel: x');
+	assert.equal(timeline.consoleLine({ at_ms: 5, from: 'somebody', text: 'x' }), '0.005 s  somebody: x');
+	assert.equal(timeline.consoleSign(boot), timeline.consoleSign({ ...boot, console: [ line(5), line(6) ] }), 'only longer');
+	assert.notEqual(timeline.consoleSign(boot), timeline.consoleSign({ ...boot, console_dropped: 1 }));
+	assert.notEqual(timeline.consoleSign(boot), timeline.consoleSign({ ...boot, id: 5 }));
+	assert.deepEqual([ ...timeline.bytes('1MOyoQD/') ], [ 0xd4, 0xc3, 0xb2, 0xa1, 0, 0xff ]);
+	assert.throws(() => timeline.bytes('<pcap>'));
+});
+
+test('text: how a boot stands, and how it ended', () => {
+	const text = load('piboot.text');
+
+	assert.deepEqual(text.bootState({ state: 'booting' }), { word: 'booting', style: 'notice' });
+	assert.deepEqual(text.bootState({ state: 'stopped', end: 'shut_down' }), { word: 'shut down', style: '' });
+	assert.deepEqual(text.bootState({ state: 'stopped', end: 'something_new' }), { word: 'ended', style: '' });
+	assert.equal(text.bootState({ state: 'booting', findings: [ { severity: 'warning' } ] }).word, 'booting');
+	assert.equal(text.bootState({ state: 'booting', findings: [ { severity: 'warning' }, { severity: 'error' } ] }).word, 'stuck');
+	assert.equal(text.bootState({ state: 'stopped', end: 'lost', findings: [ { severity: 'error' } ] }).word, 'lost');
+	assert.match(text.end({ end: 'lost' }), /^It fell silent/);
+	assert.deepEqual([ text.end({ end: 'something_new' }), text.end({}), text.end(null) ], [ '', '', '' ]);
+	for (const state of [ 'preparing', 'blocked', 'booting', 'stuck', 'running', 'off', 'lost' ])
+		assert.ok(text.stateClass(state) || text.state(state) !== state, state);
+	assert.equal(text.confidence('something_new'), 'something_new');
+});
+
+test('led: codes are found by counting', () => {
+	const led = load('piboot.led', BROWSER);
+	const codes = [ { long: 0, short: 3 }, { long: 0, short: 7 }, { long: 2, short: 3 } ];
+
+	assert.equal(led.drawn(codes[2]), '▬▬ ●●●');
+	assert.deepEqual(codes.map(led.counted), [ '3 short', '7 short', '2 long, 3 short' ]);
+	assert.deepEqual(led.choose(codes, '', ''), codes);
+	assert.deepEqual(led.choose(codes, '0', '3'), [ codes[0] ], 'no long flash is a number, too');
+	assert.deepEqual(led.choose(codes, '', '3'), [ codes[0], codes[2] ]);
+	assert.deepEqual(led.choose(codes, '2', '7'), []);
 });
 
 test('api: the agent\'s words arrive, and every other failure becomes a sentence', async () => {
@@ -108,6 +173,14 @@ test('api: the agent\'s words arrive, and every other failure becomes a sentence
 	says(Promise.resolve(0));
 	assert.deepEqual(await api.jobCancel({ job: 1 }), {});
 
+	answers.push((options, args) => {
+		assert.deepEqual([ options.object, options.method, args ], [ 'session', 'access', [ 'ubus', 'piboot', 'led' ] ]);
+		return Promise.resolve(true);
+	});
+	assert.equal(await api.may('led'), true);
+	fails('out of cheese');
+	assert.equal(await api.may('led'), false);
+
 	const expected = [
 		[ () => fails('RPC call to piboot/status failed with error -32000: Object not found'), 'absent' ],
 		[ () => fails('RPC call to piboot/status failed with error -32001: Session not found'), 'expired' ],
@@ -117,6 +190,8 @@ test('api: the agent\'s words arrive, and every other failure becomes a sentence
 		[ () => fails('XHR request timed out'), 'timeout' ],
 		[ () => fails('XHR request aborted by browser'), 'unreachable' ],
 		[ () => fails('out of cheese'), 'failed' ],
+		[ () => says(Promise.resolve(3)), 'unknown_method' ],
+		[ () => says(Promise.resolve({ error: { code: 'unknown_method', message: 'there is no method: x' } })), 'unknown_method' ],
 		[ () => says(Promise.resolve(4)), 'status' ],
 		[ () => says(Promise.resolve(6)), 'denied' ],
 		[ () => says(Promise.resolve(7)), 'timeout' ],

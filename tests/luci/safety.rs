@@ -11,15 +11,15 @@ use crate::luci::rights::Login;
 const HOSTILE: &str = "<img src=x onerror=\"window.owned=1\">&amp;<b>";
 
 /// Answers in which everything that comes from the network, or may, is hostile.
-fn hostile() -> [(&'static str, Value); 5] {
-    let boot = json!({ "id": 7, "device": HOSTILE, "mac": "dc:a6:32:01:02:03", "started_ms": 1, "state": "booting", "stage": HOSTILE, "took_ms": 5, "tftp_bytes": 1 });
+fn hostile() -> [(&'static str, Value); 6] {
+    let boot = json!({ "id": 7, "device": HOSTILE, "mac": "dc:a6:32:01:02:03", "started_ms": 1, "state": "booting", "stage": HOSTILE, "took_ms": 5, "tftp_bytes": 1, "finding": HOSTILE });
     let job = |id, state| json!({ "id": id, "kind": "import", "subject": HOSTILE, "state": state, "bytes": 1, "total_bytes": 2, "files": 0, "total_files": 0, "message": HOSTILE, "queued_ms": 0, "finished_ms": 4e12 });
     [
         (
             "devices",
             json!({
                 "devices": [{ "id": "x", "hostname": HOSTILE, "mac": "dc:a6:32:01:02:03", "serial": null, "board": HOSTILE, "image": HOSTILE, "state": HOSTILE, "job": null, "why": HOSTILE, "ip": HOSTILE, "boot": boot.clone() }],
-                "pending": [{ "mac": "dc:a6:32:01:02:04", "serial": HOSTILE, "board": HOSTILE, "first_seen_ms": 0, "last_seen_ms": 0 }],
+                "pending": [{ "mac": "dc:a6:32:01:02:04", "serial": HOSTILE, "board": HOSTILE, "sure": HOSTILE, "waits_for": HOSTILE, "next": HOSTILE, "asked": HOSTILE, "asks_again": HOSTILE, "first_seen_ms": 0, "last_seen_ms": 0 }],
             }),
         ),
         (
@@ -28,16 +28,19 @@ fn hostile() -> [(&'static str, Value); 5] {
         ),
         ("jobs", json!({ "jobs": [job(1, "failed"), job(2, "running")] })),
         ("boots", json!({ "boots": [boot] })),
+        ("led", json!({ "codes": [{ "long": 0, "short": 3, "meaning": HOSTILE, "todo": HOSTILE }] })),
         (
             "boot",
             json!({
                 "id": 7, "device": HOSTILE, "mac": "dc:a6:32:01:02:03", "started_ms": 1, "state": HOSTILE, "ip": HOSTILE, "files_dropped": 3,
                 "stages": [{ "stage": HOSTILE, "at_ms": 0, "detail": HOSTILE }],
                 "files": [{ "name": HOSTILE, "at_ms": 1, "took_ms": 1, "size": 1, "acknowledged": 1, "retransmissions": 1, "outcome": { "aborted": HOSTILE } }],
-                "findings": [{ "id": HOSTILE, "severity": "error", "confidence": HOSTILE, "cause": HOSTILE, "todo": HOSTILE, "source": HOSTILE }],
-                "console": [{ "at_ms": 1, "from": "kernel", "text": HOSTILE }],
-                "quirks": [{ "at_ms": 1, "quirk": "x", "text": HOSTILE }],
-                "compared": { "x": HOSTILE },
+                "findings": [{ "id": HOSTILE, "severity": "error", "confidence": HOSTILE, "cause": HOSTILE, "todo": HOSTILE, "source": HOSTILE, "at_ms": 1 }],
+                "console": [{ "at_ms": 1, "from": HOSTILE, "text": HOSTILE }],
+                "quirks": [{ "at_ms": 1, "quirk": HOSTILE, "note": HOSTILE }],
+                "offers": [{ "at_ms": 1, "server": HOSTILE, "ip": HOSTILE, "boot_menu": true, "tftp": HOSTILE }],
+                "refusals": [{ "at_ms": 1, "export": HOSTILE, "why": HOSTILE }],
+                "good": { "id": 6, "stages": [{ "stage": HOSTILE, "at_ms": 9000, "detail": HOSTILE }] },
             }),
         ),
     ]
@@ -56,7 +59,7 @@ fn what_comes_from_the_network_is_shown_as_it_is() {
         page.assert_no_errors(&[]);
     };
     let page = desk.open(OVERVIEW, Login::Admin);
-    harmless(&page, 8);
+    harmless(&page, 11);
     page.click_button("#piboot-pending", "Enrol");
     page.wait("document.querySelector('#piboot-hostname')");
     harmless(&page, 13);
@@ -82,8 +85,11 @@ fn what_comes_from_the_network_is_shown_as_it_is() {
     let page = desk.open(BOOTS, Login::Admin);
     harmless(&page, 2);
     page.click_button("#piboot-boots", "Timeline");
-    harmless(&page, 14);
+    harmless(&page, 23);
     page.screenshot("hostile-boot");
+    page.click_button("#piboot-boot", "What does the green LED do?");
+    page.wait("document.querySelectorAll('#piboot-led tr[data-key]').length == 1");
+    harmless(&page, 25);
 }
 
 #[test]
@@ -111,6 +117,7 @@ fn who_may_only_read_sees_everything_and_changes_nothing() {
         ("image_import", json!({ "source": "/x", "name": "x" })),
         ("image_remove", json!({ "name": "small" })),
         ("job_cancel", json!({ "job": 1 })),
+        ("volume_accept", json!({})),
     ];
     for (method, params) in writing {
         let said = page.eval(&format!(

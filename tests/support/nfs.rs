@@ -1,5 +1,7 @@
 //! A machine's view of the agent's NFS, through a client that shares no code with it.
 
+use std::net::Ipv4Addr;
+
 use emupi::lab::Host;
 use nfs3_client::nfs3_types::nfs3::{
     CREATE3args, GETATTR3args, GETATTR3res, LOOKUP3args, createhow3, diropargs3, filename3, sattr3,
@@ -12,6 +14,7 @@ use tokio::net::TcpStream;
 
 use super::PATIENCE;
 
+/// The lab's router.
 const SERVER: &str = "10.77.0.1";
 
 /// Mounts an export; then calls `meanwhile` and asks for the root's attributes once more.
@@ -20,7 +23,7 @@ const SERVER: &str = "10.77.0.1";
 /// Says which of the two steps was refused, and how.
 pub fn use_export(host: &Host, export: &str, meanwhile: impl FnOnce() + Send) -> Result<(), String> {
     let talk = async move {
-        let mut connection = mount(export).await?;
+        let mut connection = mount(SERVER, export).await?;
         meanwhile();
         let object = connection.root_nfs_fh3();
         match connection.getattr(&GETATTR3args { object }).await {
@@ -36,14 +39,10 @@ pub fn use_export(host: &Host, export: &str, meanwhile: impl FnOnce() + Send) ->
 /// cable is pulled, and what `until` waits for happens while the connection is still open here.
 pub fn start_and_vanish(host: &Host, export: &str, names: &[&str], until: impl FnOnce() + Send) {
     let talk = async move {
-        let mut connection = mount(export).await?;
-        let dir = connection.root_nfs_fh3();
-        let name = |name: &str| filename3(Opaque::owned(name.as_bytes().to_vec()));
-        let how = createhow3::UNCHECKED(sattr3::default());
-        let where_ = diropargs3 { dir: dir.clone(), name: name("first-write") };
-        connection.create(&CREATE3args { where_, how }).await.map_err(|e| e.to_string())?;
+        let mut connection = mount(SERVER, export).await?;
+        write_first(&mut connection).await?;
         for looked_up in names {
-            let what = diropargs3 { dir: dir.clone(), name: name(looked_up) };
+            let what = diropargs3 { dir: connection.root_nfs_fh3(), name: name(looked_up) };
             connection.lookup(&LOOKUP3args { what }).await.map_err(|e| e.to_string())?;
         }
         let pulled = std::process::Command::new("ip").args(["link", "set", "eth0", "down"]).status();
@@ -55,7 +54,28 @@ pub fn start_and_vanish(host: &Host, export: &str, names: &[&str], until: impl F
     run(host, talk).unwrap();
 }
 
-async fn mount(export: &str) -> Result<Nfs3Connection<TokioIo<TcpStream>>, String> {
+/// A system starts as far as its first write, with its root on `server`.
+pub fn start(server: Ipv4Addr, host: &Host, export: &str) {
+    let server = server.to_string();
+    let talk = async move {
+        let mut connection = mount(&server, export).await?;
+        write_first(&mut connection).await
+    };
+    run(host, talk).unwrap();
+}
+
+fn name(name: &str) -> filename3<'static> {
+    filename3(Opaque::owned(name.as_bytes().to_vec()))
+}
+
+async fn write_first(connection: &mut Nfs3Connection<TokioIo<TcpStream>>) -> Result<(), String> {
+    let where_ = diropargs3 { dir: connection.root_nfs_fh3(), name: name("first-write") };
+    let how = createhow3::UNCHECKED(sattr3::default());
+    connection.create(&CREATE3args { where_, how }).await.map_err(|e| e.to_string())?;
+    Ok(())
+}
+
+async fn mount(server: &str, export: &str) -> Result<Nfs3Connection<TokioIo<TcpStream>>, String> {
     let credential = opaque_auth::auth_unix(&auth_unix {
         stamp: 1,
         machinename: Opaque::borrowed(b"test"),
@@ -63,7 +83,7 @@ async fn mount(export: &str) -> Result<Nfs3Connection<TokioIo<TcpStream>>, Strin
         gid: 0,
         gids: vec![],
     });
-    let builder = Nfs3ConnectionBuilder::new(TokioConnector, SERVER, export).credential(credential);
+    let builder = Nfs3ConnectionBuilder::new(TokioConnector, server, export).credential(credential);
     builder.mount().await.map_err(|e| format!("mount: {e}"))
 }
 

@@ -33,6 +33,8 @@ struct Shared {
     expired: AtomicBool,
     /// Answers that are given instead of the agent's, by method.
     instead: Mutex<HashMap<String, Value>>,
+    /// Methods of `piboot` that nobody may call, whatever the package grants.
+    denied: Mutex<Vec<String>>,
     /// Calls by method, and those that were denied.
     calls: Mutex<HashMap<String, usize>>,
 }
@@ -63,6 +65,7 @@ impl Bridge {
             rights: Rights::load(),
             expired: AtomicBool::new(false),
             instead: Mutex::default(),
+            denied: Mutex::default(),
             calls: Mutex::default(),
         });
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -98,6 +101,11 @@ impl Bridge {
             Some(answer) => instead.insert(method.to_owned(), answer),
             None => instead.remove(method),
         };
+    }
+
+    /// From now on nobody may call a method of `piboot`.
+    pub fn deny(&self, method: &str) {
+        self.shared.denied.lock().unwrap().push(method.to_owned());
     }
 
     /// How often a method of `piboot` was called; `denied` counts what was not let through.
@@ -198,7 +206,7 @@ impl Shared {
             return Err((-32000, "Object not found"));
         }
         let login = Login::of_session(session).filter(|_| !self.expired.load(Ordering::Relaxed));
-        let Some(login) = login.filter(|login| self.rights.may_call(*login, object, method)) else {
+        let Some(login) = login.filter(|login| self.may_call(*login, object, method)) else {
             self.count("denied");
             return Err((-32002, "Access denied"));
         };
@@ -242,9 +250,14 @@ impl Shared {
         let (object, function) = (parameter("object"), parameter("function"));
         match parameter("scope") {
             "uci" => self.rights.may_uci(login, object, function == "write"),
-            "ubus" => self.rights.may_call(login, object, function),
+            "ubus" => self.may_call(login, object, function),
             _ => false,
         }
+    }
+
+    fn may_call(&self, login: Login, object: &str, method: &str) -> bool {
+        let denied = object == "piboot" && self.denied.lock().unwrap().iter().any(|denied| denied == method);
+        !denied && self.rights.may_call(login, object, method)
     }
 
     fn count(&self, method: &str) {

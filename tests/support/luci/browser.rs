@@ -237,8 +237,10 @@ impl Page<'_> {
         ));
     }
 
-    /// Keeps a picture of the whole page in `target/luci-screens`.
+    /// Keeps a picture of the whole page in `target/luci-screens`, once nothing fades in any more.
+    #[track_caller]
     pub fn screenshot(&self, name: &str) {
+        self.wait("!document.getAnimations().some(a => a.playState == 'running' && isFinite(a.effect.getComputedTiming().endTime))");
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/luci-screens");
         fs::create_dir_all(&directory).unwrap();
         let said = self.call("Page.captureScreenshot", &json!({ "format": "png", "captureBeyondViewport": true }));

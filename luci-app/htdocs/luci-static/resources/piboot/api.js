@@ -4,7 +4,7 @@
 
 /*
  * The agent's ubus object, one function a verb. A call that fails rejects with an Error whose message is a sentence for
- * people; its `code` is the agent's word, or one of: absent, denied, expired, timeout, unreachable, status.
+ * people; its `code` is the agent's word (unknown_method …), or one of: absent, denied, expired, timeout, unreachable, status.
  */
 
 function problem(code, message) {
@@ -31,7 +31,7 @@ function settle(method, reply) {
 function statusProblem(method, status) {
 	switch (status) {
 	case 3:
-		return problem('status', _('The agent does not know "%s": it is older than this page. Update the package piboot.').format(method));
+		return problem('unknown_method', _('The agent does not know "%s": it is older than this page. Update the package piboot.').format(method));
 
 	case 4:
 		return problem('status', _('The agent does not know it any more, or was restarted in the meantime: try again.'));
@@ -92,6 +92,13 @@ function verb(method, ...params) {
 		error => { throw foreignProblem(method, error) });
 }
 
+const access = rpc.declare({ object: 'session', method: 'access', params: [ 'scope', 'object', 'function' ], expect: { access: false } });
+
+/* Whether this login may call a method; where nobody can tell, it may not. */
+function may(method) {
+	return access('ubus', 'piboot', method).then(granted => granted === true, () => false);
+}
+
 return baseclass.extend({
 	status: verb('status'),
 	devices: verb('devices'),
@@ -100,12 +107,15 @@ return baseclass.extend({
 	jobs: verb('jobs'),
 	boots: verb('boots', 'device', 'limit'),
 	boot: verb('boot', 'boot'),
+	bootPackets: verb('boot_packets', 'boot'),
+	led: verb('led'),
 
 	enroll: verb('enroll', 'mac', 'serial', 'hostname', 'image', 'ip', 'ssh_keys'),
 	unenroll: verb('unenroll', 'id', 'delete'),
 	imageImport: verb('image_import', 'source', 'name'),
 	imageRemove: verb('image_remove', 'name'),
 	jobCancel: verb('job_cancel', 'job'),
+	volumeAccept: verb('volume_accept'),
 
-	settle, foreignProblem
+	may, settle, foreignProblem
 });

@@ -16,7 +16,7 @@ function imageOption(image) {
 }
 
 /* What the dialog shows once the agent has taken the order; the page's poll feeds it through `progress`. */
-function watch(id, answer, changed) {
+function watch(id, answer, changed, asks_again) {
 	const trouble = E('div');
 	const bar = page.jobBar(page.mayWrite() ? (job) =>
 		api.jobCancel({ job: job.id }).then(changed).catch(error => page.complain(trouble, error)) : null);
@@ -33,7 +33,8 @@ function watch(id, answer, changed) {
 		bar.update(job);
 
 		if (job.state == 'done')
-			words.textContent = _('It can boot now: switch the Pi off and on again.');
+			words.textContent = asks_again ? _('It can boot now, and does when it asks again. If it does not, switch the Pi off and on again.') :
+				_('It can boot now: switch the Pi off and on again.');
 		else if (text.jobIsOver(job))
 			words.textContent = _('Its root file system was not made, so it cannot boot. When the cause is gone, unenrol the Pi and enrol it again.');
 
@@ -82,7 +83,7 @@ function enrol(pi, taken, page_) {
 				ip: ip.input.value.trim() || undefined,
 				ssh_keys: names.keys(keys.input.value)
 			}).then(answer => {
-				page_.follow(watch(name.input.value, answer, page_.changed));
+				page_.follow(watch(name.input.value, answer, page_.changed, pi.asks_again));
 				return page_.changed();
 			}).catch(error => page.complain(trouble, error));
 		};

@@ -99,6 +99,38 @@ function run(page) {
 	return { banner, look };
 }
 
+/* The word for a state. No theme has a class for what is bad. */
+function label(word, style) {
+	const bad = ';background-color:var(--error-color-high,#c00);color:var(--on-error-color,#fff)';
+
+	return E('span', { 'class': 'label ' + style, 'style': 'margin-left:0' + (style == 'error' ? bad : '') }, [ word ]);
+}
+
+/* A second line, in small print, of a cell. */
+function below(words) {
+	return words ? E('div', { 'style': 'opacity:.75' }, [ E('small', {}, [ words ]) ]) : '';
+}
+
+/* A link that looks like a button. */
+function linkButton(words, address) {
+	return E('a', {
+		'class': 'btn cbi-button cbi-button-neutral',
+		'style': 'text-align:center;justify-content:center;white-space:nowrap',
+		'href': address
+	}, [ words ]);
+}
+
+/* Gives the browser a file to keep. */
+function save(name, content, type) {
+	const url = URL.createObjectURL(new Blob([ content ], { type }));
+	const link = E('a', { 'href': url, 'download': name });
+
+	document.body.appendChild(link);
+	link.click();
+	link.remove();
+	window.setTimeout(() => URL.revokeObjectURL(url), 1000);
+}
+
 /* A bar for a job. `cancel(job)` is absent where the job may not be cancelled. */
 const JobBar = baseclass.extend({
 	__init__(cancel) {
@@ -180,4 +212,6 @@ function field(label, input, help, check) {
 	return { row, input, verify };
 }
 
-return baseclass.extend({ mayWrite, paragraph, explain, run, jobBar, dialog, closeButton, complain, field });
+return baseclass.extend({
+	mayWrite, paragraph, explain, run, label, below, linkButton, save, jobBar, dialog, closeButton, complain, field
+});

@@ -8,12 +8,38 @@ const STATES = {
 	preparing: [ _('being prepared'), 'notice' ],
 	blocked: [ _('blocked'), 'warning' ],
 	booting: [ _('booting'), 'notice' ],
+	stuck: [ _('stuck'), 'error' ],
 	running: [ _('running'), 'success' ],
+	off: [ _('shut down'), '' ],
+	lost: [ _('lost'), 'error' ],
+	stopped: [ _('ended'), '' ],
 	abandoned: [ _('given up'), 'warning' ]
+};
+
+/* How a boot came to its end. */
+const ENDS = {
+	shut_down: [ _('shut down'), '', _('It was shut down.') ],
+	rebooted: [ _('restarted'), '', _('It was restarted in order.') ],
+	reset: [ _('reset'), 'warning', _('It started again without having shut down: power cut, crash or watchdog.') ],
+	lost: [ _('lost'), 'error', _('It fell silent while it ran: power cut, cable or crash.') ],
+	started_over: [ _('started over'), 'warning', _('It started over before its system ran.') ],
+	silent: [ _('fell silent'), 'warning', _('Nothing more was heard of it before its system ran.') ]
+};
+
+const CONFIDENCE = {
+	certain: _('certain: the packets show it'),
+	likely: _('likely: nothing else is known to look like this'),
+	possible: _('possible: one of several causes that look alike')
+};
+
+const SPEAKERS = {
+	bootloader: _('bootloader'),
+	kernel: _('kernel')
 };
 
 /* The sentences are the agent's own: in lists of boots it sends them instead of the names. */
 const STAGES = {
+	link: _('the network cable has link'),
 	discover: _('asked for an address (DHCP DISCOVER)'),
 	offer: _('was offered an address'),
 	request: _('took the address'),
@@ -29,7 +55,8 @@ const STAGES = {
 	mount: _('mounted its root'),
 	first_read: _('read its first file'),
 	init: _('started init'),
-	first_write: _('first write: the system is coming up')
+	first_write: _('first write: the system is coming up'),
+	ready: _('the system is up')
 };
 
 const OUTCOMES = {
@@ -129,8 +156,38 @@ function stateClass(name) {
 	return STATES[name]?.[1] ?? '';
 }
 
+/* Word and class of a boot: how it ended, once it has. Lists tell that something is in its way, and not how bad it is. */
+function bootState(boot) {
+	if (boot.state == 'booting' && boot.findings?.some(finding => finding.severity == 'error'))
+		return { word: state('stuck'), style: stateClass('stuck') };
+
+	const [ word, style ] = ENDS[boot.end] ?? [ state(boot.state), stateClass(boot.state) ];
+
+	return { word, style };
+}
+
+/* How a boot came to its end, as a sentence; empty while it goes on. */
+function end(boot) {
+	return ENDS[boot?.end]?.[2] ?? '';
+}
+
+function confidence(name) {
+	return CONFIDENCE[name] ?? name ?? '';
+}
+
+function speaker(name) {
+	return SPEAKERS[name] ?? name ?? '';
+}
+
 function stage(name) {
 	return STAGES[name] ?? name;
+}
+
+/* The place of a stage in a boot as it normally goes; those that nobody here knows come last. */
+function stageOrder(name) {
+	const place = Object.keys(STAGES).indexOf(name);
+
+	return place < 0 ? Object.keys(STAGES).length : place;
 }
 
 /* `"missing"`, or `{"aborted": "why"}` */
@@ -179,5 +236,6 @@ function list(names, most) {
 }
 
 return baseclass.extend({
-	bytes, duration, span, ago, date, state, stateClass, stage, outcome, jobTitle, jobIsOver, percent, jobLine, list
+	bytes, duration, span, ago, date, state, stateClass, bootState, end, confidence, speaker, stage, stageOrder, outcome,
+	jobTitle, jobIsOver, percent, jobLine, list
 });

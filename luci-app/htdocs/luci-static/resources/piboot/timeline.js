@@ -30,10 +30,38 @@ function bars(boot) {
 			last,
 			text: text.stage(stage.stage),
 			detail: stage.detail ?? '',
+			compared: compared(stage, boot.good),
 			left: share(stage.at_ms),
 			width: share(until - stage.at_ms)
 		};
 	});
+}
+
+/* A stage that comes later or earlier than in the boot that is compared with by less than this is as it was, in ms. */
+const AS_BEFORE = 500;
+
+/* "1.2 s later": when a stage was reached, by when it was in `good`; empty if that is nothing to speak of. */
+function compared(stage, good) {
+	const then = good?.stages?.find(other => other.stage == stage.stage);
+	const later = then ? stage.at_ms - then.at_ms : 0;
+
+	if (Math.abs(later) < AS_BEFORE)
+		return '';
+
+	return (later > 0 ? _('%s later') : _('%s earlier')).format(text.duration(Math.abs(later)));
+}
+
+/*
+ * The stage that came next in `good` and has not come yet; null if none is to come. The agent hears of DHCP and TFTP on
+ * different threads, so that stages of the same moment may be told in another order than they come in.
+ */
+function next(boot) {
+	const stages = boot.stages ?? [];
+	const reached = (stage) => stages.some(seen => seen.stage == stage.stage);
+	const then = (boot.good?.stages ?? []).slice().sort((a, b) => a.at_ms - b.at_ms || text.stageOrder(a.stage) - text.stageOrder(b.stage));
+	const furthest = then.reduce((most, stage, i) => reached(stage) ? i : most, -1);
+
+	return boot.state == 'booting' ? then[furthest + 1] ?? null : null;
 }
 
 /* Every member that this version of the page knows is optional in some version of the agent. */
@@ -41,10 +69,24 @@ function findings(boot) {
 	return Array.isArray(boot.findings) ? boot.findings : [];
 }
 
-function fileName(boot) {
-	const who = (boot.device ?? boot.mac ?? 'pi').replace(/[^A-Za-z0-9_]+/g, '-');
-
-	return 'piboot-%s-%d.json'.format(who, boot.id);
+/* What was said before what: the same lines with some more behind them keep their sign. */
+function consoleSign(boot) {
+	return '%d %d %d'.format(boot.id, boot.console_dropped ?? 0, boot.console?.[0]?.at_ms ?? 0);
 }
 
-return baseclass.extend({ end, bars, findings, fileName });
+function consoleLine(line) {
+	return '%s  %s: %s'.format(text.duration(line.at_ms), text.speaker(line.from), line.text);
+}
+
+/* The bytes of base64 (RFC 4648 §4); throws what atob throws if it is none. */
+function bytes(base64) {
+	return Uint8Array.from(atob(base64), character => character.charCodeAt(0));
+}
+
+function fileName(boot, end) {
+	const who = (boot.device ?? boot.mac ?? 'pi').replace(/[^A-Za-z0-9_]+/g, '-');
+
+	return 'piboot-%s-%d.%s'.format(who, boot.id, end);
+}
+
+return baseclass.extend({ end, bars, compared, next, findings, consoleSign, consoleLine, bytes, fileName });

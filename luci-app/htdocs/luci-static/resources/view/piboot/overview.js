@@ -3,29 +3,15 @@
 'require dom';
 'require ui';
 'require piboot.api as api';
+'require piboot.disk as disk';
 'require piboot.enrol as enrol';
+'require piboot.led as led';
 'require piboot.page as page';
 'require piboot.table as table';
 'require piboot.text as text';
 
 function findingKey(finding) {
 	return '%s %s %s'.format(finding.severity, finding.place, finding.text);
-}
-
-function findingNode(finding) {
-	return E('div', { 'class': 'alert-message ' + (finding.severity == 'error' ? 'error' : 'warning') }, [
-		E('p', {}, [ E('strong', {}, [ finding.place ]), ' ', finding.text ])
-	]);
-}
-
-/* The order is the agent's: worst first. */
-function updateFindings(node, findings) {
-	const sign = findings.map(findingKey).join('\n');
-
-	if (node.sign !== sign)
-		dom.content(node, findings.map(findingNode));
-
-	node.sign = sign;
 }
 
 /* Label, and what is said of it. */
@@ -66,9 +52,25 @@ function stateLine(device, jobs) {
 		return text.jobLine(job);
 
 	if (device.state == 'booting' && device.boot)
-		return _(device.boot.stage);
+		return [ _(device.boot.stage), device.why ].filter(part => part).join('. ');
 
-	return device.why ?? '';
+	return device.why ?? (device.state == 'lost' ? text.end(device.boot) : '');
+}
+
+/* What the agent makes of a Pi that waits; older agents say nothing of it. */
+function outlook(pi) {
+	return [ pi.waits_for, pi.next ].filter(part => part).join('; ');
+}
+
+function lastSeen(pi, now) {
+	const seen = text.ago(pi.last_seen_ms, now);
+
+	return pi.asked > 1 ? _('%s, asked %d times').format(seen, pi.asked) : seen;
+}
+
+/* A link to the boots' page; `what` is what it takes behind '#'. */
+function boots(words, what) {
+	return page.linkButton(words, L.url('admin/services/piboot/boots') + '#' + what);
 }
 
 function lastBoot(device, now) {
@@ -95,11 +97,15 @@ return view.extend({
 
 	makePending() {
 		const columns = [
-			{ title: _('Board'), text: pi => pi.board },
+			{
+				title: _('Board'), sign: pi => [ pi.board, pi.sure ].join(' '),
+				node: pi => E('div', { 'title': pi.sure ?? null }, [ pi.board, page.below(pi.sure) ])
+			},
 			{ title: _('Serial'), text: pi => pi.serial ?? _('not shown yet') },
 			{ title: _('MAC address'), text: pi => pi.mac },
+			{ title: _('What it does'), width: '30%', text: outlook },
 			{ title: _('First seen'), text: pi => text.ago(pi.first_seen_ms, this.now) },
-			{ title: _('Last seen'), text: pi => text.ago(pi.last_seen_ms, this.now) }
+			{ title: _('Last seen'), text: pi => lastSeen(pi, this.now) }
 		];
 
 		if (page.mayWrite())
@@ -116,11 +122,7 @@ return view.extend({
 
 	makeDevices() {
 		const actions = (device, current) => E('div', {}, [
-			E('a', {
-				'class': 'btn cbi-button cbi-button-neutral',
-				'style': 'text-align:center;justify-content:center',
-				'href': L.url('admin/services/piboot/boots') + '#device=' + encodeURIComponent(device.id)
-			}, [ _('Boots') ]),
+			boots(_('Boots'), 'device=' + encodeURIComponent(device.id)),
 			page.mayWrite() ? ' ' : '',
 			page.mayWrite() ? this.button(_('Unenrol'), 'cbi-button-remove', () => enrol.unenrol(current(), this)) : ''
 		]);
@@ -131,15 +133,37 @@ return view.extend({
 			{ title: _('Image'), text: pi => pi.image },
 			{ title: _('Address'), text: pi => pi.ip ?? '–' },
 			{
-				title: _('State'), sign: pi => pi.state + ' ' + stateLine(pi, this.jobs),
+				title: _('State'), width: '30%', sign: pi => [ pi.state, stateLine(pi, this.jobs), pi.boot?.id ].join(' '),
 				node: pi => [
-					E('span', { 'class': 'label ' + text.stateClass(pi.state), 'style': 'margin-left:0' }, [ text.state(pi.state) ]),
-					' ', stateLine(pi, this.jobs)
+					page.label(text.state(pi.state), text.stateClass(pi.state)), ' ', stateLine(pi, this.jobs),
+					pi.state == 'stuck' && pi.boot ? E('div', { 'style': 'margin-top:.5em' }, [ boots(_('What to do'), 'boot=%d'.format(pi.boot.id)), ' ', led.button(_('Green LED')) ]) : ''
 				]
 			},
 			{ title: _('Last boot'), text: pi => lastBoot(pi, this.now) },
 			{ title: '', style: 'cbi-section-actions', sign: pi => pi.id, node: actions }
 		], pi => pi.id, _('No Pi is enrolled yet.'));
+	},
+
+	findingNode(finding, directory) {
+		const acceptable = page.mayWrite() && disk.isAnother(finding);
+
+		return E('div', { 'class': 'alert-message ' + (finding.severity == 'error' ? 'error' : 'warning') }, [
+			E('p', {}, [ E('strong', {}, [ finding.place ]), ' ', finding.text ]),
+			acceptable ? E('p', {}, [
+				this.button(_('Accept this disk'), 'cbi-button-negative', () => disk.accept(finding, directory, this.changed))
+			]) : ''
+		]);
+	},
+
+	/* The order is the agent's: worst first. */
+	showFindings(status) {
+		const findings = status.findings ?? [];
+		const sign = findings.map(findingKey).join('\n');
+
+		if (this.findings.sign !== sign)
+			dom.content(this.findings, findings.map(finding => this.findingNode(finding, status.storage.data_dir)));
+
+		this.findings.sign = sign;
 	},
 
 	/* Has `fn` called with the jobs of every look, until it returns false. */
@@ -154,7 +178,7 @@ return view.extend({
 		this.taken = data.devices.flatMap(pi => [ pi.id, pi.hostname ]);
 
 		this.status.update(data.status);
-		updateFindings(this.findings, data.status.findings ?? []);
+		this.showFindings(data.status);
 		/* The longest waiting first: those that ask again must not jump under the mouse. */
 		this.pending.update(data.pending.slice().sort((a, b) => a.first_seen_ms - b.first_seen_ms || (a.mac < b.mac ? -1 : 1)));
 		this.devices.update(data.devices);

@@ -47,12 +47,12 @@ return view.extend({
 			_('What to do with a Pi that nobody has enrolled.'));
 		option.value('ask', _('show it on the overview'));
 		option.value('ignore', _('ignore it'));
-		option.value('enroll', _('enrol it with the default image (this version only shows it)'));
+		option.value('enroll', _('enrol it by itself, with the default image'));
 		option.default = 'ask';
 		option.optional = false;
 
 		option = section.taboption('general', form.Value, 'default_image', _('Default image'),
-			_('For Pis that are enrolled on the command line without naming one.'));
+			_('For Pis that are enrolled by themselves, or on the command line without naming an image.'));
 		images.forEach(name => option.value(name));
 		option.validate = rule(names.imageName);
 
@@ -60,10 +60,17 @@ return view.extend({
 			_('Who tells enrolled Pis what to boot.'));
 		option.value('auto', _('this router\'s DHCP server, if it is the network\'s'));
 		option.value('dnsmasq', _('this router\'s DHCP server (dnsmasq)'));
-		option.value('proxy', _('piboot itself, beside another DHCP server (not in this version)'));
+		option.value('proxy', _('piboot itself, beside another DHCP server'));
 		option.value('off', _('somebody else'));
 		option.default = 'auto';
 		option.optional = false;
+
+		option = section.taboption('advanced', form.DynamicList, 'quirk_off', _('Leave out'),
+			_('What is done for boards with known weaknesses, and is not to be done. Only for finding out whether something of it does harm.'));
+		option.value('menu_spaces', _('menu_spaces: three spaces at the end of the boot menu (Pi 3B)'));
+		option.value('reply_delay', _('reply_delay: an offer that comes later (Pi 3B)'));
+		option.value('wake_up', _('wake_up: a few packets that nobody asked for (Pi 3B)'));
+		option.value('fixed_address', _('fixed_address: an address of its own (up to Pi 3B+)'));
 
 		option = section.taboption('advanced', form.Flag, 'sync', _('Wait for the disk'),
 			_('Creating, renaming and removing files waits for the disk. Slow; without it a power cut of the router may undo the last seconds of that. Data that a Pi flushes is safe either way.'));

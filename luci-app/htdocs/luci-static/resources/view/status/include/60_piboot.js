@@ -29,6 +29,7 @@ return baseclass.extend({
 		return E('table', { 'class': 'table' }, [
 			line(_('Pis running'), count('running')),
 			line(_('Pis booting'), count('booting')),
+			line(_('Pis stuck'), count('stuck')),
 			line(_('Pis waiting to be enrolled'), String(seen.pending.length))
 		]);
 	}
