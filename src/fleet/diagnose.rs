@@ -8,7 +8,7 @@ use super::{DeviceState, Fleet, provision};
 use crate::boot::diagnosis::{self, Context, Readiness, TreeFinding};
 use crate::boot::{Boot, BootEnd, BootState, GIVEN_UP, Stage};
 use crate::clock::Moment;
-use crate::config::Device;
+use crate::config::{self, Device};
 use crate::image::check::{self, Bearing, TreeProblem};
 use crate::pi::{Mac, Model};
 
@@ -80,6 +80,7 @@ impl Fleet {
         Context {
             server: self.server,
             own: self.own_addresses.clone(),
+            by_uci: config::file::is_package(&self.config_file),
             readiness,
             serial: device.serial,
             trees,

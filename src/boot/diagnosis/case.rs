@@ -19,6 +19,8 @@ pub struct Context {
     pub server: Option<Ipv4Addr>,
     /// Every address of this router on the interfaces where Pis are served.
     pub own: Vec<Ipv4Addr>,
+    /// The configuration is OpenWrt's, which `uci` edits.
+    pub by_uci: bool,
     /// Whether the Pi could boot at all.
     pub readiness: Readiness,
     /// The serial that the configuration gives the device.
@@ -160,6 +162,22 @@ impl<'a> Case<'a> {
     /// This router's address in words.
     pub(super) fn server(&self) -> String {
         self.context.server.map_or_else(|| "this router".to_owned(), |ip| format!("this router ({ip})"))
+    }
+
+    /// How to set an option of the configuration; `section` is `main` or a device's.
+    pub(super) fn set(&self, section: &str, option: &str, value: &str) -> String {
+        if self.context.by_uci {
+            format!("uci set piboot.{section}.{option}={value}; uci commit piboot; reload_config")
+        } else {
+            format!(
+                "'option {option} {value}' in section '{section}' of piboot's configuration, then SIGHUP to the agent"
+            )
+        }
+    }
+
+    /// The section of the Pi in the configuration.
+    pub(super) fn section(&self) -> &'a str {
+        self.boot.device.as_deref().unwrap_or("DEVICE")
     }
 
     /// How to start over: a Pi with an EEPROM tries again by itself, a ROM that gave up does not.

@@ -69,7 +69,8 @@ pub(super) const RULES: &[Rule] = &[
         },
         todo: |case| {
             format!(
-                "If this router is the DHCP server: 'service dnsmasq status' and 'logread -e dnsmasq-dhcp'. If another one is, its answers do not pass here, and it has to leave the booting to this router: uci set piboot.main.dhcp=proxy. Put that in force (uci commit piboot; reload_config), {}.",
+                "If this router is the DHCP server: 'service dnsmasq status' and 'logread -e dnsmasq-dhcp'. If another one is, its answers do not pass here, and it has to leave the booting to this router: {}; {}.",
+                case.set("main", "dhcp", "proxy"),
                 case.start_over()
             )
         },
@@ -91,8 +92,11 @@ pub(super) const RULES: &[Rule] = &[
                 )
             })
         },
-        todo: |_| {
-            "Switch that server off, or leave it the addresses and have this router add the boot options: uci set piboot.main.dhcp=proxy; uci commit piboot; reload_config.".to_owned()
+        todo: |case| {
+            let set = case.set("main", "dhcp", "proxy");
+            format!(
+                "Switch that server off, or leave it the addresses and have this router add the boot options: {set}."
+            )
         },
     },
     Rule {

@@ -29,8 +29,7 @@ pub(super) const RULES: &[Rule] = &[
         },
         todo: |case| {
             let asked = case.boot.prefix.map(|serial| serial.to_string()).unwrap_or_default();
-            let device = case.boot.device.as_deref().unwrap_or("DEVICE");
-            format!("Correct it: uci set piboot.{device}.serial={asked}; uci commit piboot; reload_config.")
+            format!("Correct it: {}.", case.set(case.section(), "serial", &asked))
         },
     },
     Rule {

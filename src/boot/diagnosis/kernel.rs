@@ -92,12 +92,7 @@ pub(super) const RULES: &[Rule] = &[
             (case.boot.state == BootState::Booting)
                 .then(|| format!("The Pi uses the address {ip}, and so does {other}: neither can boot like that."))
         },
-        todo: |case| {
-            let device = case.boot.device.as_deref().unwrap_or("DEVICE");
-            format!(
-                "Give one of them an address of its own: uci set piboot.{device}.ip=ADDRESS; uci commit piboot; reload_config."
-            )
-        },
+        todo: |case| format!("Give one of them an address of its own: {}.", case.set(case.section(), "ip", "ADDRESS")),
     },
     Rule {
         id: "no-mount",

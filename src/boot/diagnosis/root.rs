@@ -103,10 +103,7 @@ pub(super) const RULES: &[Rule] = &[
             ))
         },
         todo: |case| {
-            let device = case.boot.device.as_deref().unwrap_or("DEVICE");
-            format!(
-                "Give the Pi a fixed address (uci set piboot.{device}.ip=ADDRESS; uci commit piboot; reload_config) and restart it."
-            )
+            format!("Give the Pi a fixed address ({}) and restart it.", case.set(case.section(), "ip", "ADDRESS"))
         },
     },
     Rule {

@@ -35,6 +35,11 @@ pub(super) fn check(text: Option<&str>, of: &For<'_>, problems: &mut Vec<TreePro
         let words = first.split_ascii_whitespace().rev();
         words.filter_map(|word| word.strip_prefix(key)?.strip_prefix('=')).next()
     };
+    // dracut has words of its own for it (dracut.cmdline(7)).
+    let roots = [value("root"), value("netroot")].into_iter().flatten();
+    if roots.filter(|root| root.starts_with("nfs")).any(|root| root.contains(of.root_export)) {
+        return;
+    }
     let over_nfs = value("root") == Some("/dev/nfs") || value("boot") == Some("nfs");
     let Some(nfsroot) = value("nfsroot").filter(|_| over_nfs) else {
         let root = value("root").unwrap_or("nothing");

@@ -76,6 +76,7 @@ fn a_hand_edited_command_line_is_read_as_the_initramfs_reads_it() {
         ("root=/dev/nfs nfsroot=192.0.2.7:/lion/root,vers=3 rw ip=dhcp", Some("cmdline-server")),
         ("root=/dev/nfs nfsroot=/lion/root,vers=3 rw ip=dhcp", Some("cmdline-server")),
         ("root=/dev/nfs nfsroot=192.0.2.1:/bear/root,vers=3 rw ip=dhcp", Some("cmdline-export")),
+        ("root=nfs:192.0.2.1:/lion/root:vers=3 ip=dhcp", None),
         ("root=PARTUUID=4e639091-02 rootwait", Some("cmdline-root")),
         ("", Some("cmdline-root")),
         ("root=/dev/nfs nfsroot=192.0.2.1:/lion/root,vers=3 ip=dhcp\nquiet", Some("cmdline-lines")),
