@@ -5,6 +5,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+/// 2025-01-01, Unix time in ms: before piboot was written. A router whose clock shows an earlier date was not told the time.
+pub const FIRST_DATE_MS: i64 = 1_735_689_600_000;
+
 /// A point in monotonic time: the span since the clock was made. Never goes backwards, not even when a router
 /// without a battery-backed clock learns the date after boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

@@ -18,6 +18,10 @@ use crate::pi::{Identity, Mac};
 /// of it is closed to what is merely welcome (packets, console lines). Memory is taken only for those that wait.
 pub const CHANNEL_CAPACITY: usize = 8192;
 
+/// A link that came up longer before a Pi's first packet has nothing to do with its boot: EEPROM bootloaders look for disks
+/// first, but not for so long, and behind a switch the link is the switch's.
+pub const LINK_BEFORE_BOOT: Duration = Duration::from_secs(90);
+
 /// One observation, with the moment it was made.
 #[derive(Debug, Clone)]
 pub struct Event {

@@ -2,19 +2,17 @@
 
 use super::types::Finding;
 use super::{Api, Servers};
+use crate::clock::FIRST_DATE_MS;
 use crate::config::Severity;
 use crate::fleet::DeviceState;
 use crate::image::check::Bearing;
-
-/// Before piboot was written: a clock that says so was not set. 2025-01-01, Unix time in ms.
-const EARLIEST_MS: i64 = 1_735_689_600_000;
 
 impl<S: Servers> Api<S> {
     /// What [`Api::findings`] says, and what a look at the devices' files and at the clock adds. Errors first.
     pub(super) fn check(&self) -> Vec<Finding> {
         let mut findings = self.findings();
         let fleet = &self.fleet;
-        if fleet.clock().wall_ms() < EARLIEST_MS {
+        if fleet.clock().wall_ms() < FIRST_DATE_MS {
             findings.push(Finding {
                 severity: Severity::Warning,
                 place: "clock".to_owned(),

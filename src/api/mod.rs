@@ -16,7 +16,7 @@ use crate::boot::{BootEnd, BootState, packets};
 use crate::config::{Device, Severity};
 use crate::fleet::{DeviceRecord, DeviceState, Enrolment, Fleet, Wanted};
 use crate::image;
-use crate::pi::{self, LED_CODES};
+use crate::pi;
 
 /// Most boots answered at once: an answer has to fit one ubus message of 1 MiB.
 const MAX_BOOTS: u32 = 200;
@@ -314,10 +314,7 @@ impl<S: Servers> Api<S> {
 
 fn led(request: &LedRequest) -> Result<Leds, ApiError> {
     let unknown = || ApiError::NotFound("that is no blink code of a Raspberry Pi".to_owned());
-    let codes = match request.flashes {
-        None => LED_CODES.to_vec(),
-        Some(flashes) => vec![*pi::led(flashes).ok_or_else(unknown)?],
-    };
+    let codes = pi::led(request.flashes).ok_or_else(unknown)?.to_vec();
     Ok(Leds { codes })
 }
 

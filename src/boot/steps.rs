@@ -11,7 +11,8 @@ use super::session::{
 use super::stage::Stage;
 use crate::clock::Moment;
 use crate::events::{ConsoleFrom, Dhcp, DhcpKind, Nfs, Tftp, TftpEnd};
-use crate::pi::{Evidence, Model};
+use crate::pi;
+use crate::pi::quirks::is_rom_of_3b;
 
 /// File requests kept of a Pi that nobody enrolled: it gets no further than its firmware.
 const FILES_OF_STRANGERS: usize = 40;
@@ -27,9 +28,8 @@ impl Boot {
         let booted = self.reached(Stage::Kernel) || self.reached(Stage::OsDhcp) || asks_plainly;
         let ip = message.ip.map(|ip| ip.to_string());
         if let Some(identity) = &message.identity {
-            let family = identity.revision.and_then(|r| r.board().model);
-            self.model = family.or(identity.model).or(self.model);
-            self.rom |= identity.evidence == Evidence::RomXid && identity.model == Some(Model::Pi3);
+            self.model = pi::family(identity.revision, identity.model).or(self.model);
+            self.rom |= is_rom_of_3b(identity);
         }
         if let (DhcpKind::Offer | DhcpKind::Ack, Some(ip)) = (message.kind, message.ip) {
             let (mounted, confirmed) = (self.reached(Stage::Mount), message.kind == DhcpKind::Ack);

@@ -9,7 +9,7 @@ use super::early::Early;
 use super::session::{Boot, BootEnd, BootState};
 use super::stage::Stage;
 use crate::clock::{Clock, Moment};
-use crate::events::{ConsoleFrom, Dhcp, DhcpKind, Event, Nfs, Of, Tftp, What};
+use crate::events::{ConsoleFrom, Dhcp, DhcpKind, Event, LINK_BEFORE_BOOT, Nfs, Of, Tftp, What};
 use crate::pi::{Mac, Serial};
 
 /// Boots followed at once; the one that has been silent longest makes room.
@@ -22,9 +22,6 @@ const SAME_ATTEMPT: Duration = Duration::from_secs(8);
 
 /// No Pi sends its second DISCOVER of another power-on so soon after the first of this one.
 const SAME_START: Duration = Duration::from_secs(3);
-
-/// A link that is up for longer before the first packet has nothing to do with the boot: a switch in between has it.
-const LINK_BEFORE_BOOT: Duration = Duration::from_secs(90);
 
 /// A Pi that has been silent for so long is not about to tell anything new: it asks again within seconds, Linux within a minute.
 pub const GIVEN_UP: Duration = Duration::from_secs(600);
@@ -89,11 +86,6 @@ impl Tracker {
     /// The current or last boot of a Pi, to give it its number.
     pub fn boot_mut(&mut self, mac: Mac) -> Option<&mut Boot> {
         self.boots.get_mut(&mac)
-    }
-
-    /// All boots followed, to note what stands in their way.
-    pub fn boots_mut(&mut self) -> impl Iterator<Item = &mut Boot> {
-        self.boots.values_mut()
     }
 
     /// All boots followed.
@@ -217,26 +209,12 @@ impl Tracker {
     }
 
     fn boot_or_new(&mut self, mac: Mac, at: Moment, who: &dyn Who) -> &mut Boot {
+        let link = self.link.take_if(|link| link.mac == mac);
         if !self.boots.contains_key(&mac) {
             self.make_room();
         }
-        let (wall_ms, link) = (self.clock.wall_ms(), self.link.take_if(|link| link.mac == mac));
-        let early =
-            if self.boots.contains_key(&mac) { Vec::new() } else { self.early.take(mac, at.minus(LINK_BEFORE_BOOT)) };
-        let boot = self.boots.entry(mac).or_insert_with(|| {
-            let link = link.filter(|link| link.mac == mac && at.since(link.up) < LINK_BEFORE_BOOT);
-            let began = link.as_ref().map_or(at, |link| link.up);
-            let since = i64::try_from(at.since(began).as_millis()).unwrap_or(0);
-            let mut boot = Boot::new(mac, who.device_of(mac), began, wall_ms.saturating_sub(since));
-            boot.first_packet = at;
-            if let Some(link) = link {
-                boot.reach(Stage::Link, began, Some(link.port.into()));
-            }
-            boot
-        });
-        for (said_at, line) in early {
-            boot.on_console(said_at, ConsoleFrom::Bootloader, &line);
-        }
+        let (clock, early) = (&self.clock, &mut self.early);
+        let boot = self.boots.entry(mac).or_insert_with(|| begin(mac, at, link, early, clock, who));
         if boot.device.is_none() {
             boot.device = who.device_of(mac);
         }
@@ -290,6 +268,22 @@ impl Tracker {
         let notable = boot.on_nfs(at, event);
         Update { boot: Some(mac), notable: notable || began, ended: None, serial: None }
     }
+}
+
+/// A boot that begins now, with the link that came before it and what its bootloader said before its first packet.
+fn begin(mac: Mac, at: Moment, link: Option<Link>, early: &mut Early, clock: &Clock, who: &dyn Who) -> Boot {
+    let link = link.filter(|link| at.since(link.up) < LINK_BEFORE_BOOT);
+    let began = link.as_ref().map_or(at, |link| link.up);
+    let since = i64::try_from(at.since(began).as_millis()).unwrap_or(0);
+    let mut boot = Boot::new(mac, who.device_of(mac), began, clock.wall_ms().saturating_sub(since));
+    boot.first_packet = at;
+    if let Some(link) = link {
+        boot.reach(Stage::Link, began, Some(link.port.into()));
+    }
+    for (said_at, line) in early.take(mac, at.minus(LINK_BEFORE_BOOT)) {
+        boot.on_console(said_at, ConsoleFrom::Bootloader, &line);
+    }
+    boot
 }
 
 #[cfg(test)]

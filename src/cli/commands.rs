@@ -16,7 +16,7 @@ use crate::api::types::{
 };
 use crate::clock::Clock;
 use crate::config::Severity;
-use crate::pi::{self, Flashes, LED_CODES};
+use crate::pi::{self, Flashes};
 use crate::{base64, image};
 
 pub(super) fn run(command: Command, client: &Client) -> Result<(), CliError> {
@@ -154,29 +154,26 @@ fn image_command(command: ImageCommand, client: &Client) -> Result<(), CliError>
     }
 }
 
-/// A number, or the last boot of a device.
-fn boot_number(client: &Client, which: &str) -> Result<i64, CliError> {
+/// A number, or the last boot of a device, if it was ever seen to boot.
+pub(super) fn find_boot(client: &Client, which: &str) -> Result<Option<i64>, CliError> {
     if let Ok(number) = which.parse() {
-        return Ok(number);
+        return Ok(Some(number));
     }
     let boots: Boots = client.call("boots", BootsRequest { device: Some(which.to_owned()), limit: Some(1) })?;
-    let last = boots.boots.first().map(|b| b.id);
-    last.ok_or_else(|| CliError::Failed(format!("{which} was never seen to boot")))
+    Ok(boots.boots.first().map(|boot| boot.id))
+}
+
+fn boot_number(client: &Client, which: &str) -> Result<i64, CliError> {
+    find_boot(client, which)?.ok_or_else(|| CliError::Failed(format!("{which} was never seen to boot")))
 }
 
 fn led(flashes: Option<Flashes>, as_json: bool) -> Result<(), CliError> {
-    let codes = match flashes {
-        None => LED_CODES.to_vec(),
-        Some(flashes) => {
-            let unknown =
-                || CliError::Failed("that is no blink code of a Raspberry Pi: 'piboot led' lists them".to_owned());
-            vec![*pi::led(flashes).ok_or_else(unknown)?]
-        }
-    };
+    let unknown = || CliError::Failed("that is no blink code of a Raspberry Pi: 'piboot led' lists them".to_owned());
+    let codes = pi::led(flashes).ok_or_else(unknown)?;
     if as_json {
         say_line(&format!("{:#}", json!({ "codes": codes })));
     } else {
-        say(&show::leds(&codes));
+        say(&show::leds(codes));
     }
     Ok(())
 }

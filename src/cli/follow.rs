@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::client::Client;
+use super::commands::find_boot;
 use super::{CliError, say_line, timeline};
-use crate::api::types::{BootDetail, BootRequest, Boots, BootsRequest};
+use crate::api::types::{BootDetail, BootRequest};
 use crate::boot::{BootState, FileOutcome, Stage};
 use crate::clock::Clock;
 
@@ -27,7 +28,7 @@ pub(super) fn boot(client: &Client, which: &str) -> Result<(), CliError> {
     let clock = Clock::system();
     let mut told = Told::default();
     loop {
-        match number(client, which)? {
+        match find_boot(client, which)? {
             Some(number) => {
                 let detail: BootDetail = client.call("boot", BootRequest { boot: number })?;
                 if told.boot != number {
@@ -53,14 +54,6 @@ pub(super) fn boot(client: &Client, which: &str) -> Result<(), CliError> {
         }
         std::thread::sleep(POLL);
     }
-}
-
-fn number(client: &Client, which: &str) -> Result<Option<i64>, CliError> {
-    if let Ok(number) = which.parse() {
-        return Ok(Some(number));
-    }
-    let boots: Boots = client.call("boots", BootsRequest { device: Some(which.to_owned()), limit: Some(1) })?;
-    Ok(boots.boots.first().map(|boot| boot.id))
 }
 
 fn tell(told: &mut Told, detail: &BootDetail) {

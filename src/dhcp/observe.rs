@@ -14,13 +14,11 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use super::fingerprint;
 pub use super::interest::Interest;
 use super::respond::Responder;
-use crate::events::{Dhcp, DhcpKind, Of, Sink, What};
+use crate::events::{Dhcp, DhcpKind, LINK_BEFORE_BOOT, Of, Sink, What};
 use crate::net::AddressBook;
 use crate::net::link::Links;
 use crate::net::packet::{DhcpTap, MAX_PACKET, udp_payload};
 
-/// A link that came up longer ago has nothing to do with a boot: EEPROM bootloaders look for disks first.
-const LINK_BEFORE_DISCOVER: Duration = Duration::from_secs(90);
 /// Packets taken in before looking whether to stop.
 const BATCH: usize = 64;
 /// One packet buffer and no recursion.
@@ -125,7 +123,7 @@ impl Station {
         self.responder.hear(payload, &message);
         if message.kind == DhcpKind::Discover
             && message.netboot
-            && let Some((port, up)) = self.links.take_came_up(interface, message.mac, now, LINK_BEFORE_DISCOVER)
+            && let Some((port, up)) = self.links.take_came_up(interface, message.mac, now, LINK_BEFORE_BOOT)
         {
             self.sink.emit(What::Link { mac: message.mac, port, up });
         }

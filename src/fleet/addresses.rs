@@ -10,7 +10,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::Fleet;
+use super::{Fleet, SeenPi};
 use crate::boot::OfferSeen;
 use crate::config::{Device, DhcpMode};
 use crate::events::{Event, What};
@@ -42,7 +42,7 @@ impl Fleet {
     }
 
     fn never_requests(&self, mac: Mac) -> bool {
-        let model = self.seen.get(mac).and_then(|pi| pi.model);
+        let model = self.seen.get(mac).and_then(SeenPi::family);
         model.map_or(mac.0.starts_with(&EARLY_BLOCK), |model| model < Model::Pi4)
     }
 

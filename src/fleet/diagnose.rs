@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{DeviceState, Fleet, provision};
 use crate::boot::diagnosis::{self, Context, Readiness, TreeFinding};
-use crate::boot::{Boot, BootEnd, BootState, GIVEN_UP, Stage};
+use crate::boot::{Boot, BootEnd, BootState, Finding, GIVEN_UP, Stage};
 use crate::clock::Moment;
 use crate::config::{self, Device};
 use crate::image::check::{self, Bearing, TreeProblem};
@@ -35,13 +35,20 @@ impl Fleet {
     /// why Pis do not find the NFS port, if they do not.
     pub fn diagnose(&mut self, portmapper: Option<&str>) -> bool {
         let now = self.clock.now();
+        let by_uci = config::file::is_package(&self.config_file);
+        // Apart from the fleet while it is looked at, because it is added to.
+        let mut tree_checks = std::mem::take(&mut self.tree_checks);
         let suspects: Vec<Mac> =
             self.tracker.boots().filter(|boot| is_suspect(boot, now)).map(|boot| boot.mac).collect();
         let mut news = false;
         for mac in suspects {
-            let Some(boot) = self.tracker.boot(mac).cloned() else { continue };
-            let context = self.context(&boot, portmapper, now);
-            let findings = diagnosis::examine(&boot, now, &context);
+            let Some(boot) = self.tracker.boot(mac) else { continue };
+            let context = Context {
+                by_uci,
+                portmapper: portmapper.map(str::to_owned),
+                ..self.context(boot, now, &mut tree_checks)
+            };
+            let findings = diagnosis::examine(boot, now, &context);
             if findings == boot.findings {
                 continue;
             }
@@ -49,8 +56,8 @@ impl Fleet {
                 let who = boot.device.clone().unwrap_or_else(|| boot.mac.to_string());
                 log::warn!("{who}: {} {}", finding.cause, finding.todo);
             }
-            let came_or_went = findings.len() != boot.findings.len()
-                || findings.iter().zip(&boot.findings).any(|(new, old)| new.id != old.id);
+            let ids = |findings: &[Finding]| findings.iter().map(|f| f.id.clone()).collect::<Vec<_>>();
+            let came_or_went = ids(&findings) != ids(&boot.findings);
             news |= came_or_went;
             if let Some(boot) = self.tracker.boot_mut(mac) {
                 // That a wait gets longer is not stored every few seconds.
@@ -58,11 +65,13 @@ impl Fleet {
                 boot.findings = findings;
             }
         }
+        self.tree_checks = tree_checks;
         news
     }
 
-    fn context(&mut self, boot: &Boot, portmapper: Option<&str>, now: Moment) -> Context {
-        let device = self.config.devices.iter().find(|d| d.mac == Some(boot.mac)).cloned();
+    /// What the fleet knows of a boot's Pi.
+    fn context(&self, boot: &Boot, now: Moment, tree_checks: &mut TreeChecks) -> Context {
+        let device = self.config.devices.iter().find(|d| d.mac == Some(boot.mac));
         let Some(device) = device else { return Context { server: self.server, ..Context::default() } };
         let readiness = match self.state(&device.id) {
             Some(DeviceState::Ready) => Readiness::Ready,
@@ -76,28 +85,32 @@ impl Fleet {
         let model = boot.model.or_else(|| self.seen.get(boot.mac).and_then(super::SeenPi::family));
         let wants_files =
             readiness == Readiness::Ready && (boot.silent_for(now) >= STUCK || boot.reached(Stage::Mount));
-        let trees = if wants_files { self.looked_at(&device, model, now) } else { Vec::new() };
+        let trees = if wants_files { self.looked_at(device, model, now, tree_checks) } else { Vec::new() };
         Context {
             server: self.server,
             own: self.own_addresses.clone(),
-            by_uci: config::file::is_package(&self.config_file),
             readiness,
             serial: device.serial,
             trees,
-            portmapper: portmapper.map(str::to_owned),
             disk: self.volume.problems.first().map(ToString::to_string),
             shares_address_with: boot.ip.and_then(|ip| self.other_at(ip, boot.mac)),
+            ..Context::default()
         }
     }
 
-    fn looked_at(&mut self, device: &Device, model: Option<Model>, now: Moment) -> Vec<TreeFinding> {
-        let held = self.tree_checks.0.get(&device.id).filter(|(at, _)| now.since(*at) < FILES_LOOKED_AT);
-        if let Some((_, findings)) = held {
+    fn looked_at(
+        &self,
+        device: &Device,
+        model: Option<Model>,
+        now: Moment,
+        TreeChecks(held): &mut TreeChecks,
+    ) -> Vec<TreeFinding> {
+        held.retain(|_, (at, _)| now.since(*at) < FILES_LOOKED_AT);
+        if let Some((_, findings)) = held.get(&device.id) {
             return findings.clone();
         }
         let findings: Vec<TreeFinding> = self.tree_problems(device, model).into_iter().map(finding).collect();
-        self.tree_checks.0.retain(|_, (at, _)| now.since(*at) < FILES_LOOKED_AT);
-        self.tree_checks.0.insert(device.id.clone(), (now, findings.clone()));
+        held.insert(device.id.clone(), (now, findings.clone()));
         findings
     }
 

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
 
-use crate::pi::{Evidence, Identity, Mac, Model, Revision, Serial};
+use crate::pi::{self, Evidence, Identity, Mac, Model, Revision, Serial};
 
 /// Pis remembered at most. Spoofed packets cannot grow memory or disk.
 pub const MAX_SEEN: usize = 512;
@@ -69,7 +69,7 @@ impl SeenPi {
     /// Its family, by the revision word where that is known.
     #[must_use]
     pub fn family(&self) -> Option<Model> {
-        self.revision.and_then(|revision| revision.board().model).or(self.model)
+        pi::family(self.revision, self.model)
     }
 
     pub(super) const fn new(mac: Mac, evidence: Evidence, now_ms: i64) -> Self {

@@ -73,6 +73,12 @@ impl<'de> Deserialize<'de> for Model {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Revision(u32);
 
+/// A board's family: by its revision word where that is known.
+#[must_use]
+pub fn family(revision: Option<Revision>, model: Option<Model>) -> Option<Model> {
+    revision.and_then(|revision| revision.board().model).or(model)
+}
+
 /// What a revision word says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Board {

@@ -57,7 +57,7 @@ const fn code(long: u8, short: u8, meaning: &'static str, todo: &'static str) ->
 }
 
 /// All of them.
-pub const LED_CODES: [LedCode; 19] = [
+static LED_CODES: [LedCode; 19] = [
     code(
         0,
         3,
@@ -119,10 +119,11 @@ pub const LED_CODES: [LedCode; 19] = [
     code(4, 7, "a power failure of type B", "another power supply and cable"),
 ];
 
-/// What a blink code means, if it is one.
+/// What a blink code means, if it is one; all of them if none is given.
 #[must_use]
-pub fn led(flashes: Flashes) -> Option<&'static LedCode> {
-    LED_CODES.iter().find(|code| (code.long, code.short) == (flashes.long, flashes.short))
+pub fn led(flashes: Option<Flashes>) -> Option<&'static [LedCode]> {
+    let Some(Flashes { long, short }) = flashes else { return Some(&LED_CODES) };
+    LED_CODES.iter().find(|code| (code.long, code.short) == (long, short)).map(std::slice::from_ref)
 }
 
 #[cfg(test)]
@@ -131,7 +132,8 @@ mod tests {
 
     #[test]
     fn codes_are_found_as_people_write_them() {
-        let meaning = |text: &str| text.parse().ok().and_then(led).map(|code| code.meaning);
+        let meaning =
+            |text: &str| text.parse().ok().and_then(|flashes| led(Some(flashes))).map(|codes| codes[0].meaning);
         assert_eq!(meaning("7"), Some("no kernel was found"));
         assert_eq!(meaning("0-7"), meaning("7"));
         assert_eq!(meaning("4-3"), Some("the I/O chip RP1 was not found"));

@@ -7,8 +7,8 @@ pub mod quirks;
 mod serial;
 mod text;
 
-pub use board::{Board, Model, Revision};
-pub use led::{Flashes, LED_CODES, LedCode, NoBlinkCode, led};
+pub use board::{Board, Model, Revision, family};
+pub use led::{Flashes, LedCode, NoBlinkCode, led};
 pub use mac::{Mac, ParseMacError};
 pub use serial::{ParseSerialError, Serial};
 

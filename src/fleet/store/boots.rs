@@ -4,6 +4,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::{Store, StoreError, word};
 use crate::boot::Boot;
+use crate::clock::FIRST_DATE_MS;
 use crate::pi::Mac;
 
 /// Boots kept per Pi.
@@ -18,8 +19,6 @@ const HISTORY_BYTES: i64 = 96 << 20;
 const OLDEST: u32 = 20;
 /// Boots that began this much earlier than the newest, in ms: a year.
 const HISTORY_MS: i64 = 365 * 86_400_000;
-/// A router that did not know the time wrote earlier dates than this one, 2025-01-01; by them nobody can tell an age.
-const FIRST_DATE_MS: i64 = 1_735_689_600_000;
 /// The last boots, whose packets are kept.
 const PACKETS_OF_BOOTS: u32 = 1000;
 
@@ -73,6 +72,7 @@ impl Store {
 
     /// Bounds the history by age and by size.
     fn forget_old_boots(&self, now_ms: i64) -> rusqlite::Result<()> {
+        // By earlier dates than the first nobody can tell an age.
         let old = "DELETE FROM boot WHERE started_ms BETWEEN ?1 AND ?2 AND state <> 'running'";
         self.connection.execute(old, [FIRST_DATE_MS, now_ms.saturating_sub(HISTORY_MS)])?;
         let number = |pragma: &str| self.connection.query_row(pragma, [], |row| row.get::<_, i64>(0));
