@@ -10,12 +10,9 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::sys::socket::{setsockopt, sockopt};
-use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
+use socket2::{SockAddr, SockFilter, Socket};
 
-use super::packet::{
-    ETH_P_ALL, ETH_P_IP, ETHERTYPE, IPPROTO_UDP, JEQ, JSET, LD_B_ABS, LD_H_ABS, LD_H_IND, LD_W_ABS, LDX_B_MSH,
-    MAX_PACKET, RET, link_address,
-};
+use super::packet::{JEQ, LD_B_ABS, MAX_PACKET, RET, listen, receive, tap, udp_filter};
 use crate::pi::Mac;
 
 /// Where consoles are sent unless told otherwise, by bootloader (`NETCONSOLE`) and kernel (`netconsole=`).
@@ -31,21 +28,13 @@ const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
 const BURST_BYTES: usize = 2 << 20;
 
 /// Unfragmented IPv4 UDP to port 6666 that came in.
-const CONSOLE_ONLY: [SockFilter; 13] = [
-    SockFilter::new(LD_W_ABS, 0, 0, ETHERTYPE),
-    SockFilter::new(JEQ, 0, 10, ETH_P_IP as u32),
-    SockFilter::new(LD_B_ABS, 0, 0, 9),
-    SockFilter::new(JEQ, 0, 8, IPPROTO_UDP),
-    SockFilter::new(LD_H_ABS, 0, 0, 6),
-    SockFilter::new(JSET, 6, 0, 0x3fff), // fragment offset or more-fragments
-    SockFilter::new(LDX_B_MSH, 0, 0, 0), // X = IP header length
-    SockFilter::new(LD_H_IND, 0, 0, 2),  // destination port
+const CONSOLE_ONLY: [SockFilter; 13] = udp_filter([
     SockFilter::new(JEQ, 0, 3, PORT as u32),
     SockFilter::new(LD_B_ABS, 0, 0, PACKET_TYPE),
     SockFilter::new(JEQ, 1, 0, PACKET_OUTGOING),
     SockFilter::new(RET, 0, 0, 0xffff),
     SockFilter::new(RET, 0, 0, 0),
-];
+]);
 
 /// A non-blocking packet socket on one port.
 #[derive(Debug)]
@@ -59,14 +48,11 @@ impl ConsoleTap {
     /// # Errors
     /// Needs `CAP_NET_RAW`.
     pub fn open(port: u32) -> io::Result<Self> {
-        // Protocol 0: nothing arrives before the filter is in place and bind() names the protocol.
-        let socket = Socket::new(Domain::PACKET, Type::DGRAM.cloexec(), Some(Protocol::from(0)))?;
-        socket.attach_filter(&CONSOLE_ONLY)?;
+        let socket = tap(&CONSOLE_ONLY)?;
         ignore_outgoing(&socket);
         // Needs CAP_NET_ADMIN; without it long bursts lose lines.
         let _ = setsockopt(&socket, sockopt::RcvBufForce, &BURST_BYTES);
-        socket.set_nonblocking(true)?;
-        socket.bind(&link_address(ETH_P_ALL, port, None))?;
+        listen(&socket, port)?;
         Ok(Self { socket })
     }
 
@@ -75,9 +61,7 @@ impl ConsoleTap {
     /// # Errors
     /// `WouldBlock` when there is none now; others as recv(2).
     pub fn receive<'a>(&self, buffer: &'a mut [MaybeUninit<u8>; MAX_PACKET]) -> io::Result<(&'a [u8], Option<Mac>)> {
-        let (length, sender) = self.socket.recv_from(buffer)?;
-        // SAFETY: recvfrom(2) has initialised the first `length` bytes, and `length <= buffer.len()`.
-        let packet = unsafe { std::slice::from_raw_parts(buffer.as_ptr().cast::<u8>(), length.min(buffer.len())) };
+        let (packet, sender) = receive(&self.socket, buffer)?;
         Ok((packet, hardware_address(&sender)))
     }
 }

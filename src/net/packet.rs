@@ -14,37 +14,76 @@ use crate::pi::Mac;
 pub const MAX_PACKET: usize = 1600;
 
 // Classic BPF (linux/bpf_common.h, linux/filter.h).
-pub(super) const LD_W_ABS: u16 = 0x20;
-pub(super) const LD_H_ABS: u16 = 0x28;
+const LD_W_ABS: u16 = 0x20;
+const LD_H_ABS: u16 = 0x28;
 pub(super) const LD_B_ABS: u16 = 0x30;
-pub(super) const LDX_B_MSH: u16 = 0xb1;
-pub(super) const LD_H_IND: u16 = 0x48;
+const LDX_B_MSH: u16 = 0xb1;
+const LD_H_IND: u16 = 0x48;
 pub(super) const JEQ: u16 = 0x15;
-pub(super) const JSET: u16 = 0x45;
+const JSET: u16 = 0x45;
 pub(super) const RET: u16 = 0x06;
 /// `SKF_AD_OFF + SKF_AD_PROTOCOL`: the frame's EtherType, whatever the link layer.
-pub(super) const ETHERTYPE: u32 = 0xffff_f000;
-pub(super) const ETH_P_IP: u16 = 0x0800;
-pub(super) const ETH_P_ALL: u16 = 0x0003;
-pub(super) const IPPROTO_UDP: u32 = 17;
+const ETHERTYPE: u32 = 0xffff_f000;
+const ETH_P_IP: u16 = 0x0800;
+const ETH_P_ALL: u16 = 0x0003;
+const IPPROTO_UDP: u32 = 17;
 
-/// Unfragmented IPv4 UDP from or to port 67 or 68. Offsets count from the IP header: the socket is `SOCK_DGRAM`.
-/// Five instructions throw away what is no UDP, so a busy LAN costs the router next to nothing.
-const DHCP_ONLY: [SockFilter; 13] = [
-    SockFilter::new(LD_W_ABS, 0, 0, ETHERTYPE),
-    SockFilter::new(JEQ, 0, 10, ETH_P_IP as u32),
-    SockFilter::new(LD_B_ABS, 0, 0, 9),
-    SockFilter::new(JEQ, 0, 8, IPPROTO_UDP),
-    SockFilter::new(LD_H_ABS, 0, 0, 6),
-    SockFilter::new(JSET, 6, 0, 0x3fff), // fragment offset or more-fragments
-    SockFilter::new(LDX_B_MSH, 0, 0, 0), // X = IP header length
-    SockFilter::new(LD_H_IND, 0, 0, 2),  // destination port
+/// A filter for unfragmented IPv4 UDP: `rest` looks at the destination port, which is in the accumulator, and its last
+/// instruction is where everything else is thrown away. Offsets count from the IP header: the socket is `SOCK_DGRAM`. Five
+/// instructions throw away what is no UDP, so a busy LAN costs the router next to nothing.
+pub(super) const fn udp_filter(rest: [SockFilter; 5]) -> [SockFilter; 13] {
+    let [a, b, c, d, e] = rest;
+    [
+        SockFilter::new(LD_W_ABS, 0, 0, ETHERTYPE),
+        SockFilter::new(JEQ, 0, 10, ETH_P_IP as u32),
+        SockFilter::new(LD_B_ABS, 0, 0, 9),
+        SockFilter::new(JEQ, 0, 8, IPPROTO_UDP),
+        SockFilter::new(LD_H_ABS, 0, 0, 6),
+        SockFilter::new(JSET, 6, 0, 0x3fff), // fragment offset or more-fragments
+        SockFilter::new(LDX_B_MSH, 0, 0, 0), // X = IP header length
+        SockFilter::new(LD_H_IND, 0, 0, 2),  // destination port
+        a,
+        b,
+        c,
+        d,
+        e,
+    ]
+}
+
+/// From or to port 67 or 68.
+const DHCP_ONLY: [SockFilter; 13] = udp_filter([
     SockFilter::new(JEQ, 2, 0, 67),
     SockFilter::new(JEQ, 1, 0, 68),
     SockFilter::new(RET, 0, 0, 0), // DHCP is always addressed to one of the two
     SockFilter::new(RET, 0, 0, 0xffff),
     SockFilter::new(RET, 0, 0, 0),
-];
+]);
+
+/// A non-blocking packet socket that hears what `filter` lets through; nothing before [`listen`].
+pub(super) fn tap(filter: &[SockFilter]) -> io::Result<Socket> {
+    // Protocol 0: nothing arrives before the filter is in place and bind() names the protocol.
+    let socket = Socket::new(Domain::PACKET, Type::DGRAM.cloexec(), Some(Protocol::from(0)))?;
+    socket.attach_filter(filter)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// Has a [`tap`] hear the interface with kernel index `interface`. Outgoing packets (our own dnsmasq's offers) reach only sockets
+/// bound to `ETH_P_ALL`.
+pub(super) fn listen(tap: &Socket, interface: u32) -> io::Result<()> {
+    tap.bind(&link_address(ETH_P_ALL, interface, None))
+}
+
+/// The next packet of a [`tap`], from its IP header on, and who sent it.
+pub(super) fn receive<'a>(
+    tap: &Socket,
+    buffer: &'a mut [MaybeUninit<u8>; MAX_PACKET],
+) -> io::Result<(&'a [u8], SockAddr)> {
+    let (length, sender) = tap.recv_from(buffer)?;
+    // SAFETY: recvfrom(2) has initialised the first `length` bytes, and `length <= buffer.len()`.
+    let packet = unsafe { std::slice::from_raw_parts(buffer.as_ptr().cast::<u8>(), length.min(buffer.len())) };
+    Ok((packet, sender))
+}
 
 /// A non-blocking packet socket on one interface.
 #[derive(Debug)]
@@ -58,12 +97,8 @@ impl DhcpTap {
     /// # Errors
     /// Needs `CAP_NET_RAW`.
     pub fn open(interface: u32) -> io::Result<Self> {
-        // Protocol 0: nothing arrives before the filter is in place and bind() names the protocol.
-        let socket = Socket::new(Domain::PACKET, Type::DGRAM.cloexec(), Some(Protocol::from(0)))?;
-        socket.attach_filter(&DHCP_ONLY)?;
-        socket.set_nonblocking(true)?;
-        // Outgoing packets (our own dnsmasq's offers) reach only sockets bound to ETH_P_ALL.
-        socket.bind(&link_address(ETH_P_ALL, interface, None))?;
+        let socket = tap(&DHCP_ONLY)?;
+        listen(&socket, interface)?;
         Ok(Self { socket })
     }
 
@@ -72,9 +107,7 @@ impl DhcpTap {
     /// # Errors
     /// `WouldBlock` when there is none now; others as recv(2).
     pub fn receive<'a>(&self, buffer: &'a mut [MaybeUninit<u8>; MAX_PACKET]) -> io::Result<&'a [u8]> {
-        let length = self.socket.recv(buffer)?;
-        // SAFETY: recv(2) has initialised the first `length` bytes, and `length <= buffer.len()`.
-        Ok(unsafe { std::slice::from_raw_parts(buffer.as_ptr().cast::<u8>(), length.min(buffer.len())) })
+        receive(&self.socket, buffer).map(|(packet, _)| packet)
     }
 }
 
@@ -113,7 +146,7 @@ impl LinkSender {
     }
 }
 
-pub(super) fn link_address(ethertype: u16, interface: u32, to: Option<Mac>) -> SockAddr {
+fn link_address(ethertype: u16, interface: u32, to: Option<Mac>) -> SockAddr {
     let mut storage = SockAddrStorage::zeroed();
     // SAFETY: `sockaddr_ll` is a plain C struct that fits `sockaddr_storage` and is valid when zeroed.
     let link = unsafe { storage.view_as::<libc::sockaddr_ll>() };
