@@ -1,4 +1,4 @@
-//! Long work: one low-priority worker thread, jobs with progress that can be cancelled.
+//! Long work: low-priority worker threads, one a lane, and jobs with progress that can be cancelled.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,7 +16,7 @@ use crate::progress::Progress;
 const MAX_WAITING: usize = 64;
 /// Finished jobs kept in memory to be asked about; older ones are in the store.
 const MAX_FINISHED: usize = 64;
-/// Niceness of the worker: a copy must not slow a boot.
+/// Niceness of the workers: a copy must not slow a boot.
 const WORKER_NICE: i32 = 10;
 
 /// What a job is about.
@@ -29,6 +29,22 @@ pub enum JobKind {
     Provision,
     /// Deleting a device's or image's files.
     Delete,
+}
+
+/// Jobs of one lane run one after the other: those on devices do not wait for an image that comes over a slow network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lane {
+    Images,
+    Devices,
+}
+
+impl JobKind {
+    const fn lane(self) -> Lane {
+        match self {
+            Self::Import => Lane::Images,
+            Self::Provision | Self::Delete => Lane::Devices,
+        }
+    }
 }
 
 /// How far a job is.
@@ -104,11 +120,11 @@ pub enum JobsError {
     Ended(u32),
 }
 
-/// The jobs and their worker.
+/// The jobs and their workers.
 #[derive(Debug)]
 pub struct Jobs {
     shared: Arc<Shared>,
-    worker: Option<JoinHandle<()>>,
+    workers: Vec<JoinHandle<()>>,
 }
 
 struct Shared {
@@ -127,7 +143,7 @@ impl std::fmt::Debug for Shared {
 struct Table {
     next: u32,
     jobs: BTreeMap<u32, Job>,
-    waiting: VecDeque<(u32, Task)>,
+    waiting: VecDeque<(u32, Lane, Task)>,
     cancels: BTreeMap<u32, Arc<AtomicBool>>,
     stopping: bool,
 }
@@ -163,7 +179,7 @@ impl Shared {
 }
 
 impl Jobs {
-    /// Starts the worker. Numbers begin at `first`; each job that ends is announced on `changed` (at most as many as
+    /// Starts the workers. Numbers begin at `first`; each job that ends is announced on `changed` (at most as many as
     /// were submitted, so the channel needs no bound of its own).
     ///
     /// # Errors
@@ -177,11 +193,13 @@ impl Jobs {
             stopping: false,
         };
         let shared = Arc::new(Shared { clock, state: Mutex::new(table), wake: Condvar::new(), changed });
-        let worker = std::thread::Builder::new().name("jobs".to_owned()).spawn({
-            let shared = shared.clone();
-            move || work(&shared)
-        })?;
-        Ok(Self { shared, worker: Some(worker) })
+        let mut jobs = Self { shared, workers: Vec::new() };
+        for (name, lane) in [("jobs-images", Lane::Images), ("jobs-devices", Lane::Devices)] {
+            let shared = jobs.shared.clone();
+            let worker = std::thread::Builder::new().name(name.to_owned()).spawn(move || work(&shared, lane))?;
+            jobs.workers.push(worker);
+        }
+        Ok(jobs)
     }
 
     /// Numbers given from now on are at least `first`: earlier runs used those below.
@@ -219,9 +237,9 @@ impl Jobs {
         };
         table.jobs.insert(id, job);
         table.cancels.insert(id, Arc::default());
-        table.waiting.push_back((id, task));
+        table.waiting.push_back((id, kind.lane(), task));
         drop(table);
-        self.shared.wake.notify_one();
+        self.shared.wake.notify_all();
         Ok(id)
     }
 
@@ -236,7 +254,7 @@ impl Jobs {
             return Err(JobsError::Ended(id));
         }
         if job.state == JobState::Waiting {
-            table.waiting.retain(|(waiting, _)| *waiting != id);
+            table.waiting.retain(|(waiting, ..)| *waiting != id);
             drop(table);
             self.shared.end(id, JobState::Cancelled, "cancelled before it began".to_owned());
         } else if let Some(cancel) = table.cancels.get(&id) {
@@ -263,7 +281,14 @@ impl Jobs {
         self.shared.table().active(kind, subject)
     }
 
-    /// Cancels what runs, drops what waits, and waits for the worker to be done with undoing.
+    /// The jobs of whatever kind that wait or run for `subject`, those being cancelled too, oldest first.
+    #[must_use]
+    pub fn all_on(&self, subject: &str) -> Vec<u32> {
+        let table = self.shared.table();
+        table.jobs.values().filter(|j| j.subject == subject && !j.state.is_final()).map(|j| j.id).collect()
+    }
+
+    /// Cancels what runs, drops what waits, and waits for the workers to be done with undoing.
     pub fn stop(&mut self) {
         let mut table = self.shared.table();
         table.stopping = true;
@@ -272,11 +297,11 @@ impl Jobs {
             cancel.store(true, Ordering::Relaxed);
         }
         drop(table);
-        self.shared.wake.notify_one();
-        if let Some(worker) = self.worker.take()
-            && worker.join().is_err()
-        {
-            log::error!("the job worker panicked");
+        self.shared.wake.notify_all();
+        for worker in self.workers.drain(..) {
+            if worker.join().is_err() {
+                log::error!("a job worker panicked");
+            }
         }
     }
 }
@@ -314,7 +339,7 @@ impl Progress for Running {
     }
 }
 
-fn work(shared: &Arc<Shared>) {
+fn work(shared: &Arc<Shared>, lane: Lane) {
     // Linux applies niceness to the thread whose id is given; failing to be nice is no reason not to work.
     let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), WORKER_NICE);
     loop {
@@ -323,8 +348,9 @@ fn work(shared: &Arc<Shared>) {
             if table.stopping {
                 return;
             }
-            if let Some(next) = table.waiting.pop_front() {
-                break next;
+            let next = table.waiting.iter().position(|(_, of, _)| *of == lane);
+            if let Some((id, _, task)) = next.and_then(|next| table.waiting.remove(next)) {
+                break (id, task);
             }
             table = shared.wake.wait(table).unwrap_or_else(PoisonError::into_inner);
         };
@@ -407,6 +433,28 @@ mod tests {
         assert_eq!(jobs.get(again).unwrap().state, JobState::Done);
         assert_eq!(jobs.get(first).unwrap().state, JobState::Cancelled);
         assert_eq!(jobs.get(second).unwrap().state, JobState::Cancelled);
+    }
+
+    #[test]
+    fn a_device_does_not_wait_for_an_image() {
+        let (jobs, mut ended) = start();
+        let (go, wait) = mpsc::channel::<()>();
+        let image = jobs
+            .submit(
+                JobKind::Import,
+                "a",
+                Box::new(move |_| {
+                    let _ = wait.recv();
+                    Ok(String::new())
+                }),
+            )
+            .unwrap();
+        let device = jobs.submit(JobKind::Provision, "a", Box::new(|_| Ok(String::new()))).unwrap();
+        assert_eq!(jobs.all_on("a"), [image, device]);
+        assert_eq!(ended.blocking_recv(), Some(device));
+        go.send(()).unwrap();
+        assert_eq!(ended.blocking_recv(), Some(image));
+        assert!(jobs.all_on("a").is_empty());
     }
 
     #[test]

@@ -208,32 +208,8 @@ impl Fleet {
         Ok(Removal { job: self.delete(aside, format!("files of {id} deleted")), kept: None })
     }
 
-    /// Removes an image nobody uses.
-    ///
-    /// # Errors
-    /// When it is unknown or in use.
-    pub fn remove_image(&mut self, name: &str) -> Result<Option<u32>, EnrolError> {
-        check_image_name(name)?;
-        let directory = self.layout.image(name);
-        if !directory.is_dir() {
-            return Err(EnrolError::UnknownImage(name.to_owned()));
-        }
-        let users: Vec<&str> = self
-            .config
-            .devices
-            .iter()
-            .filter(|d| d.image == name && !self.has_trees(&d.id))
-            .map(|d| d.id.as_str())
-            .collect();
-        if !users.is_empty() {
-            return Err(EnrolError::ImageInUse(name.to_owned(), users.join(", ")));
-        }
-        let aside = set_aside(&self.layout, &directory).map_err(|e| EnrolError::File(name.to_owned(), e))?;
-        Ok(self.delete(aside, format!("image {name} deleted")))
-    }
-
     /// Deletes what was set aside, by a job; if none can be had, the next start does it.
-    fn delete(&self, aside: PathBuf, done: String) -> Option<u32> {
+    pub(super) fn delete(&self, aside: PathBuf, done: String) -> Option<u32> {
         let subject = aside.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let task = Box::new(move |_: &crate::jobs::Running| discard(&aside).map(|()| done));
         match self.jobs.submit(JobKind::Delete, &subject, task) {
@@ -246,33 +222,6 @@ impl Fleet {
                 None
             }
         }
-    }
-
-    fn has_trees(&self, id: &str) -> bool {
-        self.layout.device_root(id).is_dir()
-    }
-
-    /// Starts the import of an image file.
-    ///
-    /// # Errors
-    /// When the name is bad or taken, or the volume cannot take it.
-    pub fn import_image(&mut self, source: PathBuf, name: &str) -> Result<u32, EnrolError> {
-        check_image_name(name)?;
-        if let Some(problem) = self.volume.problems.first() {
-            return Err(EnrolError::Volume(problem.to_string()));
-        }
-        if self.layout.image(name).exists() {
-            return Err(EnrolError::Taken(format!("the name {name}"), "an image".to_owned()));
-        }
-        let (images, scratch) = (self.layout.images(), self.layout.scratch());
-        let (owned, now_ms) = (name.to_owned(), self.clock.wall_ms());
-        let task = Box::new(move |running: &crate::jobs::Running| {
-            let info = image::import(&source, &owned, &images, &scratch, now_ms, running).map_err(|e| e.to_string())?;
-            Ok(format!("image {} imported: {}", info.name, info.os.as_deref().unwrap_or("system unknown")))
-        });
-        let job = self.jobs.submit(JobKind::Import, name, task)?;
-        self.note_job(job);
-        Ok(job)
     }
 
     /// Adds a device's section. One that is in the file but not in force is the admin's to correct.

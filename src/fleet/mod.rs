@@ -8,6 +8,7 @@ mod automatic;
 mod diagnose;
 mod enrol;
 mod happenings;
+mod images;
 mod on_volume;
 mod outlook;
 pub mod provision;

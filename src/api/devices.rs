@@ -1,0 +1,92 @@
+//! Verbs about enrolled Pis.
+
+use super::types::*;
+use super::{Api, ApiError, GIVEN_UP_AFTER, Servers};
+use crate::boot::{BootEnd, BootState};
+use crate::config::{Device, Severity};
+use crate::fleet::{DeviceRecord, DeviceState, Enrolment};
+
+impl<S: Servers> Api<S> {
+    pub(super) fn devices(&self) -> Devices {
+        let devices = self.fleet.config().devices.iter().map(|d| self.device_info(d)).collect();
+        Devices { devices, pending: self.pending() }
+    }
+
+    pub(super) fn device(&self, id: &str) -> Result<DeviceDetail, ApiError> {
+        let device = self.configured(id)?;
+        let info = self.device_info(device);
+        // A damaged record shows as the device's state.
+        let record = DeviceRecord::load(&self.fleet.layout().device(&device.id)).ok().flatten();
+        let (changes, notes) = record.map(|r| (r.changes, r.notes)).unwrap_or_default();
+        Ok(DeviceDetail { info, changes, notes })
+    }
+
+    pub(super) fn configured(&self, id: &str) -> Result<&Device, ApiError> {
+        let config = self.fleet.config();
+        // People know their Pis by host name.
+        let by_name = || config.devices.iter().find(|d| d.hostname == id);
+        let unknown = || ApiError::NotFound(format!("no device '{id}' is enrolled: 'piboot devices' lists them"));
+        config.device(id).or_else(by_name).ok_or_else(unknown)
+    }
+
+    pub(crate) fn device_info(&self, device: &Device) -> DeviceInfo {
+        let seen = device.mac.and_then(|mac| self.fleet.seen().get(mac));
+        let boot = device.mac.and_then(|mac| self.fleet.last_boot(mac));
+        let boot = boot.as_ref();
+        let (mut state, mut job, mut why) = ("unknown", None, None);
+        match self.fleet.state(&device.id) {
+            Some(DeviceState::Ready) => {
+                let silent = |b: &crate::boot::Boot| b.silent_for(self.fleet.clock().now()) > GIVEN_UP_AFTER;
+                let finding = boot.and_then(|b| b.findings.first()).map(|f| (f.severity, f.cause.clone()));
+                state = match boot.map(|b| (b.state, b.end)) {
+                    Some((BootState::Booting, _)) if matches!(finding, Some((Severity::Error, _))) => "stuck",
+                    Some((BootState::Booting, _)) if boot.is_some_and(silent) => "ready",
+                    Some((BootState::Booting, _)) => "booting",
+                    Some((BootState::Running, _)) => "running",
+                    Some((BootState::Stopped, Some(BootEnd::ShutDown))) => "off",
+                    Some((BootState::Stopped, _)) => "lost",
+                    _ => "ready",
+                };
+                why = finding.map(|(_, cause)| cause).filter(|_| matches!(state, "stuck" | "booting" | "lost"));
+            }
+            Some(DeviceState::Preparing { job: number }) => (state, job) = ("preparing", Some(*number)),
+            Some(DeviceState::Blocked { why: reason }) => (state, why) = ("blocked", Some(reason.clone())),
+            None => {}
+        }
+        DeviceInfo {
+            id: device.id.clone(),
+            hostname: device.hostname.clone(),
+            mac: device.mac,
+            serial: device.serial,
+            board: seen.map(crate::fleet::SeenPi::board),
+            image: device.image.clone(),
+            state: state.to_owned(),
+            job,
+            why,
+            ip: boot.and_then(|b| b.ip),
+            boot: boot.map(BootSummary::from),
+        }
+    }
+
+    pub(super) fn enroll(&mut self, request: EnrollRequest) -> Result<Enrolled, ApiError> {
+        let EnrollRequest { mac, serial, hostname, image, ip, ssh_keys } = request;
+        let enrolment = Enrolment { mac, serial, hostname, image, ip, ssh_keys };
+        let device = self.fleet.enrol(enrolment).map_err(|e| ApiError::Failed(e.to_string()))?;
+        self.reconcile();
+        let (job, why) = match self.fleet.state(&device.id) {
+            Some(DeviceState::Preparing { job }) => (Some(*job), None),
+            Some(DeviceState::Blocked { why }) => (None, Some(why.clone())),
+            _ => (None, None),
+        };
+        Ok(Enrolled { id: device.id, job, why })
+    }
+
+    pub(super) fn unenroll(&mut self, request: &UnenrollRequest) -> Result<Unenrolled, ApiError> {
+        let id = self.configured(&request.id)?.id.clone();
+        // The door closes before the files go.
+        let removal = self.fleet.unenrol(&id, request.delete);
+        self.reconcile();
+        let removal = removal.map_err(|e| ApiError::Failed(e.to_string()))?;
+        Ok(Unenrolled { id, job: removal.job, kept: removal.kept.map(|p| p.display().to_string()) })
+    }
+}

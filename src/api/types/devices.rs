@@ -1,0 +1,143 @@
+//! Enrolled Pis, and those that wait.
+
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+use super::BootSummary;
+use crate::image::adapt::Change;
+use crate::pi::{Evidence, Mac, Model, Serial};
+
+/// `enroll {mac and/or serial, hostname, image, ip, ssh_keys}`
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct EnrollRequest {
+    /// Hardware address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<Mac>,
+    /// Serial.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<Serial>,
+    /// Host name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    /// Image name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// The address that DHCP is always to give it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip: Option<Ipv4Addr>,
+    /// Public keys for the first user.
+    #[serde(default)]
+    pub ssh_keys: Vec<String>,
+}
+
+/// `unenroll {id, delete}`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct UnenrollRequest {
+    /// Device id.
+    pub id: String,
+    /// Delete its files too.
+    #[serde(default)]
+    pub delete: bool,
+}
+
+/// `devices`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Devices {
+    /// Enrolled.
+    pub devices: Vec<DeviceInfo>,
+    /// Seen and not enrolled.
+    pub pending: Vec<PendingInfo>,
+}
+
+/// An enrolled device.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DeviceInfo {
+    /// Its id.
+    pub id: String,
+    /// Host name.
+    pub hostname: String,
+    /// Hardware address.
+    pub mac: Option<Mac>,
+    /// Serial.
+    pub serial: Option<Serial>,
+    /// The board, once it was seen.
+    pub board: Option<String>,
+    /// Image.
+    pub image: String,
+    /// `ready`, `preparing`, `blocked`, `booting`, `stuck`, `running`, `off`, `lost`
+    pub state: String,
+    /// The job that prepares it.
+    pub job: Option<u32>,
+    /// Why it is blocked, or what its boot is stuck at.
+    pub why: Option<String>,
+    /// Its address.
+    pub ip: Option<std::net::IpAddr>,
+    /// Its current or last boot.
+    pub boot: Option<BootSummary>,
+}
+
+/// `device {id}`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DeviceDetail {
+    /// What `devices` says of it.
+    #[serde(flatten)]
+    pub info: DeviceInfo,
+    /// What adapting changed in its copy of the image.
+    pub changes: Vec<Change>,
+    /// What adapting noticed and left alone.
+    pub notes: Vec<Change>,
+}
+
+/// A Pi that waits to be enrolled.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PendingInfo {
+    /// Hardware address.
+    pub mac: Mac,
+    /// Serial, if it showed it.
+    pub serial: Option<Serial>,
+    /// The board as far as known.
+    pub board: String,
+    /// Its family, as far as known: `pi3`, `pi3+`, `pi4` …
+    pub model: Option<Model>,
+    /// Its memory, if it showed it.
+    pub memory_mb: Option<u32>,
+    /// Why we believe that it is a Pi: `guid`, `rom_xid`, `serial_guid`, `oui`.
+    pub evidence: Evidence,
+    /// How sure that is, in words.
+    pub sure: String,
+    /// What it waits for, in words.
+    pub waits_for: String,
+    /// How often it asked to boot.
+    pub asked: u32,
+    /// Whether it will ask again by itself, as far as that can be told.
+    pub asks_again: bool,
+    /// What it will do next, and what to do for it, in words.
+    pub next: String,
+    /// Unix time in ms.
+    pub first_seen_ms: i64,
+    /// Unix time in ms.
+    pub last_seen_ms: i64,
+}
+
+/// `enroll`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Enrolled {
+    /// Id of the new device.
+    pub id: String,
+    /// The job that makes its trees, unless they exist already.
+    pub job: Option<u32>,
+    /// Why it cannot boot yet, if nothing is being done about it.
+    pub why: Option<String>,
+}
+
+/// `unenroll`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Unenrolled {
+    /// Id of the former device.
+    pub id: String,
+    /// The job that deletes its files.
+    pub job: Option<u32>,
+    /// Where its files are kept.
+    pub kept: Option<String>,
+}

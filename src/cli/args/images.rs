@@ -1,0 +1,59 @@
+//! About images.
+
+use std::path::PathBuf;
+
+use argh::FromArgs;
+
+/// List images.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "images")]
+pub(in crate::cli) struct Images {}
+
+/// Import, inspect or remove an image.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "image")]
+pub(in crate::cli) struct Image {
+    #[argh(subcommand)]
+    pub(in crate::cli) command: ImageCommand,
+}
+
+#[derive(FromArgs, Debug)]
+#[argh(subcommand)]
+pub(in crate::cli) enum ImageCommand {
+    Import(ImageImport),
+    Inspect(ImageInspect),
+    Remove(ImageRemove),
+}
+
+/// Import an image file (.img, .img.xz).
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "import")]
+pub(in crate::cli) struct ImageImport {
+    /// the file
+    #[argh(positional)]
+    pub(in crate::cli) file: PathBuf,
+    /// name the image gets
+    #[argh(option)]
+    pub(in crate::cli) name: String,
+    /// return at once instead of waiting for the import
+    #[argh(switch)]
+    pub(in crate::cli) no_wait: bool,
+}
+
+/// Say what is in an image file; needs no agent.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "inspect")]
+pub(in crate::cli) struct ImageInspect {
+    /// the file
+    #[argh(positional)]
+    pub(in crate::cli) file: PathBuf,
+}
+
+/// Remove an image that nobody uses.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "remove")]
+pub(in crate::cli) struct ImageRemove {
+    /// its name
+    #[argh(positional)]
+    pub(in crate::cli) name: String,
+}
