@@ -2,7 +2,7 @@
 
 use liblzma::stream::{Action, CONCATENATED, Error, Status, Stream};
 
-use super::source::{Decode, DecodeError, Step};
+use super::{Decode, DecodeError, Step};
 
 /// pi-gen compresses with `xz -6`, which needs 9 MiB; `xz -9` needs 65. Small routers must not be pushed out of memory.
 pub(super) const MEMORY_LIMIT: u64 = 48 << 20;
