@@ -20,8 +20,7 @@ pub use partial::sweep;
 
 use super::blocks::{BlockSource, FileBlocks, Window};
 use super::ext4::Ext4;
-use super::extract::{ExtractError, extract_ext4, extract_fat};
-use super::fat::Fat;
+use super::extract::{ExtractError, extract_boot, extract_ext4};
 use super::info::{self, ImageInfo};
 use super::partition::{self, PartitionError, PartitionTable};
 use super::source::{Source, SourceError, digest};
@@ -144,6 +143,9 @@ pub fn import(
     Ok(info)
 }
 
+const RAMDISK: &str =
+    "the boot files are those inside its boot.img; a Pi that boots signed files only (secure boot) does not take them";
+
 /// An image that can be read anywhere, and what it was before.
 struct Unpacked {
     disk: FileBlocks,
@@ -170,9 +172,9 @@ impl Job<'_> {
         let boot_blocks = Window::new(&disk, boot.start, boot.size);
         let root_blocks = Window::new(&disk, root.start, root.size);
         let (boot_dir, root_dir) = (self.partial.subdirectory("boot")?, self.partial.subdirectory("root")?);
-        let boot_done = self.extract(|| {
+        let (boot_done, ramdisk) = self.extract(|| {
             let mut writer = TreeWriter::new(duplicate(&boot_dir)?)?;
-            extract_fat(&Fat::open(&boot_blocks)?, &mut writer, self.progress)
+            extract_boot(&boot_blocks, &mut writer, self.progress)
         })?;
         let root_done = self.extract(|| {
             let mut writer = TreeWriter::new(duplicate(&root_dir)?)?;
@@ -195,6 +197,7 @@ impl Job<'_> {
             boot_bytes: boot_done.bytes,
             architecture: None,
             boot_files: info::BootFiles::default(),
+            notes: ramdisk.then(|| RAMDISK.to_owned()).into_iter().collect(),
         };
         info::examine(&root_dir, &boot_dir, &mut info);
         drop(disk);

@@ -57,6 +57,9 @@ pub struct ImageInfo {
     /// Files of the boot tree's top level that tell which boards it boots.
     #[serde(default)]
     pub boot_files: BootFiles,
+    /// What is out of the ordinary about it, in words.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 /// What matters of the boot tree's top level, sorted.
@@ -181,14 +184,14 @@ pub(super) fn boot_files(boot: impl AsFd) -> rustix::io::Result<BootFiles> {
     Ok(files)
 }
 
-enum BootFile {
+pub(super) enum BootFile {
     Kernel,
     Initramfs,
     DeviceTree,
     Firmware,
 }
 
-fn classify(name: &str) -> Option<BootFile> {
+pub(super) fn classify(name: &str) -> Option<BootFile> {
     let wrapped = |start: &str, ends: &[&str]| name.starts_with(start) && ends.iter().any(|end| name.ends_with(end));
     if wrapped("kernel", &[".img"]) || wrapped("vmlinuz", &[""]) {
         Some(BootFile::Kernel)
