@@ -3,18 +3,14 @@
 # killed and started again on that disk. What was said to be done must be there, whole; what was not is there whole or
 # not at all; and nothing half-made is left.
 #
-#   tests/guest/powercut_jobs.sh [CUTS]     default 8, some four minutes
+#   tests/guest/powercut_jobs.sh [CUTS]     default 8, some two minutes
 set -euo pipefail
 . "$(dirname "$0")/cell.sh"
 
-TARGET=x86_64-unknown-linux-gnu
-
-# Static, for a guest that has busybox only.
+# The router's own build, which the packages carry.
 prepare() {
-    (cd "$GUEST/../.." &&
-        RUSTFLAGS='-C target-feature=+crt-static' with_ticker "building piboot" \
-            cargo build --quiet --locked --release --target $TARGET)
-    cp "$GUEST/../../target/$TARGET/release/piboot" "$work/"
+    (cd "$GUEST/../.." && tests/setup.sh router && with_ticker "building piboot" openwrt/build.sh x86_64)
+    cp "$GUEST/../../target/router/$("$GUEST/../../openwrt/build.sh" --name x86_64)/release/piboot" "$work/"
     image "$work/small.img"
 }
 
