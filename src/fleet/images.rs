@@ -9,7 +9,7 @@ use crate::image;
 use crate::jobs::JobKind;
 
 impl Fleet {
-    /// Starts the import of an image file.
+    /// Starts the import of an image file or disk.
     ///
     /// # Errors
     /// When the name is bad or taken, or the volume cannot take it.
@@ -24,7 +24,8 @@ impl Fleet {
         let (images, scratch) = (self.layout.images(), self.layout.scratch());
         let (owned, now_ms) = (name.to_owned(), self.clock.wall_ms());
         let task = Box::new(move |running: &crate::jobs::Running| {
-            let info = image::import(&source, &owned, &images, &scratch, now_ms, running).map_err(|e| e.to_string())?;
+            let source = image::Source::open(&source).map_err(|e| e.to_string())?;
+            let info = image::import(source, &owned, &images, &scratch, now_ms, running).map_err(|e| e.to_string())?;
             Ok(format!("image {} imported: {}", info.name, info.os.as_deref().unwrap_or("system unknown")))
         });
         let job = self.jobs.submit(JobKind::Import, name, task)?;
