@@ -320,6 +320,14 @@ pub struct Running {
     cancel: Arc<AtomicBool>,
 }
 
+impl Running {
+    /// Set once the job is cancelled: for what outlives a borrow, such as a reader that another thread has.
+    #[must_use]
+    pub fn cancel_flag(&self) -> Arc<AtomicBool> {
+        self.cancel.clone()
+    }
+}
+
 impl Progress for Running {
     fn add(&self, bytes: u64, files: u64) {
         if let Some(job) = self.shared.table().jobs.get_mut(&self.id) {

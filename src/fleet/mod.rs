@@ -18,6 +18,7 @@ mod seen;
 mod store;
 
 pub use enrol::{EnrolError, Enrolment, Removal};
+pub use images::ImportRefused;
 pub use on_volume::NothingToAccept;
 pub use outlook::Outlook;
 pub use reconcile::{DeviceState, Enrolled, Served, Wanted};
@@ -84,6 +85,7 @@ pub struct Fleet {
     /// Devices whose trees could not be made, and why; tried again when something changes.
     failed: BTreeMap<String, String>,
     automatic: Automatic,
+    uploads: images::Uploads,
 }
 
 /// Why the fleet could not be set up.
@@ -146,6 +148,7 @@ impl Fleet {
             lock: None,
             failed: BTreeMap::new(),
             automatic,
+            uploads: images::Uploads::new(),
         };
         fleet.volume_identity = on_volume::volume_identity(&fleet.layout);
         fleet.tell_disks_apart();
