@@ -29,6 +29,10 @@ pub enum JobKind {
     Provision,
     /// Deleting a device's or image's files.
     Delete,
+    /// Taking a snapshot of a device.
+    Snapshot,
+    /// Making a device what it was in a snapshot.
+    Rollback,
 }
 
 /// Jobs of one lane run one after the other: those on devices do not wait for an image that comes over a slow network.
@@ -42,7 +46,7 @@ impl JobKind {
     const fn lane(self) -> Lane {
         match self {
             Self::Import => Lane::Images,
-            Self::Provision | Self::Delete => Lane::Devices,
+            Self::Provision | Self::Delete | Self::Snapshot | Self::Rollback => Lane::Devices,
         }
     }
 }

@@ -5,9 +5,10 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use crate::api::types::{Boots, DeviceDetail, DeviceInfo, Devices, Finding, Images, JobList, Status};
+use crate::api::types::{Boots, DeviceDetail, DeviceInfo, Devices, Finding, Images, JobList, Snapshots, Status};
 use crate::config::Severity;
 use crate::events::{Dhcp, DhcpKind};
+use crate::fleet::Snapshot;
 use crate::jobs::Job;
 
 /// `25.8 MB`
@@ -179,6 +180,15 @@ fn device_row(device: &DeviceInfo, now_ms: i64) -> Vec<String> {
 
 pub(super) fn device(detail: &DeviceDetail, now_ms: i64) -> String {
     let mut text = devices(&Devices { devices: vec![detail.info.clone()], pending: Vec::new() }, now_ms);
+    let how = detail.made_by.as_deref().map(|how| format!("root made by {how}"));
+    let began = detail.clone_of.as_ref().map(|original| format!("began as {original}"));
+    let kept = (detail.snapshots > 0).then(|| format!("{} snapshots", detail.snapshots));
+    let rolls =
+        (detail.rollback_after > 0).then(|| format!("rolled back after {} failed boots", detail.rollback_after));
+    let facts: Vec<String> = [how, began, kept, rolls].into_iter().flatten().collect();
+    if !facts.is_empty() {
+        let _ = writeln!(text, "{}", facts.join(", "));
+    }
     if !detail.changes.is_empty() {
         let _ = writeln!(text, "\nchanged in its copy of the image:");
         let rows: Vec<Vec<String>> =
@@ -280,6 +290,23 @@ pub(super) fn dhcp(seen: &Dhcp) -> String {
     }
     let _ = writeln!(text, "{}", if seen.netboot { "asks to boot from the network" } else { "does not ask to boot" });
     text
+}
+
+pub(super) fn snapshots(of: &Snapshots, now_ms: i64) -> String {
+    let row = |s: &Snapshot| {
+        vec![
+            s.name.clone(),
+            ago(s.made_ms, now_ms),
+            s.image.clone(),
+            megabytes(s.copied_bytes),
+            megabytes(s.shared_bytes),
+        ]
+    };
+    let rows: Vec<Vec<String>> = of.snapshots.iter().map(row).collect();
+    match table(&["SNAPSHOT", "TAKEN", "IMAGE", "COPIED", "SHARED"], &rows) {
+        text if text.is_empty() => format!("{} has no snapshots: 'piboot snapshot take {}' takes one\n", of.id, of.id),
+        text => text,
+    }
 }
 
 /// Blink codes, a line each.

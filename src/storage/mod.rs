@@ -4,6 +4,7 @@ mod atomic;
 mod identity;
 mod layout;
 mod mounts;
+pub mod reflink;
 mod reopen;
 mod sync;
 pub mod tree_copy;
