@@ -78,7 +78,8 @@ impl<S: Servers> Api<S> {
             Some(DeviceState::Blocked { why }) => (None, Some(why.clone())),
             _ => (None, None),
         };
-        Ok(Enrolled { id: device.id, job, why })
+        let warnings = self.fleet.image_warnings(&device);
+        Ok(Enrolled { id: device.id, job, why, warnings })
     }
 
     pub(super) fn unenroll(&mut self, request: &UnenrollRequest) -> Result<Unenrolled, ApiError> {

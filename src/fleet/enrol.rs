@@ -67,6 +67,9 @@ pub enum EnrolError {
     /// The named image is not there.
     #[error("there is no image '{0}': 'piboot images' lists them, 'piboot image import' makes one")]
     UnknownImage(String),
+    /// There is nothing in it that a Pi could start.
+    #[error("image '{0}' has no kernel that a Raspberry Pi starts: 'piboot images' says what each image boots")]
+    NoKernel(String),
     /// A bad public key.
     #[error("{0}")]
     Key(String),
@@ -103,7 +106,22 @@ impl Fleet {
         self.failed.remove(&device.id);
         self.config.devices.push(device.clone());
         log::info!("{} enrolled with image {}", device.id, device.image);
+        for warning in self.image_warnings(&device) {
+            log::warn!("{}: {warning}", device.id);
+        }
         Ok(device)
+    }
+
+    /// Why a device's image does not boot its board, or not as it could: for somebody who has just chosen it.
+    #[must_use]
+    pub fn image_warnings(&self, device: &Device) -> Vec<String> {
+        let pi = device.mac.and_then(|mac| self.seen.get(mac));
+        let Some(model) = pi.and_then(super::SeenPi::family) else { return Vec::new() };
+        let Ok(info) = image::load_info(&self.layout.image(&device.image)) else { return Vec::new() };
+        let Some(fit) = info.fit(model) else { return Vec::new() };
+        let why = Some(&fit.why).filter(|_| !fit.ok);
+        let misfit = why.map(|why| format!("image '{}' does not fit a {model}: {why}", device.image));
+        misfit.into_iter().chain(fit.partial.iter().cloned()).collect()
     }
 
     fn plan(&self, request: Enrolment) -> Result<Device, EnrolError> {
@@ -155,6 +173,9 @@ impl Fleet {
             return Err(EnrolError::Volume(problem.to_string()));
         }
         let info = image::load_info(&self.layout.image(&image)).map_err(|_| EnrolError::UnknownImage(image.clone()))?;
+        if info.has_no_kernel() {
+            return Err(EnrolError::NoKernel(image));
+        }
         let needed = info.root_bytes.saturating_add(info.boot_bytes).saturating_add(RESERVE_BYTES);
         if !self.layout.device(&id).exists() && needed > self.volume.free_bytes {
             return Err(EnrolError::Volume(format!(

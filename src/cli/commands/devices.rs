@@ -15,6 +15,9 @@ pub(super) fn enroll(enroll: Enroll, client: &Client) -> Result<(), CliError> {
         return if enrolled.why.is_some() { Err(CliError::Said) } else { Ok(()) };
     }
     say_line(&format!("enrolled as {}", enrolled.id));
+    for warning in &enrolled.warnings {
+        say_line(&format!("warning: {warning}"));
+    }
     if let Some(why) = enrolled.why {
         return Err(CliError::Failed(format!("{} cannot boot yet: {why}", enrolled.id)));
     }
