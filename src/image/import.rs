@@ -194,6 +194,7 @@ impl Job<'_> {
             boot_bytes: boot_done.bytes,
             architecture: None,
             boot_files: info::BootFiles::default(),
+            fits: None,
         };
         info::examine(&root_dir, &boot_dir, &mut info);
         drop(disk);

@@ -43,11 +43,11 @@ pub(in crate::cli) struct ImageImport {
     pub(in crate::cli) no_wait: bool,
 }
 
-/// Say what is in an image file; needs no agent.
+/// Say what is in an image file, or which boards an imported image boots and why it does not boot the others.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "inspect")]
 pub(in crate::cli) struct ImageInspect {
-    /// the file
+    /// the file, for which no agent is needed, or the name of an imported image
     #[argh(positional)]
     pub(in crate::cli) file: PathBuf,
 }
