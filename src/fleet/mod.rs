@@ -10,6 +10,7 @@ mod enrol;
 mod happenings;
 mod images;
 mod on_volume;
+mod os_list;
 mod outlook;
 pub mod provision;
 mod reconcile;
@@ -20,6 +21,7 @@ mod store;
 pub use enrol::{EnrolError, Enrolment, Removal};
 pub use images::ImportRefused;
 pub use on_volume::NothingToAccept;
+pub use os_list::Fetched;
 pub use outlook::Outlook;
 pub use reconcile::{DeviceState, Enrolled, Served, Wanted};
 pub use record::{AdaptedFor, DeviceRecord, RecordError};
@@ -86,6 +88,7 @@ pub struct Fleet {
     failed: BTreeMap<String, String>,
     automatic: Automatic,
     uploads: images::Uploads,
+    catalogue: os_list::Catalogue,
 }
 
 /// Why the fleet could not be set up.
@@ -149,6 +152,7 @@ impl Fleet {
             failed: BTreeMap::new(),
             automatic,
             uploads: images::Uploads::new(),
+            catalogue: os_list::Catalogue::default(),
         };
         fleet.volume_identity = on_volume::volume_identity(&fleet.layout);
         fleet.tell_disks_apart();
