@@ -25,4 +25,5 @@ mod desk;
 mod failures;
 mod looks;
 mod safety;
+mod sources;
 mod story;
