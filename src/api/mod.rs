@@ -101,6 +101,8 @@ impl<S: Servers> Api<S> {
             "images" => answer(self.images()),
             "image_import" => answer(self.image_import(&read(params)?)?),
             "image_remove" => answer(self.image_remove(&read(params)?)?),
+            "os_list" => answer(self.os_list(&read(params)?)?),
+            "disks" => answer(self.disks()),
             "volume_accept" => answer(self.volume_accept()?),
             "jobs" => answer(self.jobs()?),
             "job_cancel" => answer(self.job_cancel(&read(params)?)?),

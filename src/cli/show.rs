@@ -44,7 +44,7 @@ fn or_dash<T: ToString>(value: Option<&T>) -> String {
 }
 
 /// Columns as wide as their widest cell; nothing at all for no rows.
-fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     if rows.is_empty() {
         return String::new();
     }

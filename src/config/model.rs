@@ -43,7 +43,12 @@ pub struct Main {
     pub sync: bool,
     /// Known weaknesses of boards that nothing is to be done about.
     pub quirks_off: Vec<Quirk>,
+    /// Where the list of systems is that can be downloaded.
+    pub os_list: String,
 }
+
+/// The list that Raspberry Pi Imager reads.
+const OS_LIST: &str = "https://downloads.raspberrypi.com/os_list_imagingutility_v4.json";
 
 /// `config device 'ID'`
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -218,6 +223,7 @@ impl Default for Main {
             dnsmasq_restart: Vec::new(),
             sync: false,
             quirks_off: Vec::new(),
+            os_list: OS_LIST.to_owned(),
         }
     }
 }

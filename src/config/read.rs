@@ -11,6 +11,7 @@ use super::bytes;
 use super::model::{Config, Device, DhcpMode, Main, Problem, RootKind, Severity, UnknownPolicy};
 use super::names::{NameError, check_address, check_device_id, check_hostname, check_image_name};
 use super::uci::{Section, Value};
+use crate::incoming::url::Url;
 use crate::pi::quirks::Quirk;
 use crate::pi::{Mac, Serial};
 
@@ -204,6 +205,7 @@ fn read_main(fields: &mut Fields<'_>, before: Option<&Main>) -> Main {
         "dnsmasq_restart",
         "sync",
         "quirk_off",
+        "os_list",
     ]);
     let interfaces = match fields.section.get("interface") {
         Some(value) => value.values().iter().filter(|v| !v.is_empty()).cloned().collect(),
@@ -232,6 +234,12 @@ fn read_main(fields: &mut Fields<'_>, before: Option<&Main>) -> Main {
         dnsmasq_restart: fields.section.get("dnsmasq_restart").map(|v| v.values().to_vec()).unwrap_or_default(),
         sync: fields.setting("sync", choice, default.sync, before.map(|b| b.sync)),
         quirks_off,
+        os_list: fields.setting(
+            "os_list",
+            |text| Url::parse(text).map(|url| url.as_str().to_owned()).map_err(|e| e.to_string()),
+            default.os_list,
+            before.map(|b| b.os_list.clone()),
+        ),
     };
     if main.unknown == UnknownPolicy::Enroll && main.default_image.is_none() {
         let why = "'enroll' needs an image: set default_image; unknown Pis are only listed until then".to_owned();

@@ -12,6 +12,7 @@ mod enrol;
 mod happenings;
 mod images;
 mod on_volume;
+mod os_list;
 mod outlook;
 pub mod provision;
 mod reconcile;
@@ -28,6 +29,7 @@ pub use clone::CloneRequest;
 pub use enrol::{EnrolError, Enrolment, Removal};
 pub use images::ImportRefused;
 pub use on_volume::NothingToAccept;
+pub use os_list::Fetched;
 pub use outlook::Outlook;
 pub use reconcile::{DeviceState, Enrolled, Served, Wanted};
 pub use record::{AdaptedFor, DeviceRecord, RecordError, RolledBack};
@@ -98,6 +100,7 @@ pub struct Fleet {
     claims: BTreeMap<String, u32>,
     automatic: Automatic,
     uploads: images::Uploads,
+    catalogue: os_list::Catalogue,
 }
 
 /// Why the fleet could not be set up.
@@ -162,6 +165,7 @@ impl Fleet {
             claims: BTreeMap::new(),
             automatic,
             uploads: images::Uploads::new(),
+            catalogue: os_list::Catalogue::default(),
         };
         fleet.volume_identity = on_volume::volume_identity(&fleet.layout);
         fleet.tell_disks_apart();

@@ -26,4 +26,5 @@ mod failures;
 mod looks;
 mod pictures;
 mod safety;
+mod sources;
 mod story;
