@@ -25,6 +25,8 @@ const WORKER_NICE: i32 = 10;
 pub enum JobKind {
     /// Import of an image.
     Import,
+    /// Finding out which boards an image boots.
+    Examine,
     /// Making a device's trees from an image.
     Provision,
     /// Deleting a device's or image's files.
@@ -45,7 +47,7 @@ enum Lane {
 impl JobKind {
     const fn lane(self) -> Lane {
         match self {
-            Self::Import => Lane::Images,
+            Self::Import | Self::Examine => Lane::Images,
             Self::Provision | Self::Delete | Self::Snapshot | Self::Rollback => Lane::Devices,
         }
     }
@@ -322,6 +324,14 @@ pub struct Running {
     shared: Arc<Shared>,
     id: u32,
     cancel: Arc<AtomicBool>,
+}
+
+impl Running {
+    /// Set once the job is cancelled: for what outlives a borrow, such as a reader that another thread has.
+    #[must_use]
+    pub fn cancel_flag(&self) -> Arc<AtomicBool> {
+        self.cancel.clone()
+    }
 }
 
 impl Progress for Running {

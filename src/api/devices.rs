@@ -93,7 +93,8 @@ impl<S: Servers> Api<S> {
             Some(DeviceState::Blocked { why }) => (None, Some(why.clone())),
             _ => (None, None),
         };
-        Enrolled { id, job, why }
+        let warnings = self.fleet.config().device(&id).map(|device| self.fleet.image_warnings(device));
+        Enrolled { id, job, why, warnings: warnings.unwrap_or_default() }
     }
 
     pub(super) fn unenroll(&mut self, request: &UnenrollRequest) -> Result<Unenrolled, ApiError> {

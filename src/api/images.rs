@@ -1,8 +1,16 @@
 //! Verbs about images, jobs and the disk.
 
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::call::Reply;
 use super::types::*;
-use super::{Api, ApiError, Servers};
+use super::{Api, ApiError, Servers, answer, read};
 use crate::image;
+use crate::incoming::digest::Sum;
+use crate::incoming::upload::{Body, Piece};
+use crate::incoming::url::{Url, is_url};
 
 impl<S: Servers> Api<S> {
     pub(super) fn images(&self) -> Images {
@@ -20,13 +28,58 @@ impl<S: Servers> Api<S> {
         Images { images }
     }
 
-    pub(super) fn image_import(&mut self, request: ImportRequest) -> Result<Started, ApiError> {
-        if !request.source.is_absolute() {
-            let path = request.source.display();
-            return Err(ApiError::InvalidArgument(format!("source: '{path}' is not an absolute path")));
-        }
-        let job = self.fleet.import_image(request.source, &request.name);
+    pub(super) fn image_import(&mut self, request: &ImportRequest) -> Result<Started, ApiError> {
+        let ImportRequest { source, name, sha256, size } = request;
+        let job = if is_url(source) {
+            let sum = sha256.as_deref().filter(|sum| !sum.is_empty()).map(Sum::parse).transpose();
+            let sum = sum.map_err(|e| ApiError::InvalidArgument(format!("sha256: {e}")))?;
+            let url = Url::parse(source).map_err(|e| ApiError::InvalidArgument(format!("source: {e}")))?;
+            self.fleet.download_image(url, name, sum, *size)
+        } else if Path::new(source).is_absolute() {
+            self.fleet.import_image(source.into(), name)
+        } else {
+            return Err(ApiError::InvalidArgument(format!(
+                "source: '{source}' is neither an absolute path nor an address with http:// or https://"
+            )));
+        };
         job.map(|job| Started { job }).map_err(|e| ApiError::Failed(e.to_string()))
+    }
+
+    /// Calls a verb whose request is followed by bytes. An answer may come much later, when they were taken.
+    pub fn stream(&mut self, method: &str, params: Value, body: Body, reply: Reply) {
+        let said = match method {
+            "image_upload" => read(params).and_then(|request| answer(self.image_upload(&request, body)?)),
+            "image_upload_piece" => match read(params) {
+                Ok(request) => return self.image_upload_piece(&request, body, reply),
+                Err(error) => Err(error),
+            },
+            other => Err(ApiError::UnknownMethod(other.to_owned())),
+        };
+        // The caller may have hung up.
+        let _ = reply.send(said);
+    }
+
+    fn image_upload(&mut self, request: &UploadRequest, body: Body) -> Result<Started, ApiError> {
+        let UploadRequest { name, size, file, pieces } = request;
+        let label = file.as_deref().filter(|file| !file.is_empty()).unwrap_or("the upload").to_owned();
+        let job = match (pieces, size) {
+            (false, _) => self.fleet.upload_image(name, label, *size, body),
+            (true, Some(size)) => self.fleet.upload_image_in_pieces(name, label, *size),
+            (true, None) => {
+                let why = "size: what comes in pieces has to have one".to_owned();
+                return Err(ApiError::InvalidArgument(why));
+            }
+        };
+        job.map(|job| Started { job }).map_err(|e| ApiError::Failed(e.to_string()))
+    }
+
+    fn image_upload_piece(&mut self, request: &PieceRequest, body: Body, reply: Reply) {
+        let said = move |received: Result<u64, String>| {
+            let said = received.map_err(ApiError::Failed).and_then(|received| answer(Received { received }));
+            // The caller may have hung up.
+            let _ = reply.send(said);
+        };
+        self.fleet.upload_piece(request.job, Piece::new(body, request.offset, request.length, Box::new(said)));
     }
 
     pub(super) fn image_remove(&mut self, request: &NameRequest) -> Result<Removed, ApiError> {

@@ -55,7 +55,7 @@ pub const METHODS: &[(&str, Parameters)] = {
         ("rollback", &[("id", String), ("snapshot", String), ("discard", Boolean)]),
         ("unenroll", &[("id", String), ("delete", Boolean)]),
         ("images", &[]),
-        ("image_import", &[("source", String), ("name", String)]),
+        ("image_import", &[("source", String), ("name", String), ("sha256", String), ("size", Integer)]),
         ("image_remove", &[("name", String)]),
         ("volume_accept", &[]),
         ("jobs", &[]),
@@ -66,6 +66,22 @@ pub const METHODS: &[(&str, Parameters)] = {
         ("boot_packets", &[("boot", Integer)]),
     ]
 };
+
+/// Verbs whose request is followed by bytes: for transports that are streams. A call on the bus is one message, so that it
+/// has none of these.
+pub const STREAMED: &[(&str, Parameters)] = {
+    use ParameterType::{Boolean, Integer, String};
+    &[
+        ("image_upload", &[("name", String), ("size", Integer), ("file", String), ("pieces", Boolean)]),
+        ("image_upload_piece", &[("job", Integer), ("offset", Integer), ("length", Integer)]),
+    ]
+};
+
+/// Whether bytes follow the request of a verb.
+#[must_use]
+pub fn is_streamed(method: &str) -> bool {
+    STREAMED.iter().any(|(name, _)| *name == method)
+}
 
 #[cfg(test)]
 mod tests {
@@ -117,7 +133,7 @@ mod tests {
 
     #[track_caller]
     fn assert_takes<T: DeserializeOwned + std::fmt::Debug>(method: &str) {
-        let (_, parameters) = METHODS.iter().find(|(name, _)| *name == method).unwrap();
+        let (_, parameters) = METHODS.iter().chain(STREAMED).find(|(name, _)| *name == method).unwrap();
         let mut members: &[&str] = &[];
         T::deserialize(Members(&mut members)).unwrap_err();
         let names: Vec<&str> = parameters.iter().map(|(name, _)| *name).collect();
@@ -152,7 +168,9 @@ mod tests {
         assert_takes::<BootRequest>("boot");
         assert_takes::<LedRequest>("led");
         assert_takes::<BootRequest>("boot_packets");
-        let with_parameters = METHODS.iter().filter(|(_, parameters)| !parameters.is_empty());
-        assert_eq!(with_parameters.count(), 15, "one of them is not compared above");
+        assert_takes::<UploadRequest>("image_upload");
+        assert_takes::<PieceRequest>("image_upload_piece");
+        let with_parameters = METHODS.iter().chain(STREAMED).filter(|(_, parameters)| !parameters.is_empty());
+        assert_eq!(with_parameters.count(), 17, "one of them is not compared above");
     }
 }

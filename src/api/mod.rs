@@ -99,7 +99,7 @@ impl<S: Servers> Api<S> {
             "rollback" => answer(self.rollback(&read(params)?)?),
             "unenroll" => answer(self.unenroll(&read(params)?)?),
             "images" => answer(self.images()),
-            "image_import" => answer(self.image_import(read(params)?)?),
+            "image_import" => answer(self.image_import(&read(params)?)?),
             "image_remove" => answer(self.image_remove(&read(params)?)?),
             "volume_accept" => answer(self.volume_accept()?),
             "jobs" => answer(self.jobs()?),
@@ -108,6 +108,9 @@ impl<S: Servers> Api<S> {
             "boot" => answer(self.boot(&read(params)?)?),
             "led" => answer(boots::led(&read(params)?)?),
             "boot_packets" => answer(self.boot_packets(&read(params)?)?),
+            streamed if methods::is_streamed(streamed) => Err(ApiError::InvalidArgument(format!(
+                "'{streamed}' takes the image's bytes after the request: it is there on the local socket only"
+            ))),
             other => Err(ApiError::UnknownMethod(other.to_owned())),
         }
     }

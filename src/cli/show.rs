@@ -9,6 +9,7 @@ use crate::api::types::{Boots, DeviceDetail, DeviceInfo, Devices, Finding, Image
 use crate::config::Severity;
 use crate::events::{Dhcp, DhcpKind};
 use crate::fleet::Snapshot;
+use crate::image::fit::Fit;
 use crate::jobs::Job;
 
 /// `25.8 MB`
@@ -207,15 +208,35 @@ pub(super) fn images(images: &Images) -> String {
         .iter()
         .map(|i| {
             let used_by = if i.used_by.is_empty() { "-".to_owned() } else { i.used_by.join(", ") };
-            vec![i.info.name.clone(), or_dash(i.info.os.as_ref()), megabytes(i.info.root_bytes), used_by]
+            let boots = or_dash(i.info.fits.as_ref().map(|fits| boots_of(fits)).as_ref());
+            vec![i.info.name.clone(), or_dash(i.info.os.as_ref()), megabytes(i.info.root_bytes), boots, used_by]
         })
         .collect();
-    match table(&["IMAGE", "SYSTEM", "ROOT", "USED BY"], &rows) {
+    match table(&["IMAGE", "SYSTEM", "ROOT", "BOOTS", "USED BY"], &rows) {
         text if text.is_empty() => {
             "no image was imported yet: 'piboot image import FILE --name NAME' does it\n".to_owned()
         }
         text => text,
     }
+}
+
+/// `pi3 pi3+ pi4`, or that it boots none.
+fn boots_of(fits: &[Fit]) -> String {
+    let names: Vec<&str> = fits.iter().filter(|fit| fit.ok).map(|fit| fit.model.name()).collect();
+    if names.is_empty() { "no Pi".to_owned() } else { names.join(" ") }
+}
+
+/// Each family, whether an image boots it, and why not.
+pub(super) fn fits(fits: &[Fit]) -> String {
+    let row = |fit: &Fit| {
+        let words: Vec<&str> = std::iter::once(fit.why.as_str())
+            .chain(fit.partial.iter().map(String::as_str))
+            .filter(|w| !w.is_empty())
+            .collect();
+        let boots = if fit.ok { "yes" } else { "no" };
+        vec![fit.model.to_string(), boots.to_owned(), or_dash(fit.kernel.as_ref()), words.join("; ")]
+    };
+    table(&["BOARD", "BOOTS", "KERNEL", "BECAUSE"], &fits.iter().map(row).collect::<Vec<_>>())
 }
 
 pub(super) fn jobs(jobs: &JobList, now_ms: i64) -> String {

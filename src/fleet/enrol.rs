@@ -12,6 +12,7 @@ use crate::config::{
     self, CloneOf, Device, EditError, FileError, NameError, RootKind, check_hostname, check_image_name,
     device_id_from_hostname,
 };
+use crate::image;
 use crate::jobs::{JobKind, JobsError};
 use crate::pi::{Mac, Serial};
 
@@ -72,6 +73,9 @@ pub enum EnrolError {
     /// The named image is not there.
     #[error("there is no image '{0}': 'piboot images' lists them, 'piboot image import' makes one")]
     UnknownImage(String),
+    /// There is nothing in it that a Pi could start.
+    #[error("image '{0}' has no kernel that a Raspberry Pi starts: 'piboot images' says what each image boots")]
+    NoKernel(String),
     /// A bad public key.
     #[error("{0}")]
     Key(String),
@@ -114,7 +118,22 @@ impl Fleet {
         self.failed.remove(&device.id);
         self.config.devices.push(device.clone());
         log::info!("{} enrolled with image {}", device.id, device.image);
+        for warning in self.image_warnings(&device) {
+            log::warn!("{}: {warning}", device.id);
+        }
         Ok(device)
+    }
+
+    /// Why a device's image does not boot its board, or not as it could: for somebody who has just chosen it.
+    #[must_use]
+    pub fn image_warnings(&self, device: &Device) -> Vec<String> {
+        let pi = device.mac.and_then(|mac| self.seen.get(mac));
+        let Some(model) = pi.and_then(super::SeenPi::family) else { return Vec::new() };
+        let Ok(info) = image::load_info(&self.layout.image(&device.image)) else { return Vec::new() };
+        let Some(fit) = info.fit(model) else { return Vec::new() };
+        let why = Some(&fit.why).filter(|_| !fit.ok);
+        let misfit = why.map(|why| format!("image '{}' does not fit a {model}: {why}", device.image));
+        misfit.into_iter().chain(fit.partial.iter().cloned()).collect()
     }
 
     fn plan(&self, request: Enrolment) -> Result<Device, EnrolError> {

@@ -26,6 +26,7 @@ mod store;
 
 pub use clone::CloneRequest;
 pub use enrol::{EnrolError, Enrolment, Removal};
+pub use images::ImportRefused;
 pub use on_volume::NothingToAccept;
 pub use outlook::Outlook;
 pub use reconcile::{DeviceState, Enrolled, Served, Wanted};
@@ -96,6 +97,7 @@ pub struct Fleet {
     /// Devices, and snapshots, that a job about something else needs as they are; and that job.
     claims: BTreeMap<String, u32>,
     automatic: Automatic,
+    uploads: images::Uploads,
 }
 
 /// Why the fleet could not be set up.
@@ -159,6 +161,7 @@ impl Fleet {
             failed: BTreeMap::new(),
             claims: BTreeMap::new(),
             automatic,
+            uploads: images::Uploads::new(),
         };
         fleet.volume_identity = on_volume::volume_identity(&fleet.layout);
         fleet.tell_disks_apart();

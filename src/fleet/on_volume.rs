@@ -156,6 +156,7 @@ impl Fleet {
         self.note_store_problem(adopted.err().map(|e| format!("{e}; history is kept in memory until this is mended")));
         if self.store_on_volume {
             self.sweep();
+            self.examine_images();
         }
     }
 

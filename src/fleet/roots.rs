@@ -77,6 +77,9 @@ impl Fleet {
             (Err(_), Some(_)) => return Ok(content(kind, &self.layout.scratch()).map(drop)?),
             (Err(_), None) => return Err(EnrolError::UnknownImage(image.to_owned())),
         };
+        if info.has_no_kernel() {
+            return Err(EnrolError::NoKernel(image.to_owned()));
+        }
         let content = content(kind, &self.layout.scratch())?;
         let entries = info.root_entries.saturating_add(info.boot_entries);
         let needed = needed(content, info.root_bytes.saturating_add(info.boot_bytes), entries);

@@ -1,4 +1,4 @@
-//! What an image file holds, without importing it.
+//! What an image file or disk holds, without importing it.
 
 use std::fs::File;
 use std::path::Path;
@@ -10,7 +10,8 @@ use super::ext4::Ext4;
 use super::import::ImportError;
 use super::info::{elf_architecture, parse_os_release};
 use super::partition::{self, PartitionTable};
-use super::source::{Format, Source};
+use super::source::Source;
+use super::unpack::Format;
 
 /// Answer of [`inspect`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -50,14 +51,15 @@ pub struct InspectedPartition {
     pub bytes: u64,
 }
 
-/// Looks into an image file. Of a packed one only the beginning is decoded.
+/// Looks into an image file or disk. Of a packed one only the beginning is decoded.
 ///
 /// # Errors
 /// [`ImportError`] when the file cannot be read or holds no partition table.
 pub fn inspect(path: &Path) -> Result<Inspection, ImportError> {
     let source = Source::open(path)?;
+    let (format, source_bytes, file) = (source.format(), source.size().unwrap_or(0), source.seekable()?);
     let mut sector = [0; 512];
-    let length = source.stream()?.read(&mut sector)?;
+    let length = source.into_stream()?.read(&mut sector)?;
     let table = partition::parse(&sector[..length]);
     let table = table.map_err(|error| ImportError::Partition { path: path.display().to_string(), error })?;
     let partitions = table.partitions.iter().map(|p| InspectedPartition {
@@ -68,8 +70,8 @@ pub fn inspect(path: &Path) -> Result<Inspection, ImportError> {
     });
     let problem = table.boot().and(table.root()).err().map(|error| error.to_string());
     let mut found = Inspection {
-        format: if source.format() == Format::Raw { "img" } else { "xz" },
-        source_bytes: source.size(),
+        format: format.name(),
+        source_bytes,
         disk_bytes: table.end(),
         disk_id: format!("{:08x}", table.disk_id),
         partitions: partitions.collect(),
@@ -79,8 +81,8 @@ pub fn inspect(path: &Path) -> Result<Inspection, ImportError> {
         architecture: None,
         problem,
     };
-    if source.format() == Format::Raw {
-        look_into_root(source.file()?, &table, &mut found, path)?;
+    if let Some(file) = file.filter(|_| format == Format::Raw) {
+        look_into_root(file, &table, &mut found, path)?;
     }
     Ok(found)
 }

@@ -9,6 +9,7 @@ mod reopen;
 mod sync;
 pub mod tree_copy;
 pub mod tree_remove;
+pub mod tree_walk;
 pub mod tree_writer;
 mod volume;
 

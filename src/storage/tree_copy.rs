@@ -294,7 +294,11 @@ impl Copier<'_> {
 
 /// Some `wanted` names of a directory from position `from` on (0: its beginning), in the order of inodes, which is
 /// that of the tables on the disk; and the position after them, `None` at the end. No names only at the end.
-fn read_names(directory: &OwnedFd, from: u64, wanted: usize) -> rustix::io::Result<(Vec<CString>, Option<u64>)> {
+pub(super) fn read_names(
+    directory: &OwnedFd,
+    from: u64,
+    wanted: usize,
+) -> rustix::io::Result<(Vec<CString>, Option<u64>)> {
     rustix::fs::seek(directory, SeekFrom::Start(from))?;
     let mut buffer = [MaybeUninit::uninit(); 32 * 1024];
     let mut entries = RawDir::new(directory, &mut buffer);
@@ -318,7 +322,7 @@ fn read_names(directory: &OwnedFd, from: u64, wanted: usize) -> rustix::io::Resu
     Ok((names.into_iter().map(|(_, name)| name).collect(), next))
 }
 
-fn read_xattrs(path: &[u8]) -> rustix::io::Result<Vec<Xattr>> {
+pub(super) fn read_xattrs(path: &[u8]) -> rustix::io::Result<Vec<Xattr>> {
     // Most files have none: one call, no buffer.
     let length = match rustix::fs::llistxattr_query(path) {
         Err(Errno::OPNOTSUPP) | Ok(0) => return Ok(Vec::new()),
@@ -393,18 +397,18 @@ fn copy_content(
     Ok(total)
 }
 
-fn device(stat: &Stat) -> u64 {
+pub(super) fn device(stat: &Stat) -> u64 {
     #[allow(clippy::useless_conversion, reason = "the field's type differs between targets")]
     stat.st_dev.into()
 }
 
-fn identity(stat: &Stat) -> (u64, u64) {
+pub(crate) fn identity(stat: &Stat) -> (u64, u64) {
     #[allow(clippy::useless_conversion, reason = "the field's type differs between targets")]
     (device(stat), stat.st_ino.into())
 }
 
 #[allow(clippy::useless_conversion, reason = "the fields' types differ between targets")]
-fn meta(stat: &Stat) -> Meta {
+pub(crate) fn meta(stat: &Stat) -> Meta {
     let time = |seconds, nanoseconds: u64| Time { seconds, nanoseconds: u32::try_from(nanoseconds).unwrap_or(0) };
     Meta {
         mode: stat.st_mode & 0o7777,

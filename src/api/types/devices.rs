@@ -148,6 +148,9 @@ pub struct Enrolled {
     pub job: Option<u32>,
     /// Why it cannot boot yet, if nothing is being done about it.
     pub why: Option<String>,
+    /// What of its image does not fit its board, as far as both are known.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// `unenroll`

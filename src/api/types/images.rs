@@ -5,13 +5,53 @@ use serde::{Deserialize, Serialize};
 use crate::image::ImageInfo;
 use crate::jobs::Job;
 
-/// `image_import {source, name}`
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// `image_import {source, name, sha256, size}`
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct ImportRequest {
-    /// Absolute path of the file.
-    pub source: std::path::PathBuf,
+    /// Absolute path of a file or disk, or an address that begins with `https://` or `http://`.
+    pub source: String,
     /// Name the image gets.
     pub name: String,
+    /// SHA-256 that a download has to have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// Bytes that a download has to have, where the server does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+}
+
+/// `image_upload {name, size, file, pieces}`, followed by the image's bytes, or by none if they come in pieces
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct UploadRequest {
+    /// Name the image gets.
+    pub name: String,
+    /// Bytes that will come; has to be known if they come in pieces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+    /// Name of the file at the sender's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// Whether they come by `image_upload_piece`.
+    #[serde(default)]
+    pub pieces: bool,
+}
+
+/// `image_upload_piece {job, offset, length}`, followed by so many bytes
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PieceRequest {
+    /// The job that `image_upload` named.
+    pub job: u32,
+    /// Where in the image the piece belongs. It may repeat what is there already.
+    pub offset: u64,
+    /// Its bytes; with 0 it is only asked how many are there.
+    pub length: u64,
+}
+
+/// `image_upload_piece`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Received {
+    /// Bytes of the image that are there.
+    pub received: u64,
 }
 
 /// `image_remove {name}`

@@ -25,13 +25,16 @@ pub(in crate::cli) enum ImageCommand {
     Remove(ImageRemove),
 }
 
-/// Import an image file (.img, .img.xz).
+/// Import an image: a file, a disk such as /dev/sda, an address on the web, or - for standard input.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "import")]
 pub(in crate::cli) struct ImageImport {
-    /// the file
+    /// file, disk, http:// or https:// address, or -
     #[argh(positional)]
-    pub(in crate::cli) file: PathBuf,
+    pub(in crate::cli) source: String,
+    /// SHA-256 that a download has to have
+    #[argh(option)]
+    pub(in crate::cli) sha256: Option<String>,
     /// name the image gets
     #[argh(option)]
     pub(in crate::cli) name: String,
@@ -40,11 +43,11 @@ pub(in crate::cli) struct ImageImport {
     pub(in crate::cli) no_wait: bool,
 }
 
-/// Say what is in an image file; needs no agent.
+/// Say what is in an image file, or which boards an imported image boots and why it does not boot the others.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "inspect")]
 pub(in crate::cli) struct ImageInspect {
-    /// the file
+    /// the file, for which no agent is needed, or the name of an imported image
     #[argh(positional)]
     pub(in crate::cli) file: PathBuf,
 }

@@ -19,6 +19,9 @@ pub(super) fn enrolled(client: &Client, enrolled: Enrolled, no_wait: bool) -> Re
         return if enrolled.why.is_some() { Err(CliError::Said) } else { Ok(()) };
     }
     say_line(&format!("enrolled as {}", enrolled.id));
+    for warning in &enrolled.warnings {
+        say_line(&format!("warning: {warning}"));
+    }
     if let Some(why) = enrolled.why {
         return Err(CliError::Failed(format!("{} cannot boot yet: {why}", enrolled.id)));
     }

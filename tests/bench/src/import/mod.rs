@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use nix::sys::resource::{UsageWho, getrusage};
-use piboot::image::{import, inspect};
+use piboot::image::{Source, import, inspect};
 use piboot::progress::NoProgress;
 
 use crate::measure::{Error, Figures, Results};
@@ -131,7 +131,7 @@ impl Drop for Volume {
 pub fn once(contestant: &str, image: &Path, volume: &Path) -> Result<(), Error> {
     let who = match contestant {
         "piboot" => {
-            import(image, "bench", &volume.join("images"), &volume.join("scratch"), 0, &NoProgress)?;
+            import(Source::open(image)?, "bench", &volume.join("images"), &volume.join("scratch"), 0, &NoProgress)?;
             UsageWho::RUSAGE_SELF
         }
         _ => {
