@@ -25,5 +25,6 @@ mod desk;
 mod failures;
 mod looks;
 mod pictures;
+mod roots;
 mod safety;
 mod story;
