@@ -74,6 +74,8 @@ const JOB_KINDS = {
 	import: _('Import of image "%s"'),
 	examine: _('Which boards the image "%s" boots'),
 	provision: _('Root file system of "%s"'),
+	snapshot: _('Snapshot of "%s"'),
+	rollback: _('Roll-back of "%s"'),
 	'delete': _('Deletion of the files of "%s"')
 };
 
