@@ -24,5 +24,6 @@ mod acts;
 mod desk;
 mod failures;
 mod looks;
+mod pictures;
 mod safety;
 mod story;

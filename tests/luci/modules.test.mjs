@@ -88,6 +88,17 @@ test('timeline: bars on one scale, each until the next stage', () => {
 	assert.equal(timeline.fileName({ id: 7, device: null, mac: 'dc:a6:32:01:02:03' }, 'json'), 'piboot-dc-a6-32-01-02-03-7.json');
 });
 
+test('timeline: a file whose size was asked for before is there once', () => {
+	const timeline = load('piboot.timeline');
+	const file = (name, outcome) => ({ name, outcome, took_ms: 500, acknowledged: 1e6 });
+	const files = timeline.files({ files: [ file('a', 'probed'), file('a', 'done'), file('b', 'probed'), file('c', 'missing'), file('a', { aborted: 'why' }) ] });
+
+	assert.deepEqual(files.map(file => [ file.key, file.name, file.outcome ]), [ [ 1, 'a', 'done' ], [ 2, 'b', 'probed' ], [ 3, 'c', 'missing' ], [ 4, 'a', { aborted: 'why' } ] ]);
+	assert.deepEqual(timeline.files({}), []);
+	assert.equal(timeline.rate(files[0]), 2e6);
+	assert.equal(timeline.rate({ took_ms: 0, acknowledged: 5 }), null);
+});
+
 test('timeline: beside the last good boot', () => {
 	const timeline = load('piboot.timeline');
 	const stages = (...list) => list.map(([ stage, at_ms ]) => ({ stage, at_ms }));
