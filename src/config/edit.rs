@@ -183,6 +183,9 @@ fn device_block(device: &Device) -> String {
     if device.root != RootKind::Copy {
         option("option", "root", root_word(device.root));
     }
+    if !device.trim {
+        option("option", "trim", "0");
+    }
     for key in &device.ssh_keys {
         option("list", "ssh_key", key);
     }
@@ -213,6 +216,7 @@ mod tests {
             image: "lite".to_owned(),
             root: RootKind::Copy,
             ssh_keys: vec!["ssh-ed25519 AAAA it's me".to_owned()],
+            trim: true,
         }
     }
 

@@ -198,6 +198,7 @@ impl Fleet {
             image,
             root: RootKind::Copy,
             ssh_keys: request.ssh_keys,
+            trim: true,
         })
     }
 
