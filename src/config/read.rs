@@ -285,7 +285,18 @@ fn read_device_over(fields: &mut Fields<'_>, above: &[Device], old: Option<&Devi
 }
 
 fn read_device(fields: &mut Fields<'_>, before: &[Device]) -> Option<Device> {
-    fields.warn_unknown(&["serial", "mac", "ip", "hostname", "image", "root", "clone_of", "rollback_after", "ssh_key"]);
+    fields.warn_unknown(&[
+        "serial",
+        "mac",
+        "ip",
+        "hostname",
+        "image",
+        "root",
+        "clone_of",
+        "rollback_after",
+        "ssh_key",
+        "trim",
+    ]);
     let id = fields.name.to_owned();
     if let Err(error) = check_device_id(&id) {
         let place = format!("piboot.{id}");
@@ -326,6 +337,7 @@ fn read_device(fields: &mut Fields<'_>, before: &[Device]) -> Option<Device> {
     let root = fields.one("root", choice).unwrap_or_default();
     let clone_of = fields.one("clone_of", parsed);
     let rollback_after = fields.one("rollback_after", count).unwrap_or_default();
+    let trim = fields.one("trim", choice).unwrap_or(true);
     let ssh_keys: Vec<String> = fields.section.get("ssh_key").map(|v| v.values().to_vec()).unwrap_or_default();
     let (good_keys, bad_keys): (Vec<_>, Vec<_>) = ssh_keys.into_iter().partition(|key| is_ssh_key(key));
     for key in bad_keys {
@@ -354,7 +366,7 @@ fn read_device(fields: &mut Fields<'_>, before: &[Device]) -> Option<Device> {
         return None;
     };
     let hostname = hostname.unwrap_or_else(|| id.replace('_', "-"));
-    Some(Device { id, serial, mac, ip, hostname, image, root, clone_of, rollback_after, ssh_keys: good_keys })
+    Some(Device { id, serial, mac, ip, hostname, image, root, clone_of, rollback_after, ssh_keys: good_keys, trim })
 }
 
 /// One line of an authorized_keys file: type, base64, comment; no line break can smuggle in a second.

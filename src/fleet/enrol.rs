@@ -200,6 +200,7 @@ impl Fleet {
             clone_of: request.clone_of,
             rollback_after: 0,
             ssh_keys: request.ssh_keys,
+            trim: true,
         })
     }
 

@@ -50,6 +50,7 @@ impl Provision {
             boot_export: boot_export(&self.device.id),
             mac: self.device.mac,
             ssh_keys: self.device.ssh_keys.clone(),
+            trim: self.device.is_trimmed(),
         }
     }
 
