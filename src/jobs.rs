@@ -29,6 +29,10 @@ pub enum JobKind {
     Provision,
     /// Deleting a device's or image's files.
     Delete,
+    /// Packing a device into a file.
+    Backup,
+    /// Making a device's trees from such a file.
+    Restore,
 }
 
 /// Jobs of one lane run one after the other: those on devices do not wait for an image that comes over a slow network.
@@ -42,7 +46,7 @@ impl JobKind {
     const fn lane(self) -> Lane {
         match self {
             Self::Import => Lane::Images,
-            Self::Provision | Self::Delete => Lane::Devices,
+            Self::Provision | Self::Delete | Self::Backup | Self::Restore => Lane::Devices,
         }
     }
 }

@@ -36,6 +36,8 @@ pub const METHODS: &[(&str, Parameters)] = {
             ],
         ),
         ("unenroll", &[("id", String), ("delete", Boolean)]),
+        ("backup", &[("id", String), ("path", String), ("live", Boolean)]),
+        ("restore", &[("path", String), ("id", String), ("replace", Boolean)]),
         ("images", &[]),
         ("image_import", &[("source", String), ("name", String)]),
         ("image_remove", &[("name", String)]),
@@ -121,6 +123,8 @@ mod tests {
         assert_takes::<IdRequest>("device");
         assert_takes::<EnrollRequest>("enroll");
         assert_takes::<UnenrollRequest>("unenroll");
+        assert_takes::<BackupRequest>("backup");
+        assert_takes::<RestoreRequest>("restore");
         assert_takes::<ImportRequest>("image_import");
         assert_takes::<NameRequest>("image_remove");
         assert_takes::<JobRequest>("job_cancel");
@@ -129,6 +133,6 @@ mod tests {
         assert_takes::<LedRequest>("led");
         assert_takes::<BootRequest>("boot_packets");
         let with_parameters = METHODS.iter().filter(|(_, parameters)| !parameters.is_empty());
-        assert_eq!(with_parameters.count(), 10, "one of them is not compared above");
+        assert_eq!(with_parameters.count(), 12, "one of them is not compared above");
     }
 }

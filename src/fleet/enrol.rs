@@ -187,7 +187,7 @@ impl Fleet {
     pub fn unenrol(&mut self, id: &str, delete: bool) -> Result<Removal, EnrolError> {
         let Some(device) = self.config.device(id) else { return Err(EnrolError::Unknown(id.to_owned())) };
         let mac = device.mac;
-        if let Some(job) = self.jobs.active(JobKind::Provision, id) {
+        for job in self.jobs.all_on(id) {
             // It ends by itself and leaves nothing; an error here means it just did.
             let _ = self.jobs.cancel(job);
         }
@@ -225,7 +225,7 @@ impl Fleet {
     }
 
     /// Adds a device's section. One that is in the file but not in force is the admin's to correct.
-    fn add_device(&self, device: &Device) -> Result<(), EnrolError> {
+    pub(super) fn add_device(&self, device: &Device) -> Result<(), EnrolError> {
         self.edit_config(|text| {
             if config::has_section(text, &device.id)? {
                 return Err(EditError::Exists(device.id.clone()));

@@ -4,7 +4,9 @@
 //! jobs that close the gap, and says what the servers shall serve.
 
 mod addresses;
+mod archives;
 mod automatic;
+mod backup;
 mod diagnose;
 mod enrol;
 mod happenings;
@@ -14,9 +16,12 @@ mod outlook;
 pub mod provision;
 mod reconcile;
 mod record;
+mod restore;
 mod seen;
 mod store;
+mod usage;
 
+pub use archives::BackupError;
 pub use enrol::{EnrolError, Enrolment, Removal};
 pub use on_volume::NothingToAccept;
 pub use outlook::Outlook;
@@ -24,16 +29,20 @@ pub use reconcile::{DeviceState, Enrolled, Served, Wanted};
 pub use record::{AdaptedFor, DeviceRecord, RecordError};
 pub use seen::{Asks, MAX_SEEN, Seen, SeenPi, Unsaved};
 pub use store::{Store, StoreError};
+pub use usage::Measured;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, Sender};
 
 use tokio::sync::mpsc::UnboundedSender;
 
 use self::automatic::Automatic;
+use self::restore::Restored;
+use self::usage::Measurements;
 use crate::boot::{Boot, Stage, Tracker};
 use crate::clock::Clock;
 use crate::config::{self, Config, FileError, Problem};
@@ -84,6 +93,9 @@ pub struct Fleet {
     /// Devices whose trees could not be made, and why; tried again when something changes.
     failed: BTreeMap<String, String>,
     automatic: Automatic,
+    /// What restores hand over when they end.
+    restored: (Sender<Restored>, Receiver<Restored>),
+    measured: Measurements,
 }
 
 /// Why the fleet could not be set up.
@@ -146,6 +158,8 @@ impl Fleet {
             lock: None,
             failed: BTreeMap::new(),
             automatic,
+            restored: std::sync::mpsc::channel(),
+            measured: Measurements::default(),
         };
         fleet.volume_identity = on_volume::volume_identity(&fleet.layout);
         fleet.tell_disks_apart();

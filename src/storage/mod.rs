@@ -10,6 +10,7 @@ pub mod tree_copy;
 pub mod tree_remove;
 pub mod tree_walk;
 pub mod tree_writer;
+pub mod usage;
 mod volume;
 
 pub use atomic::{make_private, rewrite, sync_directory, write_beside};

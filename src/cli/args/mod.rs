@@ -1,5 +1,6 @@
 //! What the command line takes.
 
+mod backups;
 mod boots;
 mod devices;
 mod images;
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 
 use argh::FromArgs;
 
+pub(super) use backups::*;
 pub(super) use boots::*;
 pub(super) use devices::*;
 pub(super) use images::*;
@@ -39,6 +41,8 @@ pub(in crate::cli) enum Command {
     Device(DeviceOne),
     Enroll(Enroll),
     Unenroll(Unenroll),
+    Backup(Backup),
+    Restore(Restore),
     Images(Images),
     Image(Image),
     Volume(Volume),

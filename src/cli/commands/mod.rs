@@ -1,5 +1,6 @@
 //! What each subcommand asks the agent, and how it shows the answer.
 
+mod backups;
 mod boots;
 mod devices;
 mod images;
@@ -32,6 +33,8 @@ pub(super) fn run(command: Command, client: &Client) -> Result<(), CliError> {
         }
         Command::Enroll(enroll) => devices::enroll(enroll, client),
         Command::Unenroll(unenroll) => devices::unenroll(unenroll, client),
+        Command::Backup(backup) => backups::backup(backup, client),
+        Command::Restore(restore) => backups::restore(restore, client),
         Command::Images(_) => shown(client.ask::<Images>("images", none)?, |i| show::images(&i)),
         Command::Image(image) => images::image(image.command, client),
         Command::Volume(volume) => match volume.command {

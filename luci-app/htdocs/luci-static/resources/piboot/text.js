@@ -73,7 +73,9 @@ const OUTCOMES = {
 const JOB_KINDS = {
 	import: _('Import of image "%s"'),
 	provision: _('Root file system of "%s"'),
-	'delete': _('Deletion of the files of "%s"')
+	'delete': _('Deletion of the files of "%s"'),
+	backup: _('Backup of "%s"'),
+	restore: _('Restore of "%s"')
 };
 
 const JOB_STATES = {
