@@ -15,6 +15,7 @@ pub mod import;
 pub mod info;
 pub mod inspect;
 pub mod partition;
+pub mod sdcard;
 pub mod source;
 mod xz;
 

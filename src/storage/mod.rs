@@ -1,6 +1,7 @@
 //! The SSD: is it there and fit for use, what lives where on it, and changes that a power cut cannot leave half done.
 
 mod atomic;
+pub mod card;
 mod identity;
 mod layout;
 mod mounts;

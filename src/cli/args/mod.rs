@@ -4,6 +4,7 @@ mod backups;
 mod boots;
 mod devices;
 mod images;
+mod sdcard;
 
 use std::path::PathBuf;
 
@@ -13,6 +14,7 @@ pub(super) use backups::*;
 pub(super) use boots::*;
 pub(super) use devices::*;
 pub(super) use images::*;
+pub(super) use sdcard::*;
 
 /// Network-boot server for Raspberry Pis.
 #[derive(FromArgs, Debug)]
@@ -43,6 +45,7 @@ pub(in crate::cli) enum Command {
     Unenroll(Unenroll),
     Backup(Backup),
     Restore(Restore),
+    SdCard(SdCard),
     Images(Images),
     Image(Image),
     Volume(Volume),

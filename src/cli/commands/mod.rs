@@ -4,6 +4,7 @@ mod backups;
 mod boots;
 mod devices;
 mod images;
+mod sdcard;
 
 use serde_json::json;
 
@@ -35,6 +36,7 @@ pub(super) fn run(command: Command, client: &Client) -> Result<(), CliError> {
         Command::Unenroll(unenroll) => devices::unenroll(unenroll, client),
         Command::Backup(backup) => backups::backup(backup, client),
         Command::Restore(restore) => backups::restore(restore, client),
+        Command::SdCard(card) => sdcard::sdcard(card, client),
         Command::Images(_) => shown(client.ask::<Images>("images", none)?, |i| show::images(&i)),
         Command::Image(image) => images::image(image.command, client),
         Command::Volume(volume) => match volume.command {
