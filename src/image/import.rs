@@ -198,6 +198,7 @@ impl Job<'_> {
             architecture: None,
             boot_files: info::BootFiles::default(),
             notes: ramdisk.then(|| RAMDISK.to_owned()).into_iter().collect(),
+            fits: None,
         };
         info::examine(&root_dir, &boot_dir, &mut info);
         drop(disk);

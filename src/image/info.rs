@@ -8,6 +8,10 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use serde::{Deserialize, Serialize};
 
+use super::fit::Fit;
+use crate::pi::Model;
+use crate::storage::write_beside;
+
 /// File beside `boot/` and `root/`.
 pub const FILE_NAME: &str = "image.json";
 
@@ -60,6 +64,23 @@ pub struct ImageInfo {
     /// What is out of the ordinary about it, in words.
     #[serde(default)]
     pub notes: Vec<String>,
+    /// Which boards it boots; absent from what an earlier version wrote, until that was looked at again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fits: Option<Vec<Fit>>,
+}
+
+impl ImageInfo {
+    /// What is known of its fitness for a family.
+    #[must_use]
+    pub fn fit(&self, model: Model) -> Option<&Fit> {
+        self.fits.as_ref()?.iter().find(|fit| fit.model == model)
+    }
+
+    /// Whether it has no kernel that any Pi would start.
+    #[must_use]
+    pub fn has_no_kernel(&self) -> bool {
+        self.fits.as_ref().is_some_and(|fits| fits.iter().all(|fit| !fit.ok && fit.kernel.is_none()))
+    }
 }
 
 /// What matters of the boot tree's top level, sorted.
@@ -86,6 +107,14 @@ pub enum InfoError {
         /// What the system said.
         source: io::Error,
     },
+    /// Writing it.
+    #[error("cannot write {path}: {source}")]
+    Write {
+        /// The file.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
     /// Its content.
     #[error("{path} is damaged: {source}; remove the image and import it again")]
     Parse {
@@ -107,6 +136,29 @@ pub fn load_info(directory: &Path) -> Result<ImageInfo, InfoError> {
     let read = File::open(&path).and_then(|file| file.take(1 << 20).read_to_end(&mut text));
     read.map_err(|source| InfoError::Read { path: shown(), source })?;
     serde_json::from_slice(&text).map_err(|source| InfoError::Parse { path: shown(), source })
+}
+
+/// Looks at an imported image again and notes which boards it boots, where `image.json` does not say so yet. True if
+/// something was noted.
+///
+/// # Errors
+/// [`InfoError`] naming the file.
+pub fn note_fits(directory: &Path) -> Result<bool, InfoError> {
+    let mut info = load_info(directory)?;
+    if info.fits.is_some() {
+        return Ok(false);
+    }
+    info.fits = super::fit::examine_in(directory);
+    if info.fits.is_none() {
+        return Ok(false);
+    }
+    let path = directory.join(FILE_NAME);
+    let shown = path.display().to_string();
+    let mut text =
+        serde_json::to_vec_pretty(&info).map_err(|source| InfoError::Parse { path: shown.clone(), source })?;
+    text.push(b'\n');
+    write_beside(&path, &text, 0o644).map_err(|source| InfoError::Write { path: shown, source })?;
+    Ok(true)
 }
 
 /// `PRETTY_NAME` and `VERSION_CODENAME` of an os-release file (os-release(5)).
@@ -145,6 +197,7 @@ pub(super) fn examine(root: &OwnedFd, boot: &OwnedFd, info: &mut ImageInfo) {
     let inits = ["sbin/init", "lib/systemd/systemd", "usr/lib/systemd/systemd", "bin/busybox"];
     info.architecture = inits.iter().find_map(|path| elf_architecture(&head(root, path, 64)?));
     info.boot_files = boot_files(boot).unwrap_or_default();
+    info.fits = Some(super::fit::examine(boot, root));
 }
 
 /// The first bytes of a regular file, its path resolved as a process chrooted into the tree would.

@@ -11,10 +11,12 @@ pub mod ext4;
 pub mod extract;
 pub mod fat;
 mod fields;
+pub mod fit;
 pub mod import;
 pub mod info;
 pub mod inspect;
 pub mod partition;
+pub mod sdcard;
 pub mod source;
 pub mod unpack;
 

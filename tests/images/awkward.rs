@@ -72,10 +72,22 @@ pub struct Volume {
 
 impl Volume {
     pub fn new(megabytes: u64, options: &[&str]) -> Self {
+        Self::of("ext4", megabytes, options)
+    }
+
+    /// The same of another file system; `options` are its mkfs's.
+    pub fn of(kind: &str, megabytes: u64, options: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let disk = directory.path().join("disk");
         File::create(&disk).unwrap().set_len(megabytes << 20).unwrap();
-        run(Command::new("mke2fs").args(["-q", "-F", "-t", "ext4", "-b", "4096", "-m", "0"]).args(options).arg(&disk));
+        let mut mkfs = match kind {
+            "ext4" => Command::new("mke2fs"),
+            other => Command::new(format!("mkfs.{other}")),
+        };
+        if kind == "ext4" {
+            mkfs.args(["-F", "-t", "ext4", "-b", "4096", "-m", "0"]);
+        }
+        run(mkfs.arg("-q").args(options).arg(&disk));
         let volume = Self { directory };
         fs::create_dir(volume.path()).unwrap();
         run(Command::new("mount").args(["-o", "loop"]).arg(&disk).arg(volume.path()));
