@@ -21,7 +21,7 @@ const MAX_BOOT_ENTRIES: usize = 4096;
 const MAX_OF_A_KIND: usize = 200;
 
 /// What an import found out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageInfo {
     /// The image's name, also its directory's.
     pub name: String,
