@@ -33,8 +33,28 @@ pub const METHODS: &[(&str, Parameters)] = {
                 ("image", String),
                 ("ip", String),
                 ("ssh_keys", Strings),
+                ("user", String),
+                ("password", String),
+                ("password_hash", String),
             ],
         ),
+        (
+            "device_edit",
+            &[
+                ("id", String),
+                ("hostname", String),
+                ("ip", String),
+                ("ssh_keys", Strings),
+                ("user", String),
+                ("password", String),
+                ("password_hash", String),
+                ("disabled", Boolean),
+                ("image", String),
+                ("force", Boolean),
+            ],
+        ),
+        ("device_switch", &[("id", String), ("image", String), ("keep", Boolean), ("force", Boolean)]),
+        ("device_reset", &[("id", String), ("keep", Boolean), ("force", Boolean)]),
         ("unenroll", &[("id", String), ("delete", Boolean)]),
         ("images", &[]),
         ("image_import", &[("source", String), ("name", String)]),
@@ -89,6 +109,7 @@ mod tests {
             ("serial", ParameterType::String) => json!("38c128c0"),
             ("ip", ParameterType::String) => json!("192.168.1.50"),
             ("flashes", ParameterType::String) => json!("4-3"),
+            ("password_hash", ParameterType::String) => json!("$6$salt$aaaaaaaaaaaaaaaaaaaaaa"),
             (_, ParameterType::String) => json!("text"),
             (_, ParameterType::Integer) => json!(7),
             (_, ParameterType::Boolean) => json!(true),
@@ -120,6 +141,9 @@ mod tests {
     fn the_table_of_methods_says_what_requests_take() {
         assert_takes::<IdRequest>("device");
         assert_takes::<EnrollRequest>("enroll");
+        assert_takes::<EditRequest>("device_edit");
+        assert_takes::<SwitchRequest>("device_switch");
+        assert_takes::<ResetRequest>("device_reset");
         assert_takes::<UnenrollRequest>("unenroll");
         assert_takes::<ImportRequest>("image_import");
         assert_takes::<NameRequest>("image_remove");
@@ -129,6 +153,6 @@ mod tests {
         assert_takes::<LedRequest>("led");
         assert_takes::<BootRequest>("boot_packets");
         let with_parameters = METHODS.iter().filter(|(_, parameters)| !parameters.is_empty());
-        assert_eq!(with_parameters.count(), 10, "one of them is not compared above");
+        assert_eq!(with_parameters.count(), 13, "one of them is not compared above");
     }
 }

@@ -19,8 +19,6 @@ use crate::fleet::{DeviceState, Fleet, Wanted};
 
 /// Most boots answered at once: an answer has to fit one ubus message of 1 MiB.
 const MAX_BOOTS: u32 = 200;
-/// A boot that makes no sound for so long is over: a Pi asks again within seconds, and Linux within a minute.
-const GIVEN_UP_AFTER: std::time::Duration = std::time::Duration::from_secs(90);
 /// Boots answered when no limit is given.
 const DEFAULT_BOOTS: u32 = 20;
 
@@ -92,6 +90,9 @@ impl<S: Servers> Api<S> {
             "device" => answer(self.device(&read::<IdRequest>(params)?.id)?),
             "enroll" => answer(self.enroll(read(params)?)?),
             "unenroll" => answer(self.unenroll(&read(params)?)?),
+            "device_edit" => answer(self.device_edit(read(params)?)?),
+            "device_switch" => answer(self.device_switch(&read(params)?)?),
+            "device_reset" => answer(self.device_reset(&read(params)?)?),
             "images" => answer(self.images()),
             "image_import" => answer(self.image_import(read(params)?)?),
             "image_remove" => answer(self.image_remove(&read(params)?)?),

@@ -4,8 +4,9 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use super::password::PasswordHash;
 use crate::pi::quirks::Quirk;
 use crate::pi::{Mac, Serial};
 
@@ -41,6 +42,22 @@ pub struct Main {
     pub sync: bool,
     /// Known weaknesses of boards that nothing is to be done about.
     pub quirks_off: Vec<Quirk>,
+    /// Language and time of the Pis.
+    pub regional: Regional,
+}
+
+/// Language and time of a system; what is absent stays as the image has it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Regional {
+    /// `de_DE.UTF-8`
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locale: Option<String>,
+    /// `Europe/Berlin`
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timezone: Option<String>,
+    /// Layout of the keyboard: `de`
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keyboard: Option<String>,
 }
 
 /// `config device 'ID'`
@@ -62,6 +79,12 @@ pub struct Device {
     pub root: RootKind,
     /// Public keys for the first user.
     pub ssh_keys: Vec<String>,
+    /// Name of the first user; absent: as the image has it.
+    pub user: Option<String>,
+    /// That user's password; absent: as the image has it.
+    pub password: Option<PasswordHash>,
+    /// Nothing is served to it.
+    pub disabled: bool,
 }
 
 impl Device {
@@ -119,7 +142,7 @@ pub enum RootKind {
 }
 
 /// How bad a [`Problem`] is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Something works differently from what was written.
@@ -158,6 +181,7 @@ impl Default for Main {
             dnsmasq_restart: Vec::new(),
             sync: false,
             quirks_off: Vec::new(),
+            regional: Regional::default(),
         }
     }
 }

@@ -8,8 +8,11 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::bytes;
-use super::model::{Config, Device, DhcpMode, Main, Problem, RootKind, Severity, UnknownPolicy};
-use super::names::{NameError, check_address, check_device_id, check_hostname, check_image_name};
+use super::model::{Config, Device, DhcpMode, Main, Problem, Regional, RootKind, Severity, UnknownPolicy};
+use super::names::{
+    NameError, check_address, check_device_id, check_hostname, check_image_name, check_keyboard, check_locale,
+    check_timezone, check_user,
+};
 use super::uci::{Section, Value};
 use crate::pi::quirks::Quirk;
 use crate::pi::{Mac, Serial};
@@ -190,12 +193,16 @@ fn read_main(fields: &mut Fields<'_>, before: Option<&Main>) -> Main {
         "dnsmasq_restart",
         "sync",
         "quirk_off",
+        "locale",
+        "timezone",
+        "keyboard",
     ]);
     let interfaces = match fields.section.get("interface") {
         Some(value) => value.values().iter().filter(|v| !v.is_empty()).cloned().collect(),
         None => default.interfaces,
     };
     let quirks_off = read_quirks_off(fields);
+    let regional = read_regional(fields, before.map(|b| &b.regional));
     let image = |text: &str| checked(text, check_image_name);
     let main = Main {
         enabled: fields.setting("enabled", choice, default.enabled, before.map(|b| b.enabled)),
@@ -218,6 +225,7 @@ fn read_main(fields: &mut Fields<'_>, before: Option<&Main>) -> Main {
         dnsmasq_restart: fields.section.get("dnsmasq_restart").map(|v| v.values().to_vec()).unwrap_or_default(),
         sync: fields.setting("sync", choice, default.sync, before.map(|b| b.sync)),
         quirks_off,
+        regional,
     };
     if main.unknown == UnknownPolicy::Enroll && main.default_image.is_none() {
         let why = "'enroll' needs an image: set default_image; unknown Pis are only listed until then".to_owned();
@@ -225,6 +233,17 @@ fn read_main(fields: &mut Fields<'_>, before: Option<&Main>) -> Main {
         return Main { unknown: UnknownPolicy::Ask, ..main };
     }
     main
+}
+
+fn read_regional(fields: &mut Fields<'_>, before: Option<&Regional>) -> Regional {
+    let mut name = |option: &str, check: fn(&str) -> Result<(), NameError>, before: Option<&Option<String>>| {
+        fields.setting(option, |text| checked(text, check).map(Some), None, before.cloned())
+    };
+    Regional {
+        locale: name("locale", check_locale, before.map(|b| &b.locale)),
+        timezone: name("timezone", check_timezone, before.map(|b| &b.timezone)),
+        keyboard: name("keyboard", check_keyboard, before.map(|b| &b.keyboard)),
+    }
 }
 
 /// A name that is none is left out.
@@ -263,7 +282,8 @@ fn read_device_over(fields: &mut Fields<'_>, above: &[Device], old: Option<&Devi
 }
 
 fn read_device(fields: &mut Fields<'_>, before: &[Device]) -> Option<Device> {
-    fields.warn_unknown(&["serial", "mac", "ip", "hostname", "image", "root", "ssh_key"]);
+    fields
+        .warn_unknown(&["serial", "mac", "ip", "hostname", "image", "root", "ssh_key", "user", "password", "disabled"]);
     let id = fields.name.to_owned();
     if let Err(error) = check_device_id(&id) {
         let place = format!("piboot.{id}");
@@ -302,6 +322,9 @@ fn read_device(fields: &mut Fields<'_>, before: &[Device]) -> Option<Device> {
     let hostname = fields.one("hostname", |text| checked(text, check_hostname));
     let image = fields.one("image", |text| checked(text, check_image_name));
     let root = fields.one("root", choice).unwrap_or_default();
+    let user = fields.one("user", |text| checked(text, check_user));
+    let password = fields.one("password", parsed);
+    let disabled = fields.one("disabled", choice).unwrap_or_default();
     let ssh_keys: Vec<String> = fields.section.get("ssh_key").map(|v| v.values().to_vec()).unwrap_or_default();
     let (good_keys, bad_keys): (Vec<_>, Vec<_>) = ssh_keys.into_iter().partition(|key| is_ssh_key(key));
     for key in bad_keys {
@@ -330,7 +353,7 @@ fn read_device(fields: &mut Fields<'_>, before: &[Device]) -> Option<Device> {
         return None;
     };
     let hostname = hostname.unwrap_or_else(|| id.replace('_', "-"));
-    Some(Device { id, serial, mac, ip, hostname, image, root, ssh_keys: good_keys })
+    Some(Device { id, serial, mac, ip, hostname, image, root, ssh_keys: good_keys, user, password, disabled })
 }
 
 /// One line of an authorized_keys file: type, base64, comment; no line break can smuggle in a second.
@@ -428,6 +451,25 @@ mod tests {
         for (problem, start) in problems.iter().zip(expected) {
             assert!(problem.starts_with(start), "{problem}");
         }
+    }
+
+    #[test]
+    fn a_password_is_a_hash_and_what_is_none_is_not_repeated() {
+        let device =
+            |options: &str| format!("config device 'a'\n\toption serial '38c128c0'\n\toption image 'x'\n{options}");
+        let (config, problems) = read(&device(
+            "\toption user 'lion'\n\toption password '$6$salt$aaaaaaaaaaaaaaaaaaaaaaaa'\n\toption disabled '1'\n",
+        ));
+        assert_eq!(problems, Vec::<String>::new());
+        let device_a = config.device("a").unwrap();
+        assert_eq!((device_a.user.as_deref(), device_a.disabled), (Some("lion"), true));
+        assert!(device_a.password.is_some() && !format!("{config:?}").contains("aaaa"), "{config:?}");
+        let (config, problems) = read(&device("\toption user 'root'\n\toption password 'secret'\n"));
+        let device_a = config.device("a").unwrap();
+        assert_eq!((&device_a.user, &device_a.password), (&None, &None));
+        assert!(problems[0].starts_with("piboot.a.user: 'root' is not a user name"), "{problems:?}");
+        assert!(problems[1].starts_with("piboot.a.password: this is no hash"), "{problems:?}");
+        assert!(!problems.concat().contains("secret"), "{problems:?}");
     }
 
     #[test]

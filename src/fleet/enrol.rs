@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use super::Fleet;
 use super::provision::{discard, set_aside};
 use crate::config::{
-    self, Device, EditError, FileError, NameError, RootKind, check_hostname, check_image_name, device_id_from_hostname,
+    self, Device, EditError, FileError, NameError, PasswordHash, RootKind, check_hostname, check_image_name,
+    check_user, device_id_from_hostname,
 };
 use crate::image;
 use crate::jobs::{JobKind, JobsError};
@@ -29,6 +30,10 @@ pub struct Enrolment {
     pub ip: Option<Ipv4Addr>,
     /// Public keys for the first user.
     pub ssh_keys: Vec<String>,
+    /// Name of the first user.
+    pub user: Option<String>,
+    /// That user's password.
+    pub password: Option<PasswordHash>,
 }
 
 /// What unenrolling left to do.
@@ -58,6 +63,25 @@ pub enum EnrolError {
     /// Somebody has it already.
     #[error("{0} is enrolled already, as {1}")]
     Taken(String, String),
+    /// The router's own address.
+    #[error("{0} is this router's own address")]
+    RoutersOwn(Ipv4Addr),
+    /// A Pi that is up would not survive it.
+    #[error("{0} is up, and {1}: shut it down first")]
+    Up(String, String),
+    /// Its root was made from another image.
+    #[error("the root of {id} was made from image '{from}': 'piboot device switch {id} {image}' makes it a new one")]
+    HasRoot {
+        /// The device.
+        id: String,
+        /// What its root was made from.
+        from: String,
+        /// What it was to be.
+        image: String,
+    },
+    /// There is nothing to be replaced.
+    #[error("{0} has no root yet that could be replaced: 'piboot device {0}' says why")]
+    NoRoot(String),
     /// The device of that id is not configured.
     #[error("no device '{0}' is enrolled: 'piboot devices' lists them")]
     Unknown(String),
@@ -164,10 +188,8 @@ impl Fleet {
                 self.layout.data_dir().display()
             )));
         }
-        if let Some(bad) = request.ssh_keys.iter().find(|key| !config::is_ssh_key(key)) {
-            let shown: String = bad.chars().take(24).filter(|c| !c.is_control()).collect();
-            return Err(EnrolError::Key(format!("'{shown}…' is not a public key line (ssh-ed25519 AAAA… name)")));
-        }
+        check_keys(&request.ssh_keys)?;
+        request.user.as_deref().map_or(Ok(()), check_user)?;
         Ok(Device {
             id,
             serial,
@@ -177,6 +199,9 @@ impl Fleet {
             image,
             root: RootKind::Copy,
             ssh_keys: request.ssh_keys,
+            user: request.user,
+            password: request.password,
+            disabled: false,
         })
     }
 
@@ -187,6 +212,7 @@ impl Fleet {
     pub fn unenrol(&mut self, id: &str, delete: bool) -> Result<Removal, EnrolError> {
         let Some(device) = self.config.device(id) else { return Err(EnrolError::Unknown(id.to_owned())) };
         let mac = device.mac;
+        self.replacing.remove(id);
         if let Some(job) = self.jobs.active(JobKind::Provision, id) {
             // It ends by itself and leaves nothing; an error here means it just did.
             let _ = self.jobs.cancel(job);
@@ -203,6 +229,10 @@ impl Fleet {
         }
         if !delete {
             return Ok(Removal { job: None, kept: Some(directory) });
+        }
+        for kept in self.kept_roots(id) {
+            let aside = set_aside(&self.layout, &kept).map_err(|e| EnrolError::Aside(id.to_owned(), e))?;
+            self.delete(aside, format!("a kept root of {id} deleted"));
         }
         let aside = set_aside(&self.layout, &directory).map_err(|e| EnrolError::Aside(id.to_owned(), e))?;
         Ok(Removal { job: self.delete(aside, format!("files of {id} deleted")), kept: None })
@@ -254,12 +284,22 @@ impl Fleet {
     }
 
     /// Changes the configuration file; `None` leaves it alone.
-    fn edit_config(&self, edit: impl FnOnce(&str) -> Result<Option<String>, EditError>) -> Result<(), FileError> {
+    pub(super) fn edit_config(
+        &self,
+        edit: impl FnOnce(&str) -> Result<Option<String>, EditError>,
+    ) -> Result<(), FileError> {
         if config::file::edit(&self.config_file, edit)? {
             self.config_written.set(true);
         }
         Ok(())
     }
+}
+
+/// Checks public keys, as lines of an authorized_keys file.
+pub(super) fn check_keys(keys: &[String]) -> Result<(), EnrolError> {
+    let Some(bad) = keys.iter().find(|key| !config::is_ssh_key(key)) else { return Ok(()) };
+    let shown: String = bad.chars().take(24).filter(|c| !c.is_control()).collect();
+    Err(EnrolError::Key(format!("'{shown}…' is not a public key line (ssh-ed25519 AAAA… name)")))
 }
 
 /// `pi-4b-5b154510`: what it is and which one.

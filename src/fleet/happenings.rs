@@ -125,7 +125,9 @@ impl Fleet {
         }
         // A device that was unenrolled, and perhaps enrolled anew, has nothing to do with its old job's end.
         let concerns = self.config.device(&job.subject).is_some() && self.jobs.active(job.kind, &job.subject).is_none();
-        if job.kind == JobKind::Provision && job.state != JobState::Done && concerns {
+        // Where a root was to be replaced, the old one is still there.
+        let is_replacement = self.replacing.get(&job.subject) == Some(&id);
+        if job.kind == JobKind::Provision && job.state != JobState::Done && concerns && !is_replacement {
             self.failed.insert(job.subject.clone(), job.message.clone());
         }
         self.log_store_error(|store| store.save_job(&job));

@@ -5,6 +5,7 @@
 
 mod addresses;
 mod automatic;
+mod change;
 mod diagnose;
 mod enrol;
 mod happenings;
@@ -16,7 +17,9 @@ mod reconcile;
 mod record;
 mod seen;
 mod store;
+mod switch;
 
+pub use change::{Edit, GIVEN_UP_AFTER};
 pub use enrol::{EnrolError, Enrolment, Removal};
 pub use on_volume::NothingToAccept;
 pub use outlook::Outlook;
@@ -83,6 +86,8 @@ pub struct Fleet {
     lock: Option<File>,
     /// Devices whose trees could not be made, and why; tried again when something changes.
     failed: BTreeMap<String, String>,
+    /// Jobs that put a new root in the place of a device's.
+    replacing: BTreeMap<String, u32>,
     automatic: Automatic,
 }
 
@@ -145,6 +150,7 @@ impl Fleet {
             volume_identity: None,
             lock: None,
             failed: BTreeMap::new(),
+            replacing: BTreeMap::new(),
             automatic,
         };
         fleet.volume_identity = on_volume::volume_identity(&fleet.layout);

@@ -224,11 +224,14 @@ impl Fleet {
     /// Removes what killed jobs left in the scratch directory. Trees take their time: a job does it.
     fn sweep(&self) {
         let scratch = self.layout.scratch();
-        if std::fs::read_dir(&scratch).is_ok_and(|mut entries| entries.next().is_none()) {
+        let is_tidy = provision::leftovers(&self.layout).is_empty();
+        if is_tidy && std::fs::read_dir(&scratch).is_ok_and(|mut entries| entries.next().is_none()) {
             return;
         }
-        let leftovers = provision::leftovers(&self.layout);
+        let layout = self.layout.clone();
         let task = Box::new(move |_: &Running| {
+            // As it is now: no other job on a device is in the middle of its work.
+            let leftovers = provision::leftovers(&layout);
             let imports = image::sweep(&scratch);
             for leftover in &imports {
                 log::warn!("{leftover}");

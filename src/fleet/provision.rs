@@ -8,9 +8,9 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::record::{AdaptedFor, DeviceRecord, free_export_pair};
-use crate::config::Device;
+use crate::config::{Device, Regional};
 use crate::image;
-use crate::image::adapt::{self, Pass, Target};
+use crate::image::adapt::{self, Earlier, Pass, Target};
 use crate::progress::Progress;
 use crate::storage::{Layout, RESERVE_BYTES, SyncGuard, sync_directory, tree_copy, tree_remove};
 
@@ -18,7 +18,7 @@ use crate::storage::{Layout, RESERVE_BYTES, SyncGuard, sync_directory, tree_copy
 const MAX_CHANGES: usize = 400;
 
 /// What trees that are being made are called in the scratch directory, and what those that are to go.
-const PARTIAL: &str = "device-";
+pub(super) const PARTIAL: &str = "device-";
 const DELETED: &str = "deleted-";
 
 /// What a job on a device's trees needs to know; owned, because the job runs on another thread.
@@ -30,12 +30,25 @@ pub struct Provision {
     pub device: Device,
     /// The router's address that the Pi shall mount from.
     pub server: std::net::Ipv4Addr,
+    /// Language and time of all Pis.
+    pub regional: Regional,
     /// Unix time in ms at the start of the job.
     pub now_ms: i64,
 }
 
+/// What the record of new trees says besides what they were made from.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Origin {
+    /// The device's number in file handles.
+    pub(super) export_pair: u16,
+    /// How many roots the device had before.
+    pub(super) generation: u32,
+    /// The image of the one before, if this one's is another.
+    pub(super) switched_from: Option<String>,
+}
+
 impl Provision {
-    fn target(&self) -> Target {
+    fn target(&self, earlier: Option<Earlier>) -> Target {
         Target {
             id: self.device.id.clone(),
             hostname: self.device.hostname.clone(),
@@ -44,6 +57,10 @@ impl Provision {
             boot_export: boot_export(&self.device.id),
             mac: self.device.mac,
             ssh_keys: self.device.ssh_keys.clone(),
+            user: self.device.user.clone(),
+            password: self.device.password.clone(),
+            regional: self.regional.clone(),
+            earlier,
         }
     }
 
@@ -66,6 +83,16 @@ impl Provision {
         if place.exists() {
             return Err(format!("{} exists already", place.display()));
         }
+        let pair = free_export_pair(&self.layout).map_err(|e| e.to_string())?;
+        let changes = self.build(partial, Origin { export_pair: pair, ..Origin::default() }, progress)?;
+        std::fs::rename(partial, &place)
+            .map_err(|e| format!("cannot move the finished trees to {}: {e}", place.display()))?;
+        sync_directory(&self.layout.devices()).map_err(|e| e.to_string())?;
+        Ok(format!("{} boots from a copy of {} ({changes} changes)", self.device.id, self.device.image))
+    }
+
+    /// Makes the device's trees in `partial`, on the disk when this returns. Says how many changes adapting made.
+    pub(super) fn build(&self, partial: &Path, origin: Origin, progress: &dyn Progress) -> Result<usize, String> {
         let image_dir = self.layout.image(&self.device.image);
         let info = image::load_info(&image_dir).map_err(|e| e.to_string())?;
         let (bytes, entries) =
@@ -78,16 +105,18 @@ impl Provision {
         for tree in ["boot", "root"] {
             copy(&image_dir.join(tree), &partial.join(tree), progress)?;
         }
-        let report = adapt::adapt(&partial.join("boot"), &partial.join("root"), &self.target(), Pass::Fresh)
+        let report = adapt::adapt(&partial.join("boot"), &partial.join("root"), &self.target(None), Pass::Fresh)
             .map_err(|e| e.to_string())?;
         let record = DeviceRecord {
-            export_pair: free_export_pair(&self.layout).map_err(|e| e.to_string())?,
+            export_pair: origin.export_pair,
             image: self.device.image.clone(),
             image_sha256: info.sha256.clone(),
             made_ms: self.now_ms,
-            adapted_for: AdaptedFor::of(&self.device, self.server),
+            adapted_for: AdaptedFor::of(&self.device, self.server, &self.regional),
             changes: report.changes,
             notes: report.notes,
+            generation: origin.generation,
+            switched_from: origin.switched_from,
         };
         record.save(partial).map_err(|e| e.to_string())?;
         // Everything reaches the disk before the rename that publishes it.
@@ -96,14 +125,11 @@ impl Provision {
         if progress.cancelled() {
             return Err("cancelled".to_owned());
         }
-        std::fs::rename(partial, &place)
-            .map_err(|e| format!("cannot move the finished trees to {}: {e}", place.display()))?;
-        sync_directory(&self.layout.devices()).map_err(|e| e.to_string())?;
-        Ok(format!("{} boots from a copy of {} ({} changes)", self.device.id, self.device.image, record.changes.len()))
+        Ok(record.changes.len())
     }
 
     /// Whether a copy of so many bytes fits now: others may have taken the space since this was asked for.
-    fn check_space(&self, bytes: u64) -> Result<(), String> {
+    pub(super) fn check_space(&self, bytes: u64) -> Result<(), String> {
         let stat = rustix::fs::statvfs(self.layout.scratch()).map_err(|e| format!("cannot ask for free space: {e}"))?;
         let free = stat.f_bavail.saturating_mul(stat.f_frsize);
         if free >= bytes.saturating_add(RESERVE_BYTES) {
@@ -127,15 +153,16 @@ impl Provision {
         let mut record = DeviceRecord::load(&place)
             .map_err(|e| e.to_string())?
             .ok_or_else(|| format!("{} has no trees", self.device.id))?;
-        let report = adapt::adapt(&place.join("boot"), &place.join("root"), &self.target(), Pass::Again)
-            .map_err(|e| e.to_string())?;
+        let target = self.target(Some(record.adapted_for.as_earlier()));
+        let report =
+            adapt::adapt(&place.join("boot"), &place.join("root"), &target, Pass::Again).map_err(|e| e.to_string())?;
         let count = report.changes.len();
         record.changes.extend(report.changes);
         // A router that moves between two networks must not grow the record for ever.
         let excess = record.changes.len().saturating_sub(MAX_CHANGES);
         record.changes.drain(..excess);
         record.notes = report.notes;
-        record.adapted_for = AdaptedFor::of(&self.device, self.server);
+        record.adapted_for = AdaptedFor::of(&self.device, self.server, &self.regional);
         record.save(&place).map_err(|e| e.to_string())?;
         Ok(format!("{} adapted ({count} changes)", self.device.id))
     }
@@ -179,15 +206,16 @@ pub fn discard(path: &Path) -> Result<(), String> {
     removed.map_err(|e| format!("cannot delete {}: {e}", path.display()))
 }
 
-/// What killed jobs left in the scratch directory: half-made trees, and trees not yet deleted.
+/// What killed jobs left: half-made trees and trees not yet deleted in the scratch directory, new ones beside a device's.
 #[must_use]
 pub fn leftovers(layout: &Layout) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(layout.scratch()) else { return Vec::new() };
+    let unplaced = super::switch::unplaced(layout);
+    let Ok(entries) = std::fs::read_dir(layout.scratch()) else { return unplaced };
     let is_ours = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().as_bytes();
         [PARTIAL, DELETED].iter().any(|prefix| name.starts_with(prefix.as_bytes()))
     };
-    entries.flatten().map(|entry| entry.path()).filter(is_ours).collect()
+    entries.flatten().map(|entry| entry.path()).filter(is_ours).chain(unplaced).collect()
 }
 
 fn copy(from: &Path, to: &Path, progress: &dyn Progress) -> Result<(), String> {
