@@ -70,6 +70,7 @@ impl<S: Servers> Api<S> {
             mac: device.mac,
             serial: device.serial,
             board: seen.map(crate::fleet::SeenPi::board),
+            model: seen.and_then(crate::fleet::SeenPi::family),
             image: device.image.clone(),
             state: state.to_owned(),
             job,

@@ -146,6 +146,9 @@ pub struct DeviceInfo {
     pub serial: Option<Serial>,
     /// The board, once it was seen.
     pub board: Option<String>,
+    /// Its family, as far as known: `pi3`, `pi3+`, `pi4` …
+    #[serde(default)]
+    pub model: Option<Model>,
     /// Image.
     pub image: String,
     /// `ready`, `preparing`, `blocked`, `disabled`, `booting`, `stuck`, `running`, `off`, `lost`

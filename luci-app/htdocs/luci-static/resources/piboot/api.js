@@ -109,8 +109,12 @@ return baseclass.extend({
 	boot: verb('boot', 'boot'),
 	bootPackets: verb('boot_packets', 'boot'),
 	led: verb('led'),
+	check: verb('check'),
 
-	enroll: verb('enroll', 'mac', 'serial', 'hostname', 'image', 'ip', 'ssh_keys'),
+	enroll: verb('enroll', 'mac', 'serial', 'hostname', 'image', 'ip', 'ssh_keys', 'user', 'password'),
+	deviceEdit: verb('device_edit', 'id', 'hostname', 'ip', 'ssh_keys', 'user', 'password', 'disabled', 'force'),
+	deviceSwitch: verb('device_switch', 'id', 'image', 'keep', 'force'),
+	deviceReset: verb('device_reset', 'id', 'keep', 'force'),
 	unenroll: verb('unenroll', 'id', 'delete'),
 	imageImport: verb('image_import', 'source', 'name'),
 	imageRemove: verb('image_remove', 'name'),
