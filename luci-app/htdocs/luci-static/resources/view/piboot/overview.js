@@ -138,7 +138,7 @@ return view.extend({
 			{ title: _('Image'), text: pi => pi.image },
 			{ title: _('Address'), text: pi => pi.ip ?? '–' },
 			{
-				title: _('State'), width: '30%', sign: pi => [ pi.state, stateLine(pi, this.jobs), pi.boot?.id ].join(' '),
+				title: _('State'), width: '22%', sign: pi => [ pi.state, stateLine(pi, this.jobs), pi.boot?.id ].join(' '),
 				node: pi => [
 					page.label(text.state(pi.state), text.stateClass(pi.state)), ' ', stateLine(pi, this.jobs),
 					pi.state == 'stuck' && pi.boot ? E('div', { 'style': 'margin-top:.5em' }, [ boots(_('What to do'), 'boot=%d'.format(pi.boot.id)), ' ', led.button(_('Green LED')) ]) : ''
