@@ -148,8 +148,8 @@ fn a_pi_is_renamed_gets_other_keys_and_an_address_of_its_own() {
     let now = config(&router);
     let refused =
         |args: &[&str], words: &[&str]| router.assert_refused(&[&["device", "edit", "lion"], args].concat(), words);
-    refused(&["--user", "anna"], &["lion is up", "shut it down first"]);
-    refused(&["--disable"], &["lion is up", "lose its root"]);
+    refused(&["--user", "anna"], &["lion is booting", "or force it"]);
+    refused(&["--disable"], &["lion is booting", "or force it"]);
     refused(&["--hostname", "bear"], &["the name bear", "enrolled already, as bear"]);
     refused(&["--hostname", "<img onerror=alert(1)>"], &["is not a host name"]);
     refused(&["--ip", "10.77.0.1"], &["this router's own address"]);
@@ -186,33 +186,28 @@ fn a_disabled_pi_gets_nothing_until_it_is_enabled_again() {
 
 #[test]
 fn a_pi_boots_from_another_image_and_its_old_root_is_kept_or_deleted() {
-    let (router, pi, link) = router();
+    let (mut router, pi, link) = router();
     router.import(&router.scratch("small.img"), "other");
     fs::write(router.data_dir().join("images/other/root/etc/other"), "").unwrap();
     router.enroll(&pi, "lion");
     fs::write(root(&router).join("home/pi/work"), "of years").unwrap();
-    let export = router.json(&["device", "lion"]);
-    assert_eq!(export["image"], "small");
-
     let said = router.piboot(&["device", "switch", "lion", "other", "--keep"]).unwrap();
-    assert!(said.contains("a new copy of other") && said.contains("devices/lion.old-1"), "{said}");
+    assert!(said.contains(" of other (") && said.contains("the old root is snapshot replaced-"), "{said}");
     assert!(root(&router).join("etc/other").exists() && !root(&router).join("home/pi/work").exists());
-    let kept = router.data_dir().join("devices/lion.old-1");
-    assert_eq!(fs::read_to_string(kept.join("root/home/pi/work")).unwrap(), "of years");
     assert!(config(&router).contains("option image 'other'"), "{}", config(&router));
     let device = router.wait_for(&["device", "lion"], "the device", |device| device["state"] == "ready");
-    assert_eq!((device["image"].as_str(), device["kept"][0].as_str()), (Some("other"), kept.to_str()));
+    assert_eq!((&device["image"], &device["snapshots"]), (&"other".into(), &1.into()));
     router.assert_boots(&pi, &link);
 
     // It is up.
-    let refused = ["lion is up", "lose its root file system at once", "force"];
+    let refused = ["lion is booting", "wait until it is up and shut it down", "or force it"];
     router.assert_refused(&["device", "reset", "lion"], &refused);
     router.assert_refused(&["device", "switch", "lion", "small"], &refused);
     fs::write(root(&router).join("home/pi/work"), "again").unwrap();
     let said = router.piboot(&["device", "reset", "lion", "--force"]).unwrap();
-    assert!(said.contains("a new copy of other") && said.contains("the old one is deleted"), "{said}");
+    assert!(said.contains(" of other (") && said.contains("the old root is deleted"), "{said}");
     assert!(root(&router).join("etc/other").exists() && !root(&router).join("home/pi/work").exists());
-    assert_eq!((router.names("devices"), router.names("scratch").len()), (vec!["lion".into(), "lion.old-1".into()], 0));
+    assert_eq!((router.names("devices"), router.names("scratch").len()), (vec!["lion".into()], 0));
     router.assert_boots(&pi, &link);
 
     router.assert_refused(&["device", "switch", "lion", "nosuch", "--force"], &["no image 'nosuch'"]);
@@ -226,9 +221,26 @@ fn a_pi_boots_from_another_image_and_its_old_root_is_kept_or_deleted() {
     router.piboot(&["device", "edit", "lion", "--image", "other"]).unwrap();
     assert_well(&router);
 
-    router.piboot(&["unenroll", "lion", "--delete"]).unwrap();
-    router.wait_until_settled();
-    assert_eq!((router.names("devices").len(), router.names("scratch").len()), (0, 0), "what was kept goes as well");
+    // What was kept is a snapshot like any other.
+    router.stop_agent();
+    router.start_agent();
+    router.piboot(&["unenroll", "lion"]).unwrap();
+    router
+        .piboot(&[
+            "enroll",
+            "--mac",
+            &Pi::new(Model::Pi4B, 7).mac.to_string(),
+            "--hostname",
+            "lion",
+            "--image",
+            "other",
+        ])
+        .unwrap();
+    let snapshots = router.json(&["snapshots", "lion"]);
+    let name = snapshots["snapshots"][0]["name"].as_str().unwrap();
+    router.piboot(&["rollback", "lion", name]).unwrap();
+    assert_eq!(fs::read_to_string(root(&router).join("home/pi/work")).unwrap(), "of years");
+    assert!(config(&router).contains("option image 'small'"), "{}", config(&router));
 }
 
 #[test]
@@ -262,6 +274,7 @@ fn killed_or_cancelled_in_the_middle_the_old_root_is_still_there() {
         router.start_agent();
         router.wait_until("the tidying up", || router.names("scratch").is_empty());
         assert_eq!((work(&router).as_str(), router.names("devices")), ("of years", vec!["lion".to_owned()]));
+        assert_eq!(router.json(&["device", "lion"])["snapshots"], 0);
         assert_eq!(config(&router), before);
         router.assert_boots(&pi, &link);
     }
@@ -277,18 +290,6 @@ fn killed_or_cancelled_in_the_middle_the_old_root_is_still_there() {
     assert_eq!(config(&router), before.replace("option image 'small'", "option image 'large'"));
     assert!(!fs::read_to_string(&record).unwrap().contains("switched_from"));
     assert_well(&router);
-
-    // Killed when the new root stood where the old one was to be kept.
-    router.kill_agent();
-    let devices = router.data_dir().join("devices");
-    fs::rename(devices.join("lion"), devices.join("x")).unwrap();
-    fs::rename(devices.join("lion.old-1"), devices.join("lion")).unwrap();
-    fs::rename(devices.join("x"), devices.join("lion.old-1")).unwrap();
-    fs::write(router.config(), &before).unwrap();
-    router.start_agent();
-    router.wait_until("the tidying up", || router.names("devices") == ["lion"]);
-    assert_eq!(work(&router), "of years");
-    router.assert_boots(&pi, &link);
 }
 
 #[test]
@@ -300,7 +301,7 @@ fn a_root_that_has_no_room_beside_the_old_one_is_refused_with_numbers() {
     router.import(&image::small(router.net.scratch()), "small");
     router.enroll(&lion(), "lion");
     router.import(&image::large(router.net.scratch()), "large");
-    let words = ["a new copy of image 'large' needs", "MB beside the root that lion has", "MB are free"];
+    let words = ["a copy of image 'large' beside the root that is there needs", "MB are free"];
     router.assert_refused(&["device", "switch", "lion", "large"], &words);
     assert!(config(&router).contains("option image 'small'"));
     assert_eq!(router.json(&["device", "lion"])["state"], "ready");

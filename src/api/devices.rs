@@ -1,10 +1,10 @@
 //! Verbs about enrolled Pis.
 
 use super::types::*;
-use super::{Api, ApiError, Servers};
+use super::{Api, ApiError, GIVEN_UP_AFTER, Servers};
 use crate::boot::{BootEnd, BootState};
 use crate::config::{Device, Password, PasswordHash, Severity};
-use crate::fleet::{DeviceRecord, DeviceState, Edit, EnrolError, Enrolment, GIVEN_UP_AFTER};
+use crate::fleet::{DeviceRecord, DeviceState, Edit, EnrolError, Enrolment};
 use crate::jobs::JobKind;
 
 impl<S: Servers> Api<S> {
@@ -18,16 +18,20 @@ impl<S: Servers> Api<S> {
         let info = self.device_info(device);
         // A damaged record shows as the device's state.
         let record = DeviceRecord::load(&self.fleet.layout().device(&device.id)).ok().flatten();
-        let (changes, notes) = record.map(|r| (r.changes, r.notes)).unwrap_or_default();
+        let (changes, notes, made_by) = record.map(|r| (r.changes, r.notes, r.root)).unwrap_or_default();
         Ok(DeviceDetail {
             info,
             fixed_ip: device.ip,
             ssh_keys: device.ssh_keys.clone(),
             user: device.user.clone(),
             has_password: device.password.is_some(),
-            kept: self.fleet.kept_roots(&device.id).iter().map(|path| path.display().to_string()).collect(),
             changes,
             notes,
+            root: device.root,
+            made_by,
+            clone_of: device.clone_of.as_ref().map(ToString::to_string),
+            rollback_after: device.rollback_after,
+            snapshots: self.fleet.snapshots(&device.id).len(),
         })
     }
 
@@ -81,8 +85,7 @@ impl<S: Servers> Api<S> {
     }
 
     pub(super) fn enroll(&mut self, request: EnrollRequest) -> Result<Enrolled, ApiError> {
-        let EnrollRequest { mac, serial, hostname, image, ip, ssh_keys, user, password, password_hash } = request;
-        let password = hashed(password, password_hash)?.flatten();
+        let EnrollRequest { mac, serial, hostname, image, ip, ssh_keys, root, user, password, password_hash } = request;
         let enrolment = Enrolment {
             mac,
             serial,
@@ -90,17 +93,25 @@ impl<S: Servers> Api<S> {
             image,
             ip,
             ssh_keys,
+            root: root.unwrap_or_default(),
+            clone_of: None,
             user: user.filter(|user| !user.is_empty()),
-            password,
+            password: hashed(password, password_hash)?.flatten(),
         };
         let device = self.fleet.enrol(enrolment).map_err(failed)?;
+        Ok(self.enrolled(device.id))
+    }
+
+    /// Starts what a device that was just added to the configuration needs, and says what that is.
+    pub(super) fn enrolled(&mut self, id: String) -> Enrolled {
         self.reconcile();
-        let (job, why) = match self.fleet.state(&device.id) {
+        let (job, why) = match self.fleet.state(&id) {
             Some(DeviceState::Preparing { job }) => (Some(*job), None),
             Some(DeviceState::Blocked { why }) => (None, Some(why.clone())),
             _ => (None, None),
         };
-        Ok(Enrolled { id: device.id, job, why })
+        let warnings = self.fleet.config().device(&id).map(|device| self.fleet.image_warnings(device));
+        Enrolled { id, job, why, warnings: warnings.unwrap_or_default() }
     }
 
     pub(super) fn device_edit(&mut self, request: EditRequest) -> Result<Edited, ApiError> {

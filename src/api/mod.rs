@@ -7,6 +7,7 @@ mod devices;
 mod images;
 pub mod methods;
 mod pending;
+mod snapshots;
 pub mod types;
 
 use serde::Serialize;
@@ -19,6 +20,8 @@ use crate::fleet::{DeviceState, Fleet, Wanted};
 
 /// Most boots answered at once: an answer has to fit one ubus message of 1 MiB.
 const MAX_BOOTS: u32 = 200;
+/// A boot that makes no sound for so long is over: a Pi asks again within seconds, and Linux within a minute.
+const GIVEN_UP_AFTER: std::time::Duration = std::time::Duration::from_secs(90);
 /// Boots answered when no limit is given.
 const DEFAULT_BOOTS: u32 = 20;
 
@@ -89,13 +92,20 @@ impl<S: Servers> Api<S> {
             "devices" => answer(self.devices()),
             "device" => answer(self.device(&read::<IdRequest>(params)?.id)?),
             "enroll" => answer(self.enroll(read(params)?)?),
+            "device_clone" => answer(self.device_clone(read(params)?)?),
+            "snapshot" => answer(self.snapshot(read(params)?)?),
+            "snapshots" => answer(self.snapshots(&read(params)?)?),
+            "snapshot_remove" => answer(self.snapshot_remove(&read(params)?)?),
+            "rollback" => answer(self.rollback(&read(params)?)?),
             "unenroll" => answer(self.unenroll(&read(params)?)?),
             "device_edit" => answer(self.device_edit(read(params)?)?),
             "device_switch" => answer(self.device_switch(&read(params)?)?),
             "device_reset" => answer(self.device_reset(&read(params)?)?),
             "images" => answer(self.images()),
-            "image_import" => answer(self.image_import(read(params)?)?),
+            "image_import" => answer(self.image_import(&read(params)?)?),
             "image_remove" => answer(self.image_remove(&read(params)?)?),
+            "os_list" => answer(self.os_list(&read(params)?)?),
+            "disks" => answer(self.disks()),
             "volume_accept" => answer(self.volume_accept()?),
             "jobs" => answer(self.jobs()?),
             "job_cancel" => answer(self.job_cancel(&read(params)?)?),
@@ -103,6 +113,9 @@ impl<S: Servers> Api<S> {
             "boot" => answer(self.boot(&read(params)?)?),
             "led" => answer(boots::led(&read(params)?)?),
             "boot_packets" => answer(self.boot_packets(&read(params)?)?),
+            streamed if methods::is_streamed(streamed) => Err(ApiError::InvalidArgument(format!(
+                "'{streamed}' takes the image's bytes after the request: it is there on the local socket only"
+            ))),
             other => Err(ApiError::UnknownMethod(other.to_owned())),
         }
     }

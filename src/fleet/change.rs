@@ -1,18 +1,14 @@
 //! Changes to an enrolled device, made in the configuration the way an admin would make them.
 
 use std::net::Ipv4Addr;
-use std::time::Duration;
 
+use super::at_rest::Plan;
 use super::enrol::check_keys;
 use super::{DeviceRecord, EnrolError, Fleet};
-use crate::boot::BootState;
 use crate::config::{
     self, Device, PasswordHash, Setting, check_hostname, check_image_name, check_user, device_id_from_hostname,
     set_options,
 };
-
-/// A boot that makes no sound for so long is over: a Pi asks again within seconds, and Linux within a minute.
-pub const GIVEN_UP_AFTER: Duration = Duration::from_secs(90);
 
 /// What is to be another at a device; what is absent stays. An inner `None` takes away.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -36,17 +32,6 @@ pub struct Edit {
 }
 
 impl Fleet {
-    /// Whether a device's Pi boots or runs, as far as is known.
-    #[must_use]
-    pub fn is_up(&self, device: &Device) -> bool {
-        let Some(boot) = device.mac.and_then(|mac| self.last_boot(mac)) else { return false };
-        match boot.state {
-            BootState::Running => true,
-            BootState::Booting => boot.silent_for(self.clock.now()) <= GIVEN_UP_AFTER,
-            _ => false,
-        }
-    }
-
     /// Changes a device in the configuration. [`Fleet::reconcile`] then adapts its trees. Returns the device as it is now,
     /// and what people should know.
     ///
@@ -57,7 +42,8 @@ impl Fleet {
         let new = self.edited(&old, edit)?;
         let settings = settings(&new);
         self.edit_config(|text| set_options(text, id, &settings))?;
-        let notes = if self.is_up(&old) { notes(&old, &new) } else { Vec::new() };
+        let is_up = self.used_by_pi(&old, Plan::Off).is_some();
+        let notes = if is_up { notes(&old, &new) } else { Vec::new() };
         self.failed.remove(id);
         if let Some(device) = self.config.devices.iter_mut().find(|device| device.id == id) {
             *device = new.clone();
@@ -69,7 +55,7 @@ impl Fleet {
     /// The device as it is to be.
     fn edited(&self, old: &Device, edit: Edit) -> Result<Device, EnrolError> {
         let mut new = old.clone();
-        let is_up = self.is_up(old);
+        let in_use = self.used_by_pi(old, Plan::Off).filter(|_| !edit.force);
         if let Some(hostname) = edit.hostname.filter(|name| *name != old.hostname) {
             check_hostname(&hostname)?;
             let id = device_id_from_hostname(&hostname);
@@ -97,9 +83,9 @@ impl Fleet {
         }
         if let Some(user) = edit.user {
             user.as_deref().map_or(Ok(()), check_user)?;
-            if is_up && user.is_some() && user != old.user {
-                let what = "its user cannot be renamed while somebody may be logged in".to_owned();
-                return Err(EnrolError::Up(old.id.clone(), what));
+            // Whoever is logged in would lose name and home.
+            if let Some(why) = in_use.clone().filter(|_| user.is_some() && user != old.user) {
+                return Err(EnrolError::Up(why));
             }
             new.user = user;
         }
@@ -107,9 +93,8 @@ impl Fleet {
             new.password = password;
         }
         if let Some(disabled) = edit.disabled {
-            if disabled && !old.disabled && is_up && !edit.force {
-                let what = "it would lose its root file system at once (force does it all the same)".to_owned();
-                return Err(EnrolError::Up(old.id.clone(), what));
+            if let Some(why) = in_use.filter(|_| disabled && !old.disabled) {
+                return Err(EnrolError::Up(why));
             }
             new.disabled = disabled;
         }

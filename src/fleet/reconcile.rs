@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::Fleet;
 use super::provision::Provision;
 use super::record::{AdaptedFor, DeviceRecord};
-use crate::config::{Device, RootKind};
+use crate::config::Device;
 use crate::jobs::{JobKind, JobsError, Running};
 use crate::pi::{Mac, Serial};
 
@@ -121,7 +121,8 @@ impl Fleet {
             let why = self.volume.problems.first().map(ToString::to_string).unwrap_or_default();
             return (self.served_before(device), DeviceState::Blocked { why });
         }
-        if let Some(job) = self.replacement(&device.id) {
+        if let Some(job) = self.claimed(&device.id) {
+            // Its files are being replaced, or read as they are. It is off, and must not start from them now.
             return (None, DeviceState::Preparing { job });
         }
         let record = match DeviceRecord::load(&self.layout.device(&device.id)) {
@@ -185,10 +186,11 @@ impl Fleet {
         if let Some(problem) = self.volume.problems.first() {
             return blocked(problem.to_string());
         }
-        if device.root != RootKind::Copy {
-            return blocked("this version makes roots by 'copy' only: set option root 'copy'".to_owned());
-        }
-        if !self.layout.image(&device.image).is_dir() {
+        if let Some(original) = &device.clone_of {
+            if let Some(why) = self.not_to_be_cloned(original) {
+                return blocked(why);
+            }
+        } else if !self.layout.image(&device.image).is_dir() {
             return blocked(format!("there is no image '{}': 'piboot image import' makes one", device.image));
         }
         if self.server.is_none() {
@@ -196,20 +198,21 @@ impl Fleet {
         }
         let make = |provision: Provision| move |running: &Running| provision.make(running);
         match self.submit(device, make) {
-            Ok(job) => DeviceState::Preparing { job },
+            Ok(job) => {
+                if let Some(original) = &device.clone_of {
+                    self.claim_original(original, job);
+                }
+                DeviceState::Preparing { job }
+            }
             Err(error) => blocked(error.to_string()),
         }
     }
 
-    pub(super) fn submit<T>(&self, device: &Device, task: impl FnOnce(Provision) -> T) -> Result<u32, JobsError>
+    fn submit<T>(&self, device: &Device, task: impl FnOnce(Provision) -> T) -> Result<u32, JobsError>
     where
         T: FnOnce(&Running) -> Result<String, String> + Send + 'static,
     {
-        let server = self.server.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED);
-        let (layout, device, now_ms) = (self.layout.clone(), device.clone(), self.clock.wall_ms());
-        let id = device.id.clone();
-        let provision = Provision { layout, device, server, regional: self.config.main.regional.clone(), now_ms };
-        match self.jobs.submit(JobKind::Provision, &id, Box::new(task(provision))) {
+        match self.jobs.submit(JobKind::Provision, &device.id, Box::new(task(self.provision(device)))) {
             Err(JobsError::Busy(job, _)) => Ok(job),
             other => {
                 if let Ok(job) = other {
@@ -217,6 +220,17 @@ impl Fleet {
                 }
                 other
             }
+        }
+    }
+
+    /// What a job on a device's trees needs to know.
+    pub(super) fn provision(&self, device: &Device) -> Provision {
+        Provision {
+            layout: self.layout.clone(),
+            device: device.clone(),
+            server: self.server.unwrap_or(Ipv4Addr::UNSPECIFIED),
+            regional: self.config.main.regional.clone(),
+            now_ms: self.clock.wall_ms(),
         }
     }
 

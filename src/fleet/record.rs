@@ -73,6 +73,9 @@ pub struct DeviceRecord {
     pub image: String,
     /// Digest of that image's file.
     pub image_sha256: String,
+    /// How the root was made, `copy` or `clone`; unknown in those of the first version, which copied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<String>,
     /// Unix time in ms.
     pub made_ms: i64,
     /// What they were last adapted for.
@@ -82,12 +85,24 @@ pub struct DeviceRecord {
     /// What adapting noticed and left alone.
     #[serde(default)]
     pub notes: Vec<Change>,
-    /// How many roots the device had before this one.
-    #[serde(default)]
-    pub generation: u32,
     /// The image of the root before this one, until the configuration says that it is another now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub switched_from: Option<String>,
+    /// The last roll-back to a snapshot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rolled_back: Option<RolledBack>,
+}
+
+/// A roll-back to a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RolledBack {
+    /// Name of the snapshot.
+    pub to: String,
+    /// Unix time in ms.
+    pub at_ms: i64,
+    /// Boots that had failed when it was done without being asked for; 0 if it was asked for.
+    #[serde(default)]
+    pub after_failed: u32,
 }
 
 /// Why a record could not be read or written.
@@ -165,12 +180,13 @@ mod tests {
             export_pair,
             image: "lite".into(),
             image_sha256: String::new(),
+            root: None,
             made_ms: 1,
             adapted_for,
             changes: vec![],
             notes: vec![],
-            generation: 0,
             switched_from: None,
+            rolled_back: None,
         }
     }
 

@@ -1,13 +1,16 @@
 //! The SSD: is it there and fit for use, what lives where on it, and changes that a power cut cannot leave half done.
 
 mod atomic;
+pub mod disks;
 mod identity;
 mod layout;
 mod mounts;
+pub mod reflink;
 mod reopen;
 mod sync;
 pub mod tree_copy;
 pub mod tree_remove;
+pub mod tree_walk;
 pub mod tree_writer;
 mod volume;
 

@@ -25,5 +25,8 @@ mod desk;
 mod devices;
 mod failures;
 mod looks;
+mod pictures;
+mod roots;
 mod safety;
+mod sources;
 mod story;

@@ -16,7 +16,7 @@ fn hostile() -> [(&'static str, Value); 8] {
     let job = |id, state| json!({ "id": id, "kind": "import", "subject": HOSTILE, "state": state, "bytes": 1, "total_bytes": 2, "files": 0, "total_files": 0, "message": HOSTILE, "queued_ms": 0, "finished_ms": 4e12 });
     let detail = json!({
         "id": HOSTILE, "hostname": HOSTILE, "mac": "dc:a6:32:01:02:03", "serial": HOSTILE, "board": HOSTILE, "image": HOSTILE, "state": HOSTILE, "why": HOSTILE,
-        "fixed_ip": HOSTILE, "user": HOSTILE, "has_password": true, "ssh_keys": [HOSTILE], "kept": [HOSTILE],
+        "fixed_ip": HOSTILE, "user": HOSTILE, "has_password": true, "ssh_keys": [HOSTILE], "made_by": HOSTILE, "clone_of": HOSTILE,
         "changes": [{ "rule": HOSTILE, "path": HOSTILE, "what": HOSTILE }], "notes": [{ "rule": HOSTILE, "path": HOSTILE, "what": HOSTILE }],
     });
     [
@@ -77,7 +77,7 @@ fn what_comes_from_the_network_is_shown_as_it_is() {
     page.click_button(".modal", "Cancel");
     page.click_button("#piboot-devices", "Details");
     page.wait("document.querySelector('#piboot-details')");
-    harmless(&page, 11 + 16);
+    harmless(&page, 11 + 17);
     page.click_button(".modal", "Close");
     page.click_button("#view", "Check everything");
     page.wait("document.querySelector('#piboot-check')");
@@ -146,6 +146,8 @@ fn who_may_only_read_sees_everything_and_changes_nothing() {
         ("device_reset", json!({ "id": "lion" })),
         ("image_import", json!({ "source": "/x", "name": "x" })),
         ("image_remove", json!({ "name": "small" })),
+        ("os_list", json!({ "url": "http://x" })),
+        ("disks", json!({})),
         ("job_cancel", json!({ "job": 1 })),
         ("volume_accept", json!({})),
     ];
@@ -167,6 +169,8 @@ fn the_pages_judge_names_as_the_agent_does() {
         check_address, check_device_id, check_hostname, check_image_name, check_keyboard, check_locale, check_timezone,
         check_user, device_id_from_hostname, is_ssh_key,
     };
+    use piboot::incoming::digest::Sum;
+    use piboot::incoming::url::Url;
     let desk = Desk::new();
     let page = desk.open(OVERVIEW, Login::Admin);
     let judge = |check: &str, value: &str| {
@@ -271,5 +275,38 @@ fn the_pages_judge_names_as_the_agent_does() {
     ];
     for key in keys {
         assert_eq!(judge("keyList", key), is_ssh_key(key), "key {key:?}");
+    }
+    let urls = [
+        "",
+        "http://h",
+        "HTTPS://h:80/a%20b?c#d",
+        "http://u:p@h/x",
+        "http://[::1]/x",
+        "ftp://h/x",
+        "/mnt/x",
+        "http:/h",
+        "http://",
+        "http:///x",
+        "http://u@/x",
+        "http://:1/",
+        "http://-h/",
+        "http://h/a b",
+        "http://h/ä",
+        "http://h/\"",
+        "http://h/<b>",
+        "http://h/\\",
+        "http://h/^`{|}",
+        "http://h/!#$&'()*+,-.;=?@[]_~",
+        "http://h/\n",
+        " http://h/",
+        &format!("http://h/{}", "x".repeat(2039)),
+        &format!("http://h/{}", "x".repeat(2040)),
+    ];
+    for url in urls {
+        assert_eq!(judge("url", url), Url::parse(url).is_ok(), "address {url:?}");
+    }
+    let sum = "0123456789abcdefABCDEF0123456789abcdefABCDEF0123456789abcdefABCD";
+    for sum in ["", sum, &sum[1..], &format!(" {sum}\n"), &sum.replace('a', "g"), &format!("{sum}0")] {
+        assert_eq!(judge("sha256", sum), Sum::parse(sum).is_ok(), "digest {sum:?}");
     }
 }

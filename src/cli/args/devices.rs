@@ -2,7 +2,7 @@
 
 use argh::FromArgs;
 
-use crate::config::PasswordHash;
+use crate::config::{PasswordHash, RootKind};
 use crate::pi::{Mac, Serial};
 
 /// List enrolled Pis and those that wait to be enrolled.
@@ -90,7 +90,7 @@ pub(in crate::cli) struct DeviceSwitch {
     /// the image
     #[argh(positional)]
     pub(in crate::cli) image: String,
-    /// keep the old root in a directory beside the new one
+    /// keep the old root as a snapshot
     #[argh(switch)]
     pub(in crate::cli) keep: bool,
     /// also while it is up; it loses its root at once
@@ -108,7 +108,7 @@ pub(in crate::cli) struct DeviceReset {
     /// device id or host name
     #[argh(positional)]
     pub(in crate::cli) id: String,
-    /// keep the old root in a directory beside the new one
+    /// keep the old root as a snapshot
     #[argh(switch)]
     pub(in crate::cli) keep: bool,
     /// also while it is up; it loses its root at once
@@ -141,6 +141,9 @@ pub(in crate::cli) struct Enroll {
     /// public key line for the first user; may be repeated
     #[argh(option)]
     pub(in crate::cli) ssh_key: Vec<String>,
+    /// how its root comes to be: auto, copy or clone (default: auto, a clone where the disk's file system shares blocks)
+    #[argh(option)]
+    pub(in crate::cli) root: Option<RootKind>,
     /// name of the first user (default: as the image has it)
     #[argh(option)]
     pub(in crate::cli) user: Option<String>,

@@ -76,16 +76,24 @@ fn edit(edit: DeviceEdit, client: &Client) -> Result<(), CliError> {
 }
 
 pub(super) fn enroll(enroll: Enroll, client: &Client) -> Result<(), CliError> {
-    let Enroll { mac, serial, hostname, image, ip, ssh_key, user, password_stdin, password_hash, no_wait } = enroll;
+    let Enroll { mac, serial, hostname, image, ip, ssh_key, root, user, password_stdin, password_hash, no_wait } =
+        enroll;
     let password_hash = password::hash(PasswordSource::from(password_stdin, password_hash))?;
-    let request =
-        EnrollRequest { mac, serial, hostname, image, ip, ssh_keys: ssh_key, user, password: None, password_hash };
-    let enrolled: Enrolled = client.call("enroll", request)?;
+    let (ssh_keys, password) = (ssh_key, None);
+    let request = EnrollRequest { mac, serial, hostname, image, ip, ssh_keys, root, user, password, password_hash };
+    enrolled(client, client.call("enroll", request)?, no_wait)
+}
+
+/// Says what became of a new device, and waits for its root.
+pub(super) fn enrolled(client: &Client, enrolled: Enrolled, no_wait: bool) -> Result<(), CliError> {
     if client.json {
         say_line(&format!("{:#}", serde_json::to_value(&enrolled).unwrap_or_default()));
         return if enrolled.why.is_some() { Err(CliError::Said) } else { Ok(()) };
     }
     say_line(&format!("enrolled as {}", enrolled.id));
+    for warning in &enrolled.warnings {
+        say_line(&format!("warning: {warning}"));
+    }
     if let Some(why) = enrolled.why {
         return Err(CliError::Failed(format!("{} cannot boot yet: {why}", enrolled.id)));
     }

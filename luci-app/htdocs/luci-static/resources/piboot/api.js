@@ -87,7 +87,7 @@ function foreignProblem(method, error) {
 function verb(method, ...params) {
 	const call = rpc.declare({ object: 'piboot', method, params });
 
-	return (args) => call(...params.map(name => args?.[name])).then(
+	return (args) => call(...params.map(name => args?.[name] ?? undefined)).then(
 		reply => settle(method, reply),
 		error => { throw foreignProblem(method, error) });
 }
@@ -110,16 +110,23 @@ return baseclass.extend({
 	bootPackets: verb('boot_packets', 'boot'),
 	led: verb('led'),
 	check: verb('check'),
+	snapshots: verb('snapshots', 'id'),
 
 	enroll: verb('enroll', 'mac', 'serial', 'hostname', 'image', 'ip', 'ssh_keys', 'user', 'password'),
 	deviceEdit: verb('device_edit', 'id', 'hostname', 'ip', 'ssh_keys', 'user', 'password', 'disabled', 'force'),
 	deviceSwitch: verb('device_switch', 'id', 'image', 'keep', 'force'),
 	deviceReset: verb('device_reset', 'id', 'keep', 'force'),
 	unenroll: verb('unenroll', 'id', 'delete'),
-	imageImport: verb('image_import', 'source', 'name'),
+	imageImport: verb('image_import', 'source', 'name', 'sha256', 'size'),
+	osList: verb('os_list', 'url', 'board'),
+	disks: verb('disks'),
 	imageRemove: verb('image_remove', 'name'),
 	jobCancel: verb('job_cancel', 'job'),
 	volumeAccept: verb('volume_accept'),
+	deviceClone: verb('device_clone', 'from', 'snapshot', 'mac', 'serial', 'hostname', 'ip', 'ssh_keys', 'root'),
+	snapshot: verb('snapshot', 'id', 'name'),
+	snapshotRemove: verb('snapshot_remove', 'id', 'snapshot'),
+	rollback: verb('rollback', 'id', 'snapshot', 'discard'),
 
 	may, settle, foreignProblem
 });

@@ -81,8 +81,8 @@ function details(device) {
 			row(_('SSH keys'), keys.length ? E('div', { 'style': 'overflow-wrap:anywhere' }, keys.map(key => E('div', {}, [ key ]))) : '–')
 		];
 
-		if (detail.kept?.length)
-			lines.push(row(_('Roots from before'), detail.kept.join(', ')));
+		if (detail.made_by || detail.clone_of)
+			lines.push(row(_('Root'), [ detail.made_by, detail.clone_of ? _('began as %s').format(detail.clone_of) : null ].filter(part => part).join(', ')));
 
 		page.dialog(_('%s in detail').format(detail.hostname), [
 			E('div', { 'id': 'piboot-details', 'style': 'max-height:70vh;overflow:auto' }, [
@@ -225,7 +225,7 @@ function replaceRoot(device, page_) {
 		page.dialog(_('New root for %s').format(device.hostname), [
 			page.paragraph(_('The Pi gets a fresh copy of an image; what is configured for it stays.')),
 			E('div', { 'class': 'cbi-section' }, [ image.row, isUp(device) ? force.row : '' ]),
-			E('div', {}, [ E('label', {}, [ keep, ' ', _('Keep the root it has beside the new one, on the SSD') ]) ]),
+			E('div', {}, [ E('label', {}, [ keep, ' ', _('Keep the root it has, as a snapshot') ]) ]),
 			E('div', {}, [ E('label', {}, [ remove, ' ', _('Delete the root it has') ]) ]),
 			confirm,
 			trouble

@@ -8,6 +8,7 @@
 'require piboot.enrol as enrol';
 'require piboot.led as led';
 'require piboot.page as page';
+'require piboot.snapshots as snapshots';
 'require piboot.table as table';
 'require piboot.text as text';
 
@@ -125,7 +126,8 @@ return view.extend({
 		const others = (pi) => this.known.filter(other => other.id != pi.id).flatMap(other => [ other.id, other.hostname ]);
 		const actions = (pi, current) => E('div', {}, [].concat(...[
 			boots(_('Boots'), 'device=' + encodeURIComponent(pi.id)),
-			this.button(_('Details'), 'cbi-button-neutral', () => device.details(current()))
+			this.button(_('Details'), 'cbi-button-neutral', () => device.details(current())),
+			this.button(_('Snapshots'), 'cbi-button-neutral', () => snapshots.open(current(), this))
 		].concat(page.mayWrite() ? [
 			this.button(_('Edit'), 'cbi-button-edit', () => device.edit(current(), others(current()), this)),
 			this.button(_('New root'), 'cbi-button-action', () => device.replaceRoot(current(), this)),
