@@ -25,10 +25,16 @@ const WORKER_NICE: i32 = 10;
 pub enum JobKind {
     /// Import of an image.
     Import,
+    /// Finding out which boards an image boots.
+    Examine,
     /// Making a device's trees from an image.
     Provision,
     /// Deleting a device's or image's files.
     Delete,
+    /// Taking a snapshot of a device.
+    Snapshot,
+    /// Making a device what it was in a snapshot.
+    Rollback,
 }
 
 /// Jobs of one lane run one after the other: those on devices do not wait for an image that comes over a slow network.
@@ -41,8 +47,8 @@ enum Lane {
 impl JobKind {
     const fn lane(self) -> Lane {
         match self {
-            Self::Import => Lane::Images,
-            Self::Provision | Self::Delete => Lane::Devices,
+            Self::Import | Self::Examine => Lane::Images,
+            Self::Provision | Self::Delete | Self::Snapshot | Self::Rollback => Lane::Devices,
         }
     }
 }

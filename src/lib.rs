@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod api;
+pub mod archive;
 mod base64;
 pub mod boot;
 pub mod cgi;

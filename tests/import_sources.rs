@@ -199,3 +199,60 @@ fn a_disk_somebody_may_write_to_is_refused() {
     assert!(error.ends_with(&format!("import the whole disk, {}", disk.device.display())), "{error}");
     assert!(matches!(Source::open(Path::new("/dev/null")), Err(SourceError::NotAFile(_))));
 }
+
+/// The reference image packed by a shell command, as every format there is.
+fn packed(place: &Path) -> Vec<PathBuf> {
+    let commands = [
+        ("x.img.gz", "gzip -1 -c pigen.img"),
+        ("x.img.zst", "zstd -q -1 --long=24 -c pigen.img"),
+        ("x.zip", "zip -q -1 - pigen.img"),
+        ("x.img.xz", "xz -0 -T1 --lzma2=preset=0,dict=32MiB -c pigen.img"),
+    ];
+    let make = |(name, command): (&str, &str)| {
+        let path = place.join(name);
+        let mut shell = Command::new("sh");
+        shell.current_dir(image("pigen", "img").parent().unwrap()).args(["-c", command]);
+        assert!(shell.stdout(File::create(&path).unwrap()).status().unwrap().success(), "{command}");
+        path
+    };
+    commands.into_iter().map(make).collect()
+}
+
+/// What a child process of [`every_format_gives_the_same_trees_in_little_memory`] does.
+#[test]
+fn child_that_is_measured() {
+    let Some(path) = std::env::var_os("PIBOOT_TEST_SOURCE").map(PathBuf::from) else { return };
+    let volume = PathBuf::from(std::env::var_os("PIBOOT_TEST_VOLUME").unwrap());
+    let high_water = || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+        line.split_ascii_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
+    };
+    let before = high_water();
+    let source = Source::open(&path).unwrap();
+    import(source, "odd", &volume.join("images"), &volume.join("scratch"), 0, &NoProgress).unwrap();
+    println!("\nmeasured {}", high_water() - before);
+}
+
+#[test]
+fn every_format_gives_the_same_trees_in_little_memory() {
+    let place = tempfile::tempdir().unwrap();
+    for path in packed(place.path()) {
+        let volume = Volume::new(300, &[]);
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child_that_is_measured", "--nocapture"])
+            .env("PIBOOT_TEST_SOURCE", &path)
+            .env("PIBOOT_TEST_VOLUME", volume.path())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        let kilobytes =
+            text.lines().find_map(|line| line.strip_prefix("measured ")).unwrap_or_else(|| panic!("{output:?}"));
+        let kilobytes: u64 = kilobytes.parse().unwrap();
+        println!("{}: {kilobytes} kB", path.display());
+        // xz with as large a dictionary as is allowed; nothing packs images so.
+        let limit = if path.ends_with("x.img.xz") { 48 } else { 32 };
+        assert!(kilobytes < limit << 10, "{}: {kilobytes} kB", path.display());
+        assert_as_reference(&volume, "odd");
+    }
+}

@@ -33,8 +33,26 @@ pub const METHODS: &[(&str, Parameters)] = {
                 ("image", String),
                 ("ip", String),
                 ("ssh_keys", Strings),
+                ("root", String),
             ],
         ),
+        (
+            "device_clone",
+            &[
+                ("from", String),
+                ("snapshot", String),
+                ("mac", String),
+                ("serial", String),
+                ("hostname", String),
+                ("ip", String),
+                ("ssh_keys", Strings),
+                ("root", String),
+            ],
+        ),
+        ("snapshot", &[("id", String), ("name", String)]),
+        ("snapshots", &[("id", String)]),
+        ("snapshot_remove", &[("id", String), ("snapshot", String)]),
+        ("rollback", &[("id", String), ("snapshot", String), ("discard", Boolean)]),
         ("unenroll", &[("id", String), ("delete", Boolean)]),
         ("images", &[]),
         ("image_import", &[("source", String), ("name", String), ("sha256", String), ("size", Integer)]),
@@ -105,6 +123,7 @@ mod tests {
         match (name, kind) {
             ("mac", ParameterType::String) => json!("dc:a6:32:00:00:01"),
             ("serial", ParameterType::String) => json!("38c128c0"),
+            ("root", ParameterType::String) => json!("clone"),
             ("ip", ParameterType::String) => json!("192.168.1.50"),
             ("flashes", ParameterType::String) => json!("4-3"),
             (_, ParameterType::String) => json!("text"),
@@ -138,6 +157,11 @@ mod tests {
     fn the_table_of_methods_says_what_requests_take() {
         assert_takes::<IdRequest>("device");
         assert_takes::<EnrollRequest>("enroll");
+        assert_takes::<DeviceCloneRequest>("device_clone");
+        assert_takes::<SnapshotRequest>("snapshot");
+        assert_takes::<IdRequest>("snapshots");
+        assert_takes::<SnapshotRemoveRequest>("snapshot_remove");
+        assert_takes::<RollbackRequest>("rollback");
         assert_takes::<UnenrollRequest>("unenroll");
         assert_takes::<ImportRequest>("image_import");
         assert_takes::<NameRequest>("image_remove");
@@ -150,6 +174,6 @@ mod tests {
         assert_takes::<UploadRequest>("image_upload");
         assert_takes::<PieceRequest>("image_upload_piece");
         let with_parameters = METHODS.iter().chain(STREAMED).filter(|(_, parameters)| !parameters.is_empty());
-        assert_eq!(with_parameters.count(), 13, "one of them is not compared above");
+        assert_eq!(with_parameters.count(), 18, "one of them is not compared above");
     }
 }

@@ -7,6 +7,7 @@ mod devices;
 mod images;
 pub mod methods;
 mod pending;
+mod snapshots;
 pub mod types;
 
 use serde::Serialize;
@@ -91,6 +92,11 @@ impl<S: Servers> Api<S> {
             "devices" => answer(self.devices()),
             "device" => answer(self.device(&read::<IdRequest>(params)?.id)?),
             "enroll" => answer(self.enroll(read(params)?)?),
+            "device_clone" => answer(self.device_clone(read(params)?)?),
+            "snapshot" => answer(self.snapshot(read(params)?)?),
+            "snapshots" => answer(self.snapshots(&read(params)?)?),
+            "snapshot_remove" => answer(self.snapshot_remove(&read(params)?)?),
+            "rollback" => answer(self.rollback(&read(params)?)?),
             "unenroll" => answer(self.unenroll(&read(params)?)?),
             "images" => answer(self.images()),
             "image_import" => answer(self.image_import(&read(params)?)?),

@@ -6,7 +6,7 @@ use std::sync::mpsc::{SyncSender, TrySendError};
 
 use super::provision::set_aside;
 use super::{EnrolError, Fleet};
-use crate::config::check_image_name;
+use crate::config::{Device, check_image_name};
 use crate::image::{self, Source};
 use crate::incoming::digest::{Checked, Sum};
 use crate::incoming::download::Download;
@@ -14,6 +14,7 @@ use crate::incoming::tool::{NoTool, Tool};
 use crate::incoming::upload::{Body, Piece, Upload};
 use crate::incoming::url::Url;
 use crate::jobs::{JobKind, Running};
+use crate::pi::Model;
 use crate::progress::Progress;
 
 /// The imports whose images come in pieces: where those go, by job.
@@ -162,6 +163,42 @@ impl Fleet {
         }
         let aside = set_aside(&self.layout, &directory).map_err(|e| EnrolError::File(name.to_owned(), e))?;
         Ok(self.delete(aside, format!("image {name} deleted")))
+    }
+
+    /// Why a device that has no files yet will not boot from its image.
+    #[must_use]
+    pub fn misfit(&self, device: &Device, model: Model) -> Option<String> {
+        if self.has_trees(&device.id) {
+            return None;
+        }
+        let info = image::load_info(&self.layout.image(&device.image)).ok()?;
+        let fit = info.fit(model).filter(|fit| !fit.ok)?;
+        Some(format!(
+            "image '{}' does not fit a {model}: {}; take an image that is made for this board: 'piboot images' says what each boots",
+            device.image, fit.why
+        ))
+    }
+
+    /// Looks again at images that an earlier version imported, for what boards they boot.
+    pub(super) fn examine_images(&self) {
+        let Ok(entries) = std::fs::read_dir(self.layout.images()) else { return };
+        let unknown: Vec<PathBuf> = entries
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| image::load_info(path).is_ok_and(|info| info.fits.is_none()))
+            .collect();
+        for directory in unknown {
+            let name = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let task = Box::new(move |_: &crate::jobs::Running| {
+                image::info::note_fits(&directory).map_err(|e| e.to_string())?;
+                Ok("noted which boards it boots".to_owned())
+            });
+            match self.jobs.submit(JobKind::Examine, &name, task) {
+                Ok(job) => self.note_job(job),
+                // The next start does it.
+                Err(error) => log::warn!("cannot look at image {name}: {error}"),
+            }
+        }
     }
 
     fn has_trees(&self, id: &str) -> bool {

@@ -4,7 +4,9 @@
 //! jobs that close the gap, and says what the servers shall serve.
 
 mod addresses;
+mod at_rest;
 mod automatic;
+mod clone;
 mod diagnose;
 mod enrol;
 mod happenings;
@@ -15,17 +17,25 @@ mod outlook;
 pub mod provision;
 mod reconcile;
 mod record;
+mod rollback;
+mod roots;
 mod seen;
+mod snapshot_work;
+mod snapshots;
+mod space_left;
 mod store;
 
+pub use clone::CloneRequest;
 pub use enrol::{EnrolError, Enrolment, Removal};
 pub use images::ImportRefused;
 pub use on_volume::NothingToAccept;
 pub use os_list::Fetched;
 pub use outlook::Outlook;
 pub use reconcile::{DeviceState, Enrolled, Served, Wanted};
-pub use record::{AdaptedFor, DeviceRecord, RecordError};
+pub use record::{AdaptedFor, DeviceRecord, RecordError, RolledBack};
+pub use roots::RootError;
 pub use seen::{Asks, MAX_SEEN, Seen, SeenPi, Unsaved};
+pub use snapshots::{BEFORE_ROLLBACK, MAX_SNAPSHOTS, Snapshot, SnapshotError};
 pub use store::{Store, StoreError};
 
 use std::cell::Cell;
@@ -86,6 +96,8 @@ pub struct Fleet {
     lock: Option<File>,
     /// Devices whose trees could not be made, and why; tried again when something changes.
     failed: BTreeMap<String, String>,
+    /// Devices, and snapshots, that a job about something else needs as they are; and that job.
+    claims: BTreeMap<String, u32>,
     automatic: Automatic,
     uploads: images::Uploads,
     catalogue: os_list::Catalogue,
@@ -150,6 +162,7 @@ impl Fleet {
             volume_identity: None,
             lock: None,
             failed: BTreeMap::new(),
+            claims: BTreeMap::new(),
             automatic,
             uploads: images::Uploads::new(),
             catalogue: os_list::Catalogue::default(),

@@ -11,6 +11,7 @@ pub mod ext4;
 pub mod extract;
 pub mod fat;
 mod fields;
+pub mod fit;
 pub mod import;
 pub mod info;
 pub mod inspect;

@@ -49,7 +49,7 @@ pub enum SourceError {
         cure: &'static str,
     },
     /// Nothing known.
-    #[error("{0} is neither a disk image nor an xz stream of one")]
+    #[error("{0} is neither a disk image nor a packed one (.xz, .gz, .zst, .zip)")]
     Unknown(String),
     /// Known, but not read by this version.
     #[error("{path} is a {format} file, which is not supported yet: unpack it and import the .img, or use .img.xz")]

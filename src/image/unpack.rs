@@ -1,26 +1,41 @@
 //! How images are packed, decided by content: each format is a [`Decode`] that turns packed bytes into image bytes and
 //! knows nothing of files.
 
+mod gzip;
+mod inflate;
+mod memory;
 mod xz;
+mod zip;
+mod zstd;
 
 /// Why a decoder cannot go on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// Checksum, structure.
     #[error("the compressed data is damaged ({0}); fetch the file again and compare its SHA-256")]
     Damaged(&'static str),
     /// More memory than we want to give.
     #[error(
-        "unpacking needs more than {} MiB of memory (xz -9 does that); pack it again with xz -6, or import the unpacked .img",
-        .0 >> 20
+        "unpacking needs {} MiB of memory and {} MiB can be spared; {advice}, or import the unpacked .img",
+        .needed.div_ceil(1 << 20), .limit >> 20
     )]
-    MemoryLimit(u64),
+    MemoryLimit {
+        /// Bytes that the decoder asks for.
+        needed: u64,
+        /// Bytes it may have.
+        limit: u64,
+        /// How to pack it so that it takes less.
+        advice: &'static str,
+    },
     /// The system has no more memory.
     #[error("not enough memory to unpack")]
     OutOfMemory,
-    /// A filter or check this build has not.
-    #[error("it uses an xz filter or check that is not supported; pack it again with plain xz -6")]
-    Unsupported,
+    /// A filter, check or method this build has not.
+    #[error("it uses {0}, which is not supported; pack it again with plain xz -6")]
+    Unsupported(&'static str),
+    /// An archive that holds something else than one image.
+    #[error("{0}")]
+    Archive(String),
 }
 
 /// What one call of a decoder did.
@@ -50,6 +65,12 @@ pub enum Format {
     Raw,
     /// xz.
     Xz,
+    /// gzip.
+    Gzip,
+    /// Zstandard.
+    Zstd,
+    /// zip.
+    Zip,
 }
 
 impl Format {
@@ -59,6 +80,9 @@ impl Format {
         match self {
             Self::Raw => "img",
             Self::Xz => "xz",
+            Self::Gzip => "gz",
+            Self::Zstd => "zst",
+            Self::Zip => "zip",
         }
     }
 
@@ -67,9 +91,17 @@ impl Format {
     /// # Errors
     /// When there is no memory for it.
     pub fn decoder(self) -> Result<Box<dyn Decode>, DecodeError> {
+        self.decoder_within(memory::limit())
+    }
+
+    /// A decoder that takes at most some `limit` bytes of memory.
+    fn decoder_within(self, limit: u64) -> Result<Box<dyn Decode>, DecodeError> {
         Ok(match self {
             Self::Raw => Box::new(Raw),
-            Self::Xz => Box::new(xz::Xz::new()?),
+            Self::Xz => Box::new(xz::Xz::new(limit)?),
+            Self::Gzip => Box::new(gzip::Gzip::new()),
+            Self::Zstd => Box::new(zstd::Zstd::new(limit)?),
+            Self::Zip => Box::new(zip::Zip::new()),
         })
     }
 }
@@ -93,9 +125,11 @@ pub const HEAD: usize = 512;
 pub fn recognise(head: &[u8]) -> Recognised {
     match head {
         [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Recognised::Known(Format::Xz),
-        [0x1f, 0x8b, ..] => Recognised::Unsupported("gzip"),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Recognised::Unsupported("zstd"),
-        [b'P', b'K', 3, 4, ..] => Recognised::Unsupported("zip"),
+        [0x1f, 0x8b, ..] => Recognised::Known(Format::Gzip),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Recognised::Known(Format::Zstd),
+        // A skippable frame (RFC 8878 section 3.1.2), as pzstd writes first.
+        [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Recognised::Known(Format::Zstd),
+        [b'P', b'K', 3, 4, ..] => Recognised::Known(Format::Zip),
         [b'B', b'Z', b'h', ..] => Recognised::Unsupported("bzip2"),
         [b'7', b'z', 0xbc, 0xaf, ..] => Recognised::Unsupported("7z"),
         _ if head.get(510..512) == Some(&[0x55, 0xaa]) => Recognised::Known(Format::Raw),
@@ -119,14 +153,21 @@ mod tests {
 
     #[test]
     fn content_decides_not_the_name() {
-        for (head, name) in [(&[0x1f, 0x8b, 8][..], "gzip"), (b"PK\x03\x04", "zip"), (b"\x28\xb5\x2f\xfd", "zstd")] {
-            assert_eq!(recognise(head), Recognised::Unsupported(name));
+        for (head, format) in [
+            (&[0x1f, 0x8b, 8][..], Format::Gzip),
+            (b"PK\x03\x04", Format::Zip),
+            (b"\x28\xb5\x2f\xfd", Format::Zstd),
+            (b"\x5e\x2a\x4d\x18", Format::Zstd),
+            (b"\xfd7zXZ\0", Format::Xz),
+        ] {
+            assert_eq!(recognise(head), Recognised::Known(format));
         }
+        assert_eq!(recognise(b"BZh9"), Recognised::Unsupported("bzip2"));
+        assert_eq!(recognise(b"7z\xbc\xaf\x27\x1c"), Recognised::Unsupported("7z"));
         assert_eq!(recognise(b""), Recognised::Nothing);
         assert_eq!(recognise(&[0; 512]), Recognised::Nothing);
         let mut sector = [0; 512];
         sector[510..].copy_from_slice(&[0x55, 0xaa]);
         assert_eq!(recognise(&sector), Recognised::Known(Format::Raw));
-        assert_eq!(recognise(b"\xfd7zXZ\0"), Recognised::Known(Format::Xz));
     }
 }

@@ -5,10 +5,12 @@ pub mod disks;
 mod identity;
 mod layout;
 mod mounts;
+pub mod reflink;
 mod reopen;
 mod sync;
 pub mod tree_copy;
 pub mod tree_remove;
+pub mod tree_walk;
 pub mod tree_writer;
 mod volume;
 

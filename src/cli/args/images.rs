@@ -62,11 +62,11 @@ pub(in crate::cli) struct ImageListOnline {
 #[argh(subcommand, name = "disks")]
 pub(in crate::cli) struct ImageDisks {}
 
-/// Say what is in an image file; needs no agent.
+/// Say what is in an image file, or which boards an imported image boots and why it does not boot the others.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "inspect")]
 pub(in crate::cli) struct ImageInspect {
-    /// the file
+    /// the file, for which no agent is needed, or the name of an imported image
     #[argh(positional)]
     pub(in crate::cli) file: PathBuf,
 }

@@ -3,6 +3,7 @@
 mod boots;
 mod devices;
 mod images;
+mod snapshots;
 
 use std::path::PathBuf;
 
@@ -11,6 +12,7 @@ use argh::FromArgs;
 pub(super) use boots::*;
 pub(super) use devices::*;
 pub(super) use images::*;
+pub(super) use snapshots::*;
 
 /// Network-boot server for Raspberry Pis.
 #[derive(FromArgs, Debug)]
@@ -39,6 +41,10 @@ pub(in crate::cli) enum Command {
     Device(DeviceOne),
     Enroll(Enroll),
     Unenroll(Unenroll),
+    Clone(CloneDevice),
+    Snapshots(Snapshots),
+    Snapshot(Snapshot),
+    Rollback(Rollback),
     Images(Images),
     Image(Image),
     Volume(Volume),

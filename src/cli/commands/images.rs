@@ -5,10 +5,11 @@ use std::path::Path;
 use serde_json::json;
 
 use super::{await_job, shown};
-use crate::api::types::{Disks, ImportRequest, NameRequest, Removed, Started};
+use crate::api::types::{Disks, Images, ImportRequest, NameRequest, Removed, Started};
 use crate::cli::args::ImageCommand;
 use crate::cli::client::Client;
 use crate::cli::{CliError, STANDARD_INPUT, online, say, say_line, show, upload};
+use crate::config::check_image_name;
 use crate::image;
 use crate::incoming::url::is_url;
 
@@ -45,6 +46,11 @@ pub(super) fn image(command: ImageCommand, client: &Client) -> Result<(), CliErr
             await_job(client, started.job, false)
         }
         ImageCommand::Inspect(inspect) => {
+            if let Some(name) = inspect.file.to_str().filter(|name| check_image_name(name).is_ok())
+                && !inspect.file.exists()
+            {
+                return imported(name, client);
+            }
             let found = image::inspect(&inspect.file).map_err(|e| CliError::Failed(e.to_string()))?;
             let value = serde_json::to_value(&found).map_err(|e| CliError::Failed(e.to_string()))?;
             if client.json {
@@ -55,4 +61,26 @@ pub(super) fn image(command: ImageCommand, client: &Client) -> Result<(), CliErr
             Ok(())
         }
     }
+}
+
+/// What an imported image boots.
+fn imported(name: &str, client: &Client) -> Result<(), CliError> {
+    let Images { images } = client.call("images", serde_json::json!({}))?;
+    let Some(found) = images.into_iter().find(|image| image.info.name == name) else {
+        return Err(CliError::Failed(format!("there is no file '{name}' and no image of that name")));
+    };
+    let value = serde_json::to_value(&found.info).map_err(|e| CliError::Failed(e.to_string()))?;
+    if client.json {
+        say_line(&format!("{value:#}"));
+        return Ok(());
+    }
+    let plain = value.as_object().map(|members| {
+        members.iter().filter(|(key, _)| *key != "fits" && *key != "boot_files").map(|(k, v)| (k.clone(), v.clone()))
+    });
+    say(&show::members(&serde_json::Value::Object(plain.into_iter().flatten().collect())));
+    match found.info.fits {
+        Some(fits) => say(&format!("\n{}", show::fits(&fits))),
+        None => say_line("which boards it boots is not known yet: 'piboot jobs' says when that is looked at"),
+    }
+    Ok(())
 }

@@ -164,11 +164,4 @@ mod tests {
         let error = decode(bytes).unwrap_err();
         assert!(matches!(error, SourceError::Decode { error: DecodeError::Damaged(_), .. }), "{error}");
     }
-
-    #[test]
-    fn a_dictionary_too_large_for_a_router_is_refused() {
-        let error = decode(packed(&[0; 100], 9)).unwrap_err();
-        assert!(matches!(error, SourceError::Decode { error: DecodeError::MemoryLimit(_), .. }), "{error}");
-        assert!(error.to_string().contains("48 MiB"), "{error}");
-    }
 }

@@ -257,14 +257,20 @@ impl Page<'_> {
         ));
     }
 
-    /// Keeps a picture of the whole page in `target/luci-screens`, once nothing fades in any more.
+    /// Keeps a picture of the whole page in `target/luci-screens`.
     #[track_caller]
     pub fn screenshot(&self, name: &str) {
-        self.wait("!document.getAnimations().some(a => a.playState == 'running' && isFinite(a.effect.getComputedTiming().endTime))");
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/luci-screens");
         fs::create_dir_all(&directory).unwrap();
+        self.save(&directory.join(format!("{name}.png")));
+    }
+
+    /// Takes a picture of the whole page, once nothing fades in any more.
+    #[track_caller]
+    pub fn save(&self, file: &Path) {
+        self.wait("!document.getAnimations().some(a => a.playState == 'running' && isFinite(a.effect.getComputedTiming().endTime))");
         let said = self.call("Page.captureScreenshot", &json!({ "format": "png", "captureBeyondViewport": true }));
-        fs::write(directory.join(format!("{name}.png")), decode(said["data"].as_str().unwrap())).unwrap();
+        fs::write(file, decode(said["data"].as_str().unwrap())).unwrap();
     }
 
     /// Asserts that nothing was thrown or logged as an error, but what contains one of `but`.

@@ -109,6 +109,7 @@ return baseclass.extend({
 	boot: verb('boot', 'boot'),
 	bootPackets: verb('boot_packets', 'boot'),
 	led: verb('led'),
+	snapshots: verb('snapshots', 'id'),
 
 	enroll: verb('enroll', 'mac', 'serial', 'hostname', 'image', 'ip', 'ssh_keys'),
 	unenroll: verb('unenroll', 'id', 'delete'),
@@ -118,6 +119,10 @@ return baseclass.extend({
 	imageRemove: verb('image_remove', 'name'),
 	jobCancel: verb('job_cancel', 'job'),
 	volumeAccept: verb('volume_accept'),
+	deviceClone: verb('device_clone', 'from', 'snapshot', 'mac', 'serial', 'hostname', 'ip', 'ssh_keys', 'root'),
+	snapshot: verb('snapshot', 'id', 'name'),
+	snapshotRemove: verb('snapshot_remove', 'id', 'snapshot'),
+	rollback: verb('rollback', 'id', 'snapshot', 'discard'),
 
 	may, settle, foreignProblem
 });

@@ -30,6 +30,17 @@ function imageName(name) {
 	return null;
 }
 
+function snapshotName(name) {
+	if (!/^[a-z0-9][a-z0-9._-]{0,62}$/.test(name))
+		return _('A snapshot name has 1 to 63 lower-case letters, digits, dots, underscores and hyphens, and starts with a letter or digit.');
+
+	return null;
+}
+
+function mac(text) {
+	return /^[0-9a-f]{2}([:-][0-9a-f]{2}){5}$/i.test(text) ? null : _('This is no MAC address, such as dc:a6:32:79:26:df.');
+}
+
 function address(text) {
 	const parts = /^([0-9]{1,3})\.([0-9]{1,3})\.([0-9]{1,3})\.([0-9]{1,3})$/.exec(text);
 	const bytes = parts ? parts.slice(1).map(Number) : [];
@@ -97,4 +108,4 @@ function imageProposal(file) {
 		.replace(/[^a-z0-9._-]+/g, '-').replace(/^[^a-z0-9]+/, '').slice(0, 63);
 }
 
-return baseclass.extend({ hostname, deviceId, imageName, address, path, keys, keyList, proposal, imageProposal, url, sha256 });
+return baseclass.extend({ hostname, deviceId, imageName, snapshotName, mac, address, path, keys, keyList, proposal, imageProposal, url, sha256 });

@@ -72,7 +72,10 @@ const OUTCOMES = {
 
 const JOB_KINDS = {
 	import: _('Import of image "%s"'),
+	examine: _('Which boards the image "%s" boots'),
 	provision: _('Root file system of "%s"'),
+	snapshot: _('Snapshot of "%s"'),
+	rollback: _('Roll-back of "%s"'),
 	'delete': _('Deletion of the files of "%s"')
 };
 
@@ -84,6 +87,16 @@ const JOB_STATES = {
 	cancelled: _('cancelled'),
 	interrupted: _('interrupted: the agent was stopped')
 };
+
+/* "Pi 2, 3, 3+, 4": the families that an image boots. */
+function boots(fits) {
+	if (!fits)
+		return _('unknown');
+
+	const names = fits.filter(fit => fit.ok).map(fit => fit.model.replace(/^pi/, ''));
+
+	return names.length ? 'Pi ' + names.join(', ') : _('no Raspberry Pi');
+}
 
 function bytes(n) {
 	const units = [ 'B', 'KB', 'MB', 'GB', 'TB' ];
@@ -246,6 +259,6 @@ function list(names, most) {
 }
 
 return baseclass.extend({
-	bytes, duration, span, ago, date, state, stateClass, bootState, end, confidence, speaker, stage, stageOrder, outcome,
+	bytes, duration, span, ago, date, state, stateClass, bootState, boots, end, confidence, speaker, stage, stageOrder, outcome,
 	jobTitle, jobIsOver, percent, pace, jobLine, list
 });

@@ -14,7 +14,7 @@
 const REMEMBERED_MS = 3600 * 1000;
 
 function isOfImages(job, now) {
-	return (job.kind == 'import' || job.kind == 'delete') &&
+	return (job.kind == 'import' || job.kind == 'examine' || job.kind == 'delete') &&
 		(!text.jobIsOver(job) || (job.state == 'failed' || job.state == 'interrupted') && now - job.finished_ms < REMEMBERED_MS);
 }
 
@@ -33,6 +33,7 @@ return view.extend({
 			{ title: _('System'), text: image => image.os ?? _('unknown') },
 			{ title: _('Architecture'), text: image => image.architecture ?? _('unknown') },
 			{ title: _('Size'), text: image => text.bytes(image.root_bytes + image.boot_bytes) },
+			{ title: _('Runs on'), text: image => text.boots(image.fits) },
 			{ title: _('From'), text: image => '%s, %s'.format(image.source, text.date(image.imported_at)) },
 			{ title: _('Used by'), text: image => text.list(image.used_by, 8) || '–' }
 		];
