@@ -4,8 +4,10 @@
 //! jobs that close the gap, and says what the servers shall serve.
 
 mod addresses;
+mod archives;
 mod at_rest;
 mod automatic;
+mod backup;
 mod clone;
 mod diagnose;
 mod enrol;
@@ -17,6 +19,7 @@ mod outlook;
 pub mod provision;
 mod reconcile;
 mod record;
+mod restore;
 mod rollback;
 mod roots;
 mod seen;
@@ -24,7 +27,9 @@ mod snapshot_work;
 mod snapshots;
 mod space_left;
 mod store;
+mod usage;
 
+pub use archives::BackupError;
 pub use clone::CloneRequest;
 pub use enrol::{EnrolError, Enrolment, Removal};
 pub use images::ImportRefused;
@@ -37,16 +42,20 @@ pub use roots::RootError;
 pub use seen::{Asks, MAX_SEEN, Seen, SeenPi, Unsaved};
 pub use snapshots::{BEFORE_ROLLBACK, MAX_SNAPSHOTS, Snapshot, SnapshotError};
 pub use store::{Store, StoreError};
+pub use usage::Measured;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, Sender};
 
 use tokio::sync::mpsc::UnboundedSender;
 
 use self::automatic::Automatic;
+use self::restore::Restored;
+use self::usage::Measurements;
 use crate::boot::{Boot, Stage, Tracker};
 use crate::clock::Clock;
 use crate::config::{self, Config, FileError, Problem};
@@ -101,6 +110,9 @@ pub struct Fleet {
     automatic: Automatic,
     uploads: images::Uploads,
     catalogue: os_list::Catalogue,
+    /// What restores hand over when they end.
+    restored: (Sender<Restored>, Receiver<Restored>),
+    measured: Measurements,
 }
 
 /// Why the fleet could not be set up.
@@ -166,6 +178,8 @@ impl Fleet {
             automatic,
             uploads: images::Uploads::new(),
             catalogue: os_list::Catalogue::default(),
+            restored: std::sync::mpsc::channel(),
+            measured: Measurements::default(),
         };
         fleet.volume_identity = on_volume::volume_identity(&fleet.layout);
         fleet.tell_disks_apart();
