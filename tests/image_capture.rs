@@ -17,7 +17,7 @@ printf '%s\n' "${@:1:$#-1}" >"$PI/args"
 if [ -e "$PI/refuse" ]; then echo 'Permission denied (publickey).' >&2; exit 255; fi
 [ ! -e "$PI/break" ] || { head -c 100000 /dev/zero | tr '\0' x; exit 2; }
 command="${!#}" exec unshare --mount sh -c '
-mount --bind /usr "$PI/root/usr" && mount -t tmpfs none "$PI/root/boot/firmware" &&
+mount -t overlay -o "lowerdir=/usr:$PI/empty" none "$PI/root/usr" && mount -t tmpfs none "$PI/root/boot/firmware" &&
 cp -R "$PI/firmware/." "$PI/root/boot/firmware" && mount -t proc none "$PI/root/proc" &&
 exec chroot "$PI/root" sh -c "$command"'
 "#;
@@ -48,6 +48,7 @@ fn pi(dir: &Path) -> PathBuf {
         fs::write(path, content).unwrap();
     }
     fs::create_dir(pi.join("bin")).unwrap();
+    fs::create_dir(pi.join("empty")).unwrap();
     fs::write(pi.join("bin/ssh"), SSH).unwrap();
     fs::set_permissions(pi.join("bin/ssh"), PermissionsExt::from_mode(0o755)).unwrap();
     pi
