@@ -23,6 +23,7 @@ mod snapshot_work;
 mod snapshots;
 mod space_left;
 mod store;
+mod trees;
 
 pub use clone::CloneRequest;
 pub use enrol::{EnrolError, Enrolment, Removal};

@@ -124,7 +124,8 @@ return view.extend({
 	makeDevices() {
 		const actions = (device, current) => E('div', {}, [
 			boots(_('Boots'), 'device=' + encodeURIComponent(device.id)),
-			' ', this.button(_('Snapshots'), 'cbi-button-neutral', () => snapshots.open(current(), this)),
+			page.mayWrite() ? ' ' : '',
+			page.mayWrite() ? this.button(_('Snapshots'), 'cbi-button-neutral', () => snapshots.open(current(), this)) : '',
 			page.mayWrite() ? ' ' : '',
 			page.mayWrite() ? this.button(_('Unenrol'), 'cbi-button-remove', () => enrol.unenrol(current(), this)) : ''
 		]);
