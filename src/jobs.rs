@@ -35,6 +35,10 @@ pub enum JobKind {
     Snapshot,
     /// Making a device what it was in a snapshot.
     Rollback,
+    /// Packing a device into a file.
+    Backup,
+    /// Making a device's trees from such a file.
+    Restore,
 }
 
 /// Jobs of one lane run one after the other: those on devices do not wait for an image that comes over a slow network.
@@ -48,7 +52,9 @@ impl JobKind {
     const fn lane(self) -> Lane {
         match self {
             Self::Import | Self::Examine => Lane::Images,
-            Self::Provision | Self::Delete | Self::Snapshot | Self::Rollback => Lane::Devices,
+            Self::Provision | Self::Delete | Self::Snapshot | Self::Rollback | Self::Backup | Self::Restore => {
+                Lane::Devices
+            }
         }
     }
 }

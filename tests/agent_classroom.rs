@@ -34,7 +34,7 @@ fn a_class_at(mut router: Router, count: usize, by: By, enrolled: &dyn Fn(&Route
         let patient = "\tlist quirk_off 'reply_delay'\n";
         router.edit_config(|text| text.replace("option dhcp 'dnsmasq'", "option dhcp 'proxy'").replace(patient, ""));
     }
-    let models = [Model::Pi3B, Model::Pi3BPlus, Model::Pi4B, Model::Pi5];
+    let models = [Model::Pi3B, Model::Pi3BPlus, Model::Pi4B, Model::Pi5, Model::Bootcode];
     let pis: Vec<Pi> = models.into_iter().cycle().zip(0..).take(count).map(|(model, n)| many::nth(model, n)).collect();
     let tree = router.scratch("as-served");
     fs::create_dir(&tree).unwrap();

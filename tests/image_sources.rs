@@ -224,3 +224,40 @@ fn a_download_is_what_was_asked_for_or_nothing() {
     let said = router.piboot(&["image", "import", &address, "--name", "a", "--sha256", &sum]);
     assert!(said.as_ref().is_ok_and(|said| said.contains("imported")), "{said:?}");
 }
+
+#[test]
+fn the_list_of_systems_is_fetched_once_and_filtered_by_board() {
+    let router = Router::running();
+    let (web, path) = (web(&router), "/list.json");
+    let list = include_bytes!("data/os_list.json");
+    let part = json!({ "os_list": [{ "name": "Bootloader", "url": format!("http://{}/boot.img", web.address), "devices": ["pi4-64bit"] }] });
+    let misc = web.serve("/misc.json", part.to_string().into_bytes());
+    let text = String::from_utf8(list.to_vec()).unwrap().replace("https://example.org/misc.json", &misc);
+    let address = web.serve(path, text.into_bytes());
+    router.edit_config(|config| {
+        config.replace("option enabled '1'", &format!("option enabled '1'\n\toption os_list '{address}'"))
+    });
+    router.reload();
+
+    let names = |args: &[&str]| -> Vec<String> {
+        let answer = router.json(&[&["image", "list-online"], args].concat());
+        answer["systems"].as_array().unwrap().iter().map(|s| s["name"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(names(&[]).len(), 6);
+    assert_eq!(names(&["--board", "pi5"]).len(), 4);
+    assert_eq!(names(&["--board", "Raspberry Pi 1"]), ["Raspberry Pi OS Lite (32-bit)"]);
+    assert_eq!(names(&["--board", "pi4"]).last().unwrap(), "Bootloader", "of a part that is elsewhere");
+    assert_eq!(web.requests(), ["GET /list.json", "GET /misc.json"]);
+    router.assert_refused(&["image", "list-online", "--board", "pi9"], &["knows no board 'pi9'", "Raspberry Pi 5"]);
+    let said = router.piboot(&["image", "list-online", "--board", "pi1"]).unwrap();
+    assert!(said.contains("Raspberry Pi OS (other)") && said.contains("(2026-06-18, 549 MB)"), "{said}");
+
+    let other = web.serve("/no-list.json", b"<html>".to_vec());
+    router.assert_refused(&["image", "list-online", "--list", &other], &["no list of systems", "no-list.json"]);
+    router
+        .assert_refused(&["image", "list-online", "--list", "file:///etc/passwd"], &["is no address to download from"]);
+
+    // What is a disk here is not for a test to say, but the answer is one.
+    assert!(router.json(&["image", "disks"])["disks"].is_array());
+    router.piboot(&["image", "disks"]).unwrap();
+}

@@ -7,7 +7,8 @@ use crate::config::{Device, Severity};
 use crate::fleet::{DeviceRecord, DeviceState, Enrolment};
 
 impl<S: Servers> Api<S> {
-    pub(super) fn devices(&self) -> Devices {
+    pub(super) fn devices(&mut self) -> Devices {
+        self.fleet.measure_usage();
         let devices = self.fleet.config().devices.iter().map(|d| self.device_info(d)).collect();
         Devices { devices, pending: self.pending() }
     }
@@ -70,6 +71,7 @@ impl<S: Servers> Api<S> {
             board: seen.map(crate::fleet::SeenPi::board),
             image: device.image.clone(),
             state: state.to_owned(),
+            disk_bytes: self.fleet.device_usage(&device.id).and_then(|measured| measured.disk_bytes),
             job,
             why,
             ip: boot.and_then(|b| b.ip),

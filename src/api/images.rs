@@ -7,13 +7,17 @@ use serde_json::Value;
 use super::call::Reply;
 use super::types::*;
 use super::{Api, ApiError, Servers, answer, read};
+use crate::fleet::Fetched;
 use crate::image;
 use crate::incoming::digest::Sum;
+use crate::incoming::os_list::OsList;
 use crate::incoming::upload::{Body, Piece};
 use crate::incoming::url::{Url, is_url};
+use crate::storage::disks;
 
 impl<S: Servers> Api<S> {
-    pub(super) fn images(&self) -> Images {
+    pub(super) fn images(&mut self) -> Images {
+        self.fleet.measure_usage();
         let Ok(entries) = std::fs::read_dir(self.fleet.layout().images()) else { return Images { images: Vec::new() } };
         let mut images: Vec<ImageSummary> = entries
             .flatten()
@@ -21,7 +25,8 @@ impl<S: Servers> Api<S> {
             .map(|info| {
                 let devices = self.fleet.config().devices.iter();
                 let used_by = devices.filter(|d| d.image == info.name).map(|d| d.id.clone()).collect();
-                ImageSummary { info, used_by }
+                let used_bytes = self.fleet.image_usage(&info.name).and_then(|measured| measured.disk_bytes);
+                ImageSummary { info, used_bytes, used_by }
             })
             .collect();
         images.sort_by(|a, b| a.info.name.cmp(&b.info.name));
@@ -82,6 +87,39 @@ impl<S: Servers> Api<S> {
         self.fleet.upload_piece(request.job, Piece::new(body, request.offset, request.length, Box::new(said)));
     }
 
+    /// What can be downloaded. The first who asks for a list has it fetched.
+    pub(super) fn os_list(&mut self, request: &OsListRequest) -> Result<OsListAnswer, ApiError> {
+        let asked = request.url.as_deref().filter(|url| !url.is_empty());
+        let url = asked.unwrap_or(&self.fleet.config().main.os_list);
+        let url = Url::parse(url).map_err(|e| ApiError::InvalidArgument(format!("url: {e}")))?;
+        let address = url.to_string();
+        let fetched = self.fleet.os_list(url).map_err(|e| ApiError::Failed(e.to_string()))?;
+        let mut told = OsListAnswer {
+            state: ListState::Loading,
+            why: None,
+            url: address,
+            boards: Vec::new(),
+            systems: Vec::new(),
+        };
+        match fetched {
+            Fetched::Loading => {}
+            Fetched::Failed(why) => (told.state, told.why) = (ListState::Failed, Some(why)),
+            Fetched::Ready(list) => {
+                let name = request.board.as_deref().filter(|board| !board.is_empty());
+                let board = name.map(|name| list.board(name).ok_or_else(|| unknown_board(name, &list))).transpose()?;
+                told.state = ListState::Ready;
+                told.boards = list.boards.iter().map(|board| board.name.clone()).collect();
+                told.systems = list.fitting(board).cloned().collect();
+            }
+        }
+        Ok(told)
+    }
+
+    /// The disks of this router.
+    pub(super) fn disks(&self) -> Disks {
+        Disks { disks: disks::disks(self.fleet.volume().mount_point.as_deref()) }
+    }
+
     pub(super) fn image_remove(&mut self, request: &NameRequest) -> Result<Removed, ApiError> {
         let job = self.fleet.remove_image(&request.name);
         job.map(|job| Removed { job }).map_err(|e| ApiError::Failed(e.to_string()))
@@ -103,4 +141,9 @@ impl<S: Servers> Api<S> {
         self.fleet.jobs().cancel(request.job).map_err(|e| ApiError::NotFound(e.to_string()))?;
         Ok(Nothing {})
     }
+}
+
+fn unknown_board(name: &str, list: &OsList) -> ApiError {
+    let known: Vec<&str> = list.boards.iter().map(|board| board.name.as_str()).collect();
+    ApiError::NotFound(format!("the list knows no board '{name}', but: {}", known.join(", ")))
 }

@@ -54,9 +54,13 @@ pub const METHODS: &[(&str, Parameters)] = {
         ("snapshot_remove", &[("id", String), ("snapshot", String)]),
         ("rollback", &[("id", String), ("snapshot", String), ("discard", Boolean)]),
         ("unenroll", &[("id", String), ("delete", Boolean)]),
+        ("backup", &[("id", String), ("path", String), ("live", Boolean)]),
+        ("restore", &[("path", String), ("id", String), ("replace", Boolean)]),
         ("images", &[]),
         ("image_import", &[("source", String), ("name", String), ("sha256", String), ("size", Integer)]),
         ("image_remove", &[("name", String)]),
+        ("os_list", &[("url", String), ("board", String)]),
+        ("disks", &[]),
         ("volume_accept", &[]),
         ("jobs", &[]),
         ("job_cancel", &[("job", Integer)]),
@@ -161,8 +165,11 @@ mod tests {
         assert_takes::<SnapshotRemoveRequest>("snapshot_remove");
         assert_takes::<RollbackRequest>("rollback");
         assert_takes::<UnenrollRequest>("unenroll");
+        assert_takes::<BackupRequest>("backup");
+        assert_takes::<RestoreRequest>("restore");
         assert_takes::<ImportRequest>("image_import");
         assert_takes::<NameRequest>("image_remove");
+        assert_takes::<OsListRequest>("os_list");
         assert_takes::<JobRequest>("job_cancel");
         assert_takes::<BootsRequest>("boots");
         assert_takes::<BootRequest>("boot");
@@ -171,6 +178,6 @@ mod tests {
         assert_takes::<UploadRequest>("image_upload");
         assert_takes::<PieceRequest>("image_upload_piece");
         let with_parameters = METHODS.iter().chain(STREAMED).filter(|(_, parameters)| !parameters.is_empty());
-        assert_eq!(with_parameters.count(), 17, "one of them is not compared above");
+        assert_eq!(with_parameters.count(), 20, "one of them is not compared above");
     }
 }

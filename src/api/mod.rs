@@ -1,5 +1,6 @@
 //! The verbs: one function each, typed request and answer. Knows no transport; every transport calls [`Api::call`].
 
+mod backups;
 mod boots;
 pub mod call;
 mod check;
@@ -101,6 +102,10 @@ impl<S: Servers> Api<S> {
             "images" => answer(self.images()),
             "image_import" => answer(self.image_import(&read(params)?)?),
             "image_remove" => answer(self.image_remove(&read(params)?)?),
+            "os_list" => answer(self.os_list(&read(params)?)?),
+            "disks" => answer(self.disks()),
+            "backup" => answer(self.backup(read(params)?)?),
+            "restore" => answer(self.restore(read(params)?)?),
             "volume_accept" => answer(self.volume_accept()?),
             "jobs" => answer(self.jobs()?),
             "job_cancel" => answer(self.job_cancel(&read(params)?)?),

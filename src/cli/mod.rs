@@ -5,6 +5,7 @@ mod client;
 mod commands;
 mod decode;
 mod follow;
+mod online;
 mod show;
 mod timeline;
 mod upload;

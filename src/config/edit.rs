@@ -189,6 +189,9 @@ fn device_block(device: &Device) -> String {
     if device.rollback_after > 0 {
         option("option", "rollback_after", &device.rollback_after.to_string());
     }
+    if !device.trim {
+        option("option", "trim", "0");
+    }
     for key in &device.ssh_keys {
         option("list", "ssh_key", key);
     }
@@ -212,6 +215,7 @@ mod tests {
             clone_of: Some("sitting_bull@before-upgrade".parse().unwrap()),
             rollback_after: 3,
             ssh_keys: vec!["ssh-ed25519 AAAA it's me".to_owned()],
+            trim: true,
         }
     }
 

@@ -43,7 +43,12 @@ pub struct Main {
     pub sync: bool,
     /// Known weaknesses of boards that nothing is to be done about.
     pub quirks_off: Vec<Quirk>,
+    /// Where the list of systems is that can be downloaded.
+    pub os_list: String,
 }
+
+/// The list that Raspberry Pi Imager reads.
+const OS_LIST: &str = "https://downloads.raspberrypi.com/os_list_imagingutility_v4.json";
 
 /// `config device 'ID'`
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,9 +73,17 @@ pub struct Device {
     pub rollback_after: u32,
     /// Public keys for the first user.
     pub ssh_keys: Vec<String>,
+    /// Whether what it need not load over TFTP is left out.
+    pub trim: bool,
 }
 
 impl Device {
+    /// Whether its boot files are trimmed: a root that lives in the Pi's memory needs the initramfs that makes it.
+    #[must_use]
+    pub fn is_trimmed(&self) -> bool {
+        self.trim && self.root != RootKind::Ephemeral
+    }
+
     /// Whether it is the Pi with this address and serial, as far as either is known.
     #[must_use]
     pub fn is(&self, mac: Mac, serial: Option<Serial>) -> bool {
@@ -218,6 +231,7 @@ impl Default for Main {
             dnsmasq_restart: Vec::new(),
             sync: false,
             quirks_off: Vec::new(),
+            os_list: OS_LIST.to_owned(),
         }
     }
 }

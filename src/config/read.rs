@@ -11,6 +11,7 @@ use super::bytes;
 use super::model::{Config, Device, DhcpMode, Main, Problem, RootKind, Severity, UnknownPolicy};
 use super::names::{NameError, check_address, check_device_id, check_hostname, check_image_name};
 use super::uci::{Section, Value};
+use crate::incoming::url::Url;
 use crate::pi::quirks::Quirk;
 use crate::pi::{Mac, Serial};
 
@@ -204,6 +205,7 @@ fn read_main(fields: &mut Fields<'_>, before: Option<&Main>) -> Main {
         "dnsmasq_restart",
         "sync",
         "quirk_off",
+        "os_list",
     ]);
     let interfaces = match fields.section.get("interface") {
         Some(value) => value.values().iter().filter(|v| !v.is_empty()).cloned().collect(),
@@ -232,6 +234,12 @@ fn read_main(fields: &mut Fields<'_>, before: Option<&Main>) -> Main {
         dnsmasq_restart: fields.section.get("dnsmasq_restart").map(|v| v.values().to_vec()).unwrap_or_default(),
         sync: fields.setting("sync", choice, default.sync, before.map(|b| b.sync)),
         quirks_off,
+        os_list: fields.setting(
+            "os_list",
+            |text| Url::parse(text).map(|url| url.as_str().to_owned()).map_err(|e| e.to_string()),
+            default.os_list,
+            before.map(|b| b.os_list.clone()),
+        ),
     };
     if main.unknown == UnknownPolicy::Enroll && main.default_image.is_none() {
         let why = "'enroll' needs an image: set default_image; unknown Pis are only listed until then".to_owned();
@@ -277,7 +285,18 @@ fn read_device_over(fields: &mut Fields<'_>, above: &[Device], old: Option<&Devi
 }
 
 fn read_device(fields: &mut Fields<'_>, before: &[Device]) -> Option<Device> {
-    fields.warn_unknown(&["serial", "mac", "ip", "hostname", "image", "root", "clone_of", "rollback_after", "ssh_key"]);
+    fields.warn_unknown(&[
+        "serial",
+        "mac",
+        "ip",
+        "hostname",
+        "image",
+        "root",
+        "clone_of",
+        "rollback_after",
+        "ssh_key",
+        "trim",
+    ]);
     let id = fields.name.to_owned();
     if let Err(error) = check_device_id(&id) {
         let place = format!("piboot.{id}");
@@ -318,6 +337,7 @@ fn read_device(fields: &mut Fields<'_>, before: &[Device]) -> Option<Device> {
     let root = fields.one("root", choice).unwrap_or_default();
     let clone_of = fields.one("clone_of", parsed);
     let rollback_after = fields.one("rollback_after", count).unwrap_or_default();
+    let trim = fields.one("trim", choice).unwrap_or(true);
     let ssh_keys: Vec<String> = fields.section.get("ssh_key").map(|v| v.values().to_vec()).unwrap_or_default();
     let (good_keys, bad_keys): (Vec<_>, Vec<_>) = ssh_keys.into_iter().partition(|key| is_ssh_key(key));
     for key in bad_keys {
@@ -346,7 +366,7 @@ fn read_device(fields: &mut Fields<'_>, before: &[Device]) -> Option<Device> {
         return None;
     };
     let hostname = hostname.unwrap_or_else(|| id.replace('_', "-"));
-    Some(Device { id, serial, mac, ip, hostname, image, root, clone_of, rollback_after, ssh_keys: good_keys })
+    Some(Device { id, serial, mac, ip, hostname, image, root, clone_of, rollback_after, ssh_keys: good_keys, trim })
 }
 
 /// One line of an authorized_keys file: type, base64, comment; no line break can smuggle in a second.

@@ -200,6 +200,7 @@ impl Fleet {
             clone_of: request.clone_of,
             rollback_after: 0,
             ssh_keys: request.ssh_keys,
+            trim: true,
         })
     }
 
@@ -251,7 +252,7 @@ impl Fleet {
     }
 
     /// Adds a device's section. One that is in the file but not in force is the admin's to correct.
-    fn add_device(&self, device: &Device) -> Result<(), EnrolError> {
+    pub(super) fn add_device(&self, device: &Device) -> Result<(), EnrolError> {
         self.edit_config(|text| {
             if config::has_section(text, &device.id)? {
                 return Err(EditError::Exists(device.id.clone()));

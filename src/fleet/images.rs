@@ -15,6 +15,7 @@ use crate::incoming::upload::{Body, Piece, Upload};
 use crate::incoming::url::Url;
 use crate::jobs::{JobKind, Running};
 use crate::pi::Model;
+use crate::progress::Progress;
 
 /// The imports whose images come in pieces: where those go, by job.
 pub(super) type Uploads = BTreeMap<u32, SyncSender<Piece>>;
@@ -128,8 +129,11 @@ impl Fleet {
         let (images, scratch) = (self.layout.images(), self.layout.scratch());
         let (owned, now_ms) = (name.to_owned(), self.clock.wall_ms());
         let task = Box::new(move |running: &Running| {
-            let source = open(running)?;
-            let info = image::import(source, &owned, &images, &scratch, now_ms, running).map_err(|e| e.to_string())?;
+            // Whoever was reading when it was cancelled has its own words for it.
+            let why = |error| if running.cancelled() { "the import was cancelled".to_owned() } else { error };
+            let source = open(running).map_err(why)?;
+            let info = image::import(source, &owned, &images, &scratch, now_ms, running);
+            let info = info.map_err(|error| why(error.to_string()))?;
             Ok(format!("image {} imported: {}", info.name, info.os.as_deref().unwrap_or("system unknown")))
         });
         let job = self.jobs.submit(JobKind::Import, name, task).map_err(EnrolError::from)?;

@@ -25,13 +25,22 @@ pub struct AdaptedFor {
     /// Its hardware address, by which its network configuration knows the interface of the root.
     #[serde(default)]
     pub mac: Option<crate::pi::Mac>,
+    /// Whether its boot files are trimmed.
+    #[serde(default)]
+    pub trim: bool,
 }
 
 impl AdaptedFor {
     /// What `device` asks for when the router is `server`.
     #[must_use]
     pub fn of(device: &Device, server: std::net::Ipv4Addr) -> Self {
-        Self { hostname: device.hostname.clone(), server, ssh_keys: device.ssh_keys.clone(), mac: device.mac }
+        Self {
+            hostname: device.hostname.clone(),
+            server,
+            ssh_keys: device.ssh_keys.clone(),
+            mac: device.mac,
+            trim: device.is_trimmed(),
+        }
     }
 }
 
@@ -136,8 +145,13 @@ mod tests {
     use super::*;
 
     fn record(export_pair: u16) -> DeviceRecord {
-        let adapted_for =
-            AdaptedFor { hostname: "lion".into(), server: [10, 0, 0, 1].into(), ssh_keys: vec![], mac: None };
+        let adapted_for = AdaptedFor {
+            hostname: "lion".into(),
+            server: [10, 0, 0, 1].into(),
+            ssh_keys: vec![],
+            mac: None,
+            trim: true,
+        };
         DeviceRecord {
             export_pair,
             image: "lite".into(),

@@ -167,16 +167,16 @@ impl Job<'_> {
         };
         let table = self.table(&disk)?;
         let (boot, root) = (self.named(table.boot())?, self.named(table.root())?);
-        let boot = Window::new(&disk, boot.start, boot.size);
-        let root = Window::new(&disk, root.start, root.size);
+        let boot_blocks = Window::new(&disk, boot.start, boot.size);
+        let root_blocks = Window::new(&disk, root.start, root.size);
         let (boot_dir, root_dir) = (self.partial.subdirectory("boot")?, self.partial.subdirectory("root")?);
         let boot_done = self.extract(|| {
             let mut writer = TreeWriter::new(duplicate(&boot_dir)?)?;
-            extract_fat(&Fat::open(&boot)?, &mut writer, self.progress)
+            extract_fat(&Fat::open(&boot_blocks)?, &mut writer, self.progress)
         })?;
         let root_done = self.extract(|| {
             let mut writer = TreeWriter::new(duplicate(&root_dir)?)?;
-            extract_ext4(&Ext4::open(&root)?, &mut writer, self.progress)
+            extract_ext4(&Ext4::open(&root_blocks)?, &mut writer, self.progress)
         })?;
         let mut info = ImageInfo {
             name: name.to_owned(),
@@ -187,7 +187,8 @@ impl Job<'_> {
             imported_at: wall_ms,
             os: None,
             codename: None,
-            disk_id: format!("{:08x}", table.disk_id),
+            disk_id: table.disk_id.to_string(),
+            partuuids: vec![table.partuuid(&boot), table.partuuid(&root)],
             root_entries: root_done.entries,
             root_bytes: root_done.bytes,
             boot_entries: boot_done.entries,
@@ -221,9 +222,7 @@ impl Job<'_> {
     }
 
     fn table(&self, disk: &dyn BlockSource) -> Result<PartitionTable, ImportError> {
-        let mut sector = [0; 512];
-        disk.read_at(&mut sector, 0).map_err(|source| ImportError::disk("read", Path::new(&self.label), source))?;
-        self.named(partition::parse(&sector))
+        self.named(partition::read(disk))
     }
 
     fn named<T>(&self, result: Result<T, PartitionError>) -> Result<T, ImportError> {

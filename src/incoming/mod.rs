@@ -3,6 +3,7 @@
 
 pub mod digest;
 pub mod download;
+pub mod os_list;
 pub mod tool;
 pub mod upload;
 pub mod url;

@@ -16,6 +16,8 @@ use super::{Cancel, LOOK, is_cancelled, wait};
 const IDLE: Duration = Duration::from_secs(60);
 /// So long the next piece may take: people close the lid of a laptop, or a Wi-Fi goes away for a moment.
 const NEXT_PIECE: Duration = Duration::from_secs(120);
+/// Pieces that may wait: those of connections that were given up are followed by others.
+const QUEUE: usize = 4;
 /// Bytes that were sent before are read and dropped in steps of this size.
 const SKIP: usize = 64 * 1024;
 
@@ -121,9 +123,9 @@ impl Upload {
         Self { origin: Origin::Whole(body), size, received: 0, cancel }
     }
 
-    /// An image of `size` bytes that comes in pieces. They are put into the sender, one at a time.
+    /// An image of `size` bytes that comes in pieces. They are put into the sender.
     pub fn pieces(size: u64) -> (SyncSender<Piece>, impl FnOnce(Cancel) -> Self + Send) {
-        let (sender, next) = sync_channel(1);
+        let (sender, next) = sync_channel(QUEUE);
         let make = move |cancel| {
             let origin = Origin::Pieces { next, current: None };
             Self { origin, size: Some(size), received: 0, cancel }

@@ -50,9 +50,8 @@ pub struct LoopMount {
 impl LoopMount {
     pub fn root(image: &Path) -> Self {
         let path = tempfile::tempdir().unwrap();
-        let mut sector = [0; 512];
-        File::open(image).unwrap().read_exact(&mut sector).unwrap();
-        let root = piboot::image::partition::parse(&sector).unwrap().root().unwrap();
+        let disk = piboot::image::blocks::FileBlocks::new(File::open(image).unwrap()).unwrap();
+        let root = piboot::image::partition::read(&disk).unwrap().root().unwrap();
         let options = format!("ro,noload,loop,offset={},sizelimit={}", root.start, root.size);
         run(Command::new("mount").args(["-t", "ext4", "-o", &options]).arg(image).arg(path.path()));
         Self { path }

@@ -27,4 +27,5 @@ mod looks;
 mod pictures;
 mod roots;
 mod safety;
+mod sources;
 mod story;

@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::image::ImageInfo;
+use crate::incoming::os_list::System;
 use crate::jobs::Job;
+use crate::storage::disks::Disk;
 
 /// `image_import {source, name, sha256, size}`
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -54,6 +56,51 @@ pub struct Received {
     pub received: u64,
 }
 
+/// `os_list {url, board}`
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct OsListRequest {
+    /// Where the list is; that of the configuration if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Only what fits this board, by a name of `boards` or what people call it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub board: Option<String>,
+}
+
+/// How far a list is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ListState {
+    /// Being fetched: ask again.
+    Loading,
+    /// Here.
+    Ready,
+    /// Not to be had.
+    Failed,
+}
+
+/// `os_list`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct OsListAnswer {
+    /// Whether what follows is there yet.
+    pub state: ListState,
+    /// Why it cannot be had.
+    pub why: Option<String>,
+    /// Where it comes from.
+    pub url: String,
+    /// Names of the boards it knows.
+    pub boards: Vec<String>,
+    /// What can be downloaded, those for `board` only if that was given.
+    pub systems: Vec<System>,
+}
+
+/// `disks`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Disks {
+    /// Those that can be taken out first.
+    pub disks: Vec<Disk>,
+}
+
 /// `image_remove {name}`
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct NameRequest {
@@ -75,7 +122,7 @@ pub struct Removed {
     pub job: Option<u32>,
 }
 
-/// `image_import`
+/// `image_import`, `backup`, `restore`
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Started {
     /// The job.
@@ -95,6 +142,9 @@ pub struct ImageSummary {
     /// What `image.json` says.
     #[serde(flatten)]
     pub info: ImageInfo,
+    /// Bytes that its files take on the disk, once that was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used_bytes: Option<u64>,
     /// Devices made from it.
     pub used_by: Vec<String>,
 }

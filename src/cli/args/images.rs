@@ -21,6 +21,8 @@ pub(in crate::cli) struct Image {
 #[argh(subcommand)]
 pub(in crate::cli) enum ImageCommand {
     Import(ImageImport),
+    ListOnline(ImageListOnline),
+    Disks(ImageDisks),
     Inspect(ImageInspect),
     Remove(ImageRemove),
 }
@@ -42,6 +44,23 @@ pub(in crate::cli) struct ImageImport {
     #[argh(switch)]
     pub(in crate::cli) no_wait: bool,
 }
+
+/// List the systems that can be downloaded, as Raspberry Pi Imager knows them.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "list-online")]
+pub(in crate::cli) struct ImageListOnline {
+    /// only those for this board, for example pi4 or "Raspberry Pi Zero 2 W"
+    #[argh(option)]
+    pub(in crate::cli) board: Option<String>,
+    /// address of another list (default: option os_list)
+    #[argh(option)]
+    pub(in crate::cli) list: Option<String>,
+}
+
+/// List the disks that an image can be read from.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "disks")]
+pub(in crate::cli) struct ImageDisks {}
 
 /// Say what is in an image file, or which boards an imported image boots and why it does not boot the others.
 #[derive(FromArgs, Debug)]

@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
-use super::await_job;
-use crate::api::types::{Images, ImportRequest, NameRequest, Removed, Started};
+use serde_json::json;
+
+use super::{await_job, shown};
+use crate::api::types::{Disks, Images, ImportRequest, NameRequest, Removed, Started};
 use crate::cli::args::ImageCommand;
 use crate::cli::client::Client;
-use crate::cli::{CliError, STANDARD_INPUT, say, say_line, show, upload};
+use crate::cli::{CliError, STANDARD_INPUT, online, say, say_line, show, upload};
 use crate::config::check_image_name;
 use crate::image;
 use crate::incoming::url::is_url;
@@ -35,6 +37,8 @@ pub(super) fn image(command: ImageCommand, client: &Client) -> Result<(), CliErr
             let Some(started) = client.ask::<Started>("image_import", request)? else { return Ok(()) };
             await_job(client, Some(started.job), import.no_wait)
         }
+        ImageCommand::ListOnline(wanted) => online::list(client, wanted.list, wanted.board),
+        ImageCommand::Disks(_) => shown(client.ask::<Disks>("disks", json!({}))?, |disks| online::disks(&disks)),
         ImageCommand::Remove(remove) => {
             let Some(started) = client.ask::<Removed>("image_remove", NameRequest { name: remove.name })? else {
                 return Ok(());

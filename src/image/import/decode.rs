@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use super::{ImportError, Job, Unpacked, space};
 use crate::image::blocks::FileBlocks;
-use crate::image::partition::PartitionTable;
+use crate::image::partition::{PartitionError, PartitionTable};
 use crate::image::source::{ImageStream, Source, SourceError};
 use crate::image::unpack::Format;
 
@@ -70,6 +70,7 @@ impl Job<'_> {
         let failed = |error| ImportError::disk("write", &path, error);
         let (mut position, mut consumed) = (0_u64, 0_u64);
         let mut table: Option<PartitionTable> = None;
+        let mut waiting = false;
         let mut plan: Option<Plan> = None;
         while let Ok(piece) = pieces.recv() {
             let piece = piece?;
@@ -90,10 +91,14 @@ impl Job<'_> {
             consumed = piece.consumed;
             // The decoder may have ended and dropped its end.
             let _ = empty.try_send(piece.data);
-            if table.is_none() {
+            if table.is_none() && !waiting {
                 rustix::fs::ftruncate(&file, position).map_err(|errno| failed(errno.into()))?;
                 let disk = FileBlocks::new(file.try_clone().map_err(failed)?).map_err(failed)?;
-                table = Some(self.table(&disk)?);
+                match self.table(&disk) {
+                    // The copy of a damaged GPT is at the end.
+                    Err(ImportError::Partition { error: PartitionError::Gpt(_), .. }) => waiting = true,
+                    other => table = Some(other?),
+                }
             }
             if let Some(table) = table.as_ref().filter(|_| plan.is_none()) {
                 let (boot, root) = (self.named(table.boot())?, self.named(table.root())?);
@@ -108,7 +113,10 @@ impl Job<'_> {
             }
         }
         rustix::fs::ftruncate(&file, position).map_err(|errno| failed(errno.into()))?;
-        let disk = FileBlocks::new(file).map_err(failed)?;
+        let disk = FileBlocks::new(file.try_clone().map_err(failed)?).map_err(failed)?;
+        if waiting {
+            plan = Some(self.plan(&file, &self.table(&disk)?, position)?);
+        }
         if let Some(plan) = &plan {
             self.progress.set_total(consumed.saturating_add(plan.need.bytes), plan.need.entries);
         }

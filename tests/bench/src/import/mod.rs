@@ -148,7 +148,7 @@ pub fn once(contestant: &str, image: &Path, volume: &Path) -> Result<(), Error> 
 /// The commands of the usual netboot tutorials.
 fn by_hand(image: &Path, volume: &Path) -> Result<(), Error> {
     let found = inspect(image)?;
-    let partition = |number: u8| {
+    let partition = |number: u16| {
         let found = found.partitions.iter().find(|partition| partition.number == number);
         found.ok_or_else(|| Error::new("the image has not the two partitions of Raspberry Pi OS"))
     };

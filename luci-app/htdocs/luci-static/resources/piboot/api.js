@@ -87,7 +87,7 @@ function foreignProblem(method, error) {
 function verb(method, ...params) {
 	const call = rpc.declare({ object: 'piboot', method, params });
 
-	return (args) => call(...params.map(name => args?.[name])).then(
+	return (args) => call(...params.map(name => args?.[name] ?? undefined)).then(
 		reply => settle(method, reply),
 		error => { throw foreignProblem(method, error) });
 }
@@ -113,7 +113,9 @@ return baseclass.extend({
 
 	enroll: verb('enroll', 'mac', 'serial', 'hostname', 'image', 'ip', 'ssh_keys'),
 	unenroll: verb('unenroll', 'id', 'delete'),
-	imageImport: verb('image_import', 'source', 'name'),
+	imageImport: verb('image_import', 'source', 'name', 'sha256', 'size'),
+	osList: verb('os_list', 'url', 'board'),
+	disks: verb('disks'),
 	imageRemove: verb('image_remove', 'name'),
 	jobCancel: verb('job_cancel', 'job'),
 	volumeAccept: verb('volume_accept'),

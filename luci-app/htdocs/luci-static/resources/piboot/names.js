@@ -84,10 +84,28 @@ function proposal(pi, taken) {
 			return tried;
 }
 
+/* The address of a file on the web, as the agent takes it. */
+function url(value) {
+	if (!/^https?:\/\//i.test(value))
+		return _('Give an address that begins with https:// or http://.');
+
+	if (!/^[!#-;=?-[\]_a-z~]{1,2048}$/.test(value))
+		return _('Blanks and special characters in an address have to be encoded, a blank as "%20".');
+
+	const host = value.replace(/^[^:]*:\/\//, '').split(/[/?#]/)[0].split('@').pop();
+
+	return host == '' || /^[:-]/.test(host) ? _('This address names no server.') : null;
+}
+
+/* A digest as `sha256sum` prints it. */
+function sha256(value) {
+	return /^\s*[0-9a-fA-F]{64}\s*$/.test(value) ? null : _('A SHA-256 digest has 64 hexadecimal digits.');
+}
+
 /* What an image may be called that comes from this file. */
 function imageProposal(file) {
 	return file.replace(/^.*\//, '').toLowerCase().replace(/\.(xz|gz|zip|zst|img)$/g, '').replace(/\.img$/, '')
 		.replace(/[^a-z0-9._-]+/g, '-').replace(/^[^a-z0-9]+/, '').slice(0, 63);
 }
 
-return baseclass.extend({ hostname, deviceId, imageName, snapshotName, mac, address, path, keys, keyList, proposal, imageProposal });
+return baseclass.extend({ hostname, deviceId, imageName, snapshotName, mac, address, path, keys, keyList, proposal, imageProposal, url, sha256 });
