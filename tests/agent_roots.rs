@@ -80,6 +80,11 @@ fn where_files_share_blocks_a_root_is_a_clone() {
         router.kill_agent();
         router.start_agent();
         assert_eq!(nfs::handle_of(&host, "/panther/root", "etc"), handle, "{kind}");
+        // It counts in each what it shares.
+        router.wait_for(&["devices"], "the sizes", |devices| {
+            let sizes = devices["devices"].as_array().unwrap().iter().map(|d| d["disk_bytes"].as_u64().unwrap_or(0));
+            sizes.min() > Some(150 * MB)
+        });
         for id in ["lion", "tiger", "panther"] {
             router.piboot(&["unenroll", id, "--delete"]).unwrap();
         }
