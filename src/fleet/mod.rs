@@ -28,6 +28,7 @@ mod snapshot_work;
 mod snapshots;
 mod space_left;
 mod store;
+mod trees;
 mod usage;
 
 pub use archives::BackupError;
