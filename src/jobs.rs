@@ -37,6 +37,10 @@ pub enum JobKind {
     Rollback,
     /// Making a device's trees anew, in the place of those that it has.
     Replace,
+    /// Packing a device into a file.
+    Backup,
+    /// Making a device's trees from such a file.
+    Restore,
 }
 
 /// Jobs of one lane run one after the other: those on devices do not wait for an image that comes over a slow network.
@@ -50,7 +54,13 @@ impl JobKind {
     const fn lane(self) -> Lane {
         match self {
             Self::Import | Self::Examine => Lane::Images,
-            Self::Provision | Self::Delete | Self::Snapshot | Self::Rollback | Self::Replace => Lane::Devices,
+            Self::Provision
+            | Self::Delete
+            | Self::Snapshot
+            | Self::Rollback
+            | Self::Replace
+            | Self::Backup
+            | Self::Restore => Lane::Devices,
         }
     }
 }

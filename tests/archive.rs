@@ -5,6 +5,8 @@
 
 #[path = "images/awkward.rs"]
 mod awkward;
+#[path = "../fuzz/checks/archive.rs"]
+mod checks;
 
 use std::fs::File;
 use std::io::{Cursor, Read};
@@ -256,6 +258,20 @@ fn damaged_archives_are_refused_in_words() {
         refused += u32::from(try_it(&bytes).is_err());
     }
     assert!(refused > 100, "{refused}");
+}
+
+#[test]
+fn stored_and_damaged_archives_hold_what_fuzzing_checks() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/archive");
+    for (name, entries) in [("posix", 7), ("gnu", 7)] {
+        let stored = std::fs::read(corpus.join(name)).unwrap();
+        assert_eq!(checks::archive(&stored), entries, "{name}");
+        for at in 0..stored.len() {
+            let mut damaged = stored.clone();
+            damaged[at] ^= 0x41;
+            checks::archive(&damaged);
+        }
+    }
 }
 
 /// A file that grows under the hands of whoever packs it is refused, unless that was asked for.

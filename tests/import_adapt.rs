@@ -96,6 +96,7 @@ fn device() -> Target {
         password: None,
         regional: Regional::default(),
         earlier: None,
+        trim: true,
     }
 }
 
@@ -211,7 +212,7 @@ fn bookworm_boots_from_nfs() {
     let report = trees.adapt(Pass::Fresh);
     assert_eq!(
         trees.get("boot/cmdline.txt"),
-        "console=serial0,115200 console=tty1 quiet root=/dev/nfs nfsroot=192.168.1.1:/running_lion/root,vers=3,tcp rw ip=dhcp rootwait\n"
+        "console=serial0,115200 console=tty1 quiet root=/dev/nfs nfsroot=192.168.1.1:/running_lion/root,vers=3,tcp,rsize=1048576,wsize=1048576 rw ip=dhcp rootwait\n"
     );
     assert_eq!(trees.get("boot/config.txt"), "auto_initramfs=1\narm_64bit=1\n");
     assert_eq!(
@@ -262,7 +263,7 @@ fn trixie_boots_from_nfs() {
     trees.adapt(Pass::Fresh);
     assert_eq!(
         trees.get("boot/cmdline.txt"),
-        "console=serial0,115200 console=tty1 ds=nocloud;i=rpi root=/dev/nfs nfsroot=192.168.1.1:/running_lion/root,vers=3,tcp rw ip=dhcp rootwait\n"
+        "console=serial0,115200 console=tty1 ds=nocloud;i=rpi root=/dev/nfs nfsroot=192.168.1.1:/running_lion/root,vers=3,tcp,rsize=1048576,wsize=1048576 rw ip=dhcp rootwait\n"
     );
     assert_eq!(trees.target(&format!("{ETC}/rpi-resize.service")), "/dev/null");
     assert!(!trees.exists(&format!("{ETC}/sysinit.target.wants/rpi-resize.service")));

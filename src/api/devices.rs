@@ -8,7 +8,8 @@ use crate::fleet::{DeviceRecord, DeviceState, Edit, EnrolError, Enrolment};
 use crate::jobs::JobKind;
 
 impl<S: Servers> Api<S> {
-    pub(super) fn devices(&self) -> Devices {
+    pub(super) fn devices(&mut self) -> Devices {
+        self.fleet.measure_usage();
         let devices = self.fleet.config().devices.iter().map(|d| self.device_info(d)).collect();
         Devices { devices, pending: self.pending() }
     }
@@ -77,6 +78,7 @@ impl<S: Servers> Api<S> {
             model: seen.and_then(crate::fleet::SeenPi::family),
             image: device.image.clone(),
             state: state.to_owned(),
+            disk_bytes: self.fleet.device_usage(&device.id).and_then(|measured| measured.disk_bytes),
             job,
             why,
             ip: boot.and_then(|b| b.ip),

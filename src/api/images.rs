@@ -16,7 +16,8 @@ use crate::incoming::url::{Url, is_url};
 use crate::storage::disks;
 
 impl<S: Servers> Api<S> {
-    pub(super) fn images(&self) -> Images {
+    pub(super) fn images(&mut self) -> Images {
+        self.fleet.measure_usage();
         let Ok(entries) = std::fs::read_dir(self.fleet.layout().images()) else { return Images { images: Vec::new() } };
         let mut images: Vec<ImageSummary> = entries
             .flatten()
@@ -24,7 +25,8 @@ impl<S: Servers> Api<S> {
             .map(|info| {
                 let devices = self.fleet.config().devices.iter();
                 let used_by = devices.filter(|d| d.image == info.name).map(|d| d.id.clone()).collect();
-                ImageSummary { info, used_by }
+                let used_bytes = self.fleet.image_usage(&info.name).and_then(|measured| measured.disk_bytes);
+                ImageSummary { info, used_bytes, used_by }
             })
             .collect();
         images.sort_by(|a, b| a.info.name.cmp(&b.info.name));

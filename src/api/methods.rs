@@ -74,6 +74,8 @@ pub const METHODS: &[(&str, Parameters)] = {
         ("snapshot_remove", &[("id", String), ("snapshot", String)]),
         ("rollback", &[("id", String), ("snapshot", String), ("discard", Boolean)]),
         ("unenroll", &[("id", String), ("delete", Boolean)]),
+        ("backup", &[("id", String), ("path", String), ("live", Boolean)]),
+        ("restore", &[("path", String), ("id", String), ("replace", Boolean)]),
         ("images", &[]),
         ("image_import", &[("source", String), ("name", String), ("sha256", String), ("size", Integer)]),
         ("image_remove", &[("name", String)]),
@@ -187,6 +189,8 @@ mod tests {
         assert_takes::<SnapshotRemoveRequest>("snapshot_remove");
         assert_takes::<RollbackRequest>("rollback");
         assert_takes::<UnenrollRequest>("unenroll");
+        assert_takes::<BackupRequest>("backup");
+        assert_takes::<RestoreRequest>("restore");
         assert_takes::<ImportRequest>("image_import");
         assert_takes::<NameRequest>("image_remove");
         assert_takes::<OsListRequest>("os_list");
@@ -198,6 +202,6 @@ mod tests {
         assert_takes::<UploadRequest>("image_upload");
         assert_takes::<PieceRequest>("image_upload_piece");
         let with_parameters = METHODS.iter().chain(STREAMED).filter(|(_, parameters)| !parameters.is_empty());
-        assert_eq!(with_parameters.count(), 21, "one of them is not compared above");
+        assert_eq!(with_parameters.count(), 23, "one of them is not compared above");
     }
 }

@@ -1,5 +1,6 @@
 //! The verbs: one function each, typed request and answer. Knows no transport; every transport calls [`Api::call`].
 
+mod backups;
 mod boots;
 pub mod call;
 mod check;
@@ -106,6 +107,8 @@ impl<S: Servers> Api<S> {
             "image_remove" => answer(self.image_remove(&read(params)?)?),
             "os_list" => answer(self.os_list(&read(params)?)?),
             "disks" => answer(self.disks()),
+            "backup" => answer(self.backup(read(params)?)?),
+            "restore" => answer(self.restore(read(params)?)?),
             "volume_accept" => answer(self.volume_accept()?),
             "jobs" => answer(self.jobs()?),
             "job_cancel" => answer(self.job_cancel(&read(params)?)?),

@@ -6,6 +6,7 @@
 //! that nothing stands behind, an order that a tree cannot be written in are refused, and memory is bounded.
 
 mod extents;
+mod file;
 mod header;
 mod pack;
 mod pax;
@@ -15,6 +16,7 @@ mod write;
 
 use std::io;
 
+pub use file::{Input, Output};
 pub use pack::{Packed, pack_tree};
 pub use read::Reader;
 pub use unpack::{Unpacked, unpack_tree};
@@ -95,12 +97,18 @@ pub enum ArchiveError {
 }
 
 impl ArchiveError {
+    /// What a failed write of the (compressed) archive means.
+    #[must_use]
+    pub fn writing(error: io::Error) -> Self {
+        if error.kind() == file::CANCELLED { Self::Cancelled } else { Self::Write(error) }
+    }
+
     /// What a failed read of the (decompressed) archive means.
     fn reading(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::UnexpectedEof => Self::CutOff,
+            file::CANCELLED => Self::Cancelled,
             _ if error.raw_os_error().is_some() => Self::Read(error),
-            io::ErrorKind::Interrupted => Self::Cancelled,
             // zstd's words (ZSTD_error_frameParameter_windowTooLarge); the limit is the opener's.
             _ if error.to_string().contains("too much memory") => {
                 Self::Unsupported("it was compressed with a window that needs too much memory here: decompress it elsewhere and compress it with 'zstd -19' at most, without --long".to_owned())

@@ -171,7 +171,7 @@ impl<W: Write> Packer<'_, W> {
     fn put(&mut self, entry: Entry) -> Result<()> {
         self.done.entries += 1;
         self.progress.add(0, 1);
-        self.out.entry(&entry).map_err(writing)
+        self.out.entry(&entry).map_err(ArchiveError::writing)
     }
 
     fn file(&mut self, walk: &Walk, found: &Found, mut entry: Entry, shown: &str) -> Result<()> {
@@ -190,7 +190,7 @@ impl<W: Write> Packer<'_, W> {
         for (offset, length) in extents {
             self.data(&file, offset, length).map_err(|error| match error {
                 DataError::Read(errno) => failed("read")(errno),
-                DataError::Write(error) => writing(error),
+                DataError::Write(error) => ArchiveError::writing(error),
                 DataError::Cancelled => ArchiveError::Cancelled,
             })?;
         }
@@ -237,14 +237,6 @@ enum DataError {
     Read(Errno),
     Write(io::Error),
     Cancelled,
-}
-
-/// What a failed write of the archive means.
-pub(super) fn writing(error: io::Error) -> ArchiveError {
-    match error.kind() {
-        io::ErrorKind::Interrupted => ArchiveError::Cancelled,
-        _ => ArchiveError::Write(error),
-    }
 }
 
 fn times_and_size(stat: &Stat) -> [i128; 5] {

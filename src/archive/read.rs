@@ -68,7 +68,7 @@ impl<R: Read> Reader<R> {
     pub fn content(&mut self, mut take: impl FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.resize(PIECE, 0);
-        while let Some((mut offset, mut length)) = self.extents.next() {
+        for (mut offset, mut length) in self.extents.by_ref() {
             while length > 0 {
                 let step = usize::try_from(length).unwrap_or(usize::MAX).min(buffer.len());
                 let piece = buffer.get_mut(..step).unwrap_or_default();

@@ -43,6 +43,10 @@ fn or_dash<T: ToString>(value: Option<&T>) -> String {
     value.map_or_else(|| "-".to_owned(), ToString::to_string)
 }
 
+fn space(measured: Option<u64>) -> String {
+    measured.map_or_else(|| "-".to_owned(), megabytes)
+}
+
 /// Columns as wide as their widest cell; nothing at all for no rows.
 pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     if rows.is_empty() {
@@ -130,7 +134,8 @@ pub(super) fn status(status: &Status) -> String {
 
 pub(super) fn devices(devices: &Devices, now_ms: i64) -> String {
     let rows: Vec<Vec<String>> = devices.devices.iter().map(|d| device_row(d, now_ms)).collect();
-    let mut text = table(&["DEVICE", "STATE", "MAC", "SERIAL", "BOARD", "IMAGE", "ADDRESS", "LAST BOOT"], &rows);
+    let mut text =
+        table(&["DEVICE", "STATE", "MAC", "SERIAL", "BOARD", "IMAGE", "SPACE", "ADDRESS", "LAST BOOT"], &rows);
     for device in &devices.devices {
         if let Some(why) = &device.why {
             let _ = writeln!(text, "{}: {why}", device.id);
@@ -174,6 +179,7 @@ fn device_row(device: &DeviceInfo, now_ms: i64) -> Vec<String> {
         or_dash(device.serial.as_ref()),
         or_dash(device.board.as_ref()),
         device.image.clone(),
+        space(device.disk_bytes),
         or_dash(device.ip.as_ref()),
         device.boot.as_ref().map_or_else(|| "-".to_owned(), |b| ago(b.started_ms, now_ms)),
     ]
@@ -218,10 +224,17 @@ pub(super) fn images(images: &Images) -> String {
         .map(|i| {
             let used_by = if i.used_by.is_empty() { "-".to_owned() } else { i.used_by.join(", ") };
             let boots = or_dash(i.info.fits.as_ref().map(|fits| boots_of(fits)).as_ref());
-            vec![i.info.name.clone(), or_dash(i.info.os.as_ref()), megabytes(i.info.root_bytes), boots, used_by]
+            vec![
+                i.info.name.clone(),
+                or_dash(i.info.os.as_ref()),
+                megabytes(i.info.root_bytes),
+                space(i.used_bytes),
+                boots,
+                used_by,
+            ]
         })
         .collect();
-    match table(&["IMAGE", "SYSTEM", "ROOT", "BOOTS", "USED BY"], &rows) {
+    match table(&["IMAGE", "SYSTEM", "ROOT", "SPACE", "BOOTS", "USED BY"], &rows) {
         text if text.is_empty() => {
             "no image was imported yet: 'piboot image import FILE --name NAME' does it\n".to_owned()
         }

@@ -189,6 +189,9 @@ fn device_block(device: &Device) -> String {
     if device.rollback_after > 0 {
         option("option", "rollback_after", &device.rollback_after.to_string());
     }
+    if !device.trim {
+        option("option", "trim", "0");
+    }
     if let Some(user) = &device.user {
         option("option", "user", user);
     }
@@ -224,6 +227,7 @@ mod tests {
             user: Some("lion".to_owned()),
             password: "$6$salt$aaaaaaaaaaaaaaaaaaaaaaaa".parse().ok(),
             disabled: true,
+            trim: true,
         }
     }
 

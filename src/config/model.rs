@@ -96,9 +96,17 @@ pub struct Device {
     pub password: Option<PasswordHash>,
     /// Nothing is served to it.
     pub disabled: bool,
+    /// Whether what it need not load over TFTP is left out.
+    pub trim: bool,
 }
 
 impl Device {
+    /// Whether its boot files are trimmed: a root that lives in the Pi's memory needs the initramfs that makes it.
+    #[must_use]
+    pub fn is_trimmed(&self) -> bool {
+        self.trim && self.root != RootKind::Ephemeral
+    }
+
     /// Whether it is the Pi with this address and serial, as far as either is known.
     #[must_use]
     pub fn is(&self, mac: Mac, serial: Option<Serial>) -> bool {

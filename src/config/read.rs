@@ -317,6 +317,7 @@ fn read_device(fields: &mut Fields<'_>, before: &[Device]) -> Option<Device> {
         "user",
         "password",
         "disabled",
+        "trim",
     ]);
     let id = fields.name.to_owned();
     if let Err(error) = check_device_id(&id) {
@@ -361,6 +362,7 @@ fn read_device(fields: &mut Fields<'_>, before: &[Device]) -> Option<Device> {
     let user = fields.one("user", |text| checked(text, check_user));
     let password = fields.one("password", parsed);
     let disabled = fields.one("disabled", choice).unwrap_or_default();
+    let trim = fields.one("trim", choice).unwrap_or(true);
     let ssh_keys: Vec<String> = fields.section.get("ssh_key").map(|v| v.values().to_vec()).unwrap_or_default();
     let (good_keys, bad_keys): (Vec<_>, Vec<_>) = ssh_keys.into_iter().partition(|key| is_ssh_key(key));
     for key in bad_keys {
@@ -404,6 +406,7 @@ fn read_device(fields: &mut Fields<'_>, before: &[Device]) -> Option<Device> {
         user,
         password,
         disabled,
+        trim,
     })
 }
 

@@ -221,6 +221,7 @@ impl Fleet {
             user: request.user,
             password: request.password,
             disabled: false,
+            trim: true,
         })
     }
 
@@ -272,7 +273,7 @@ impl Fleet {
     }
 
     /// Adds a device's section. One that is in the file but not in force is the admin's to correct.
-    fn add_device(&self, device: &Device) -> Result<(), EnrolError> {
+    pub(super) fn add_device(&self, device: &Device) -> Result<(), EnrolError> {
         self.edit_config(|text| {
             if config::has_section(text, &device.id)? {
                 return Err(EditError::Exists(device.id.clone()));

@@ -141,6 +141,10 @@ impl Fleet {
         if job.kind == JobKind::Rollback && job.state == JobState::Done {
             self.after_rollback(&job.subject);
         }
+        if matches!(job.kind, JobKind::Provision | JobKind::Restore) {
+            self.measured.forget(&job.subject);
+        }
+        self.take_restored();
         self.log_store_error(|store| store.save_job(&job));
     }
 

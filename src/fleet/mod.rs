@@ -4,8 +4,10 @@
 //! jobs that close the gap, and says what the servers shall serve.
 
 mod addresses;
+mod archives;
 mod at_rest;
 mod automatic;
+mod backup;
 mod change;
 mod clone;
 mod diagnose;
@@ -18,6 +20,7 @@ mod outlook;
 pub mod provision;
 mod reconcile;
 mod record;
+mod restore;
 mod rollback;
 mod roots;
 mod seen;
@@ -26,7 +29,9 @@ mod snapshots;
 mod space_left;
 mod store;
 mod switch;
+mod usage;
 
+pub use archives::BackupError;
 pub use change::Edit;
 pub use clone::CloneRequest;
 pub use enrol::{EnrolError, Enrolment, Removal};
@@ -40,16 +45,20 @@ pub use roots::RootError;
 pub use seen::{Asks, MAX_SEEN, Seen, SeenPi, Unsaved};
 pub use snapshots::{BEFORE_ROLLBACK, MAX_SNAPSHOTS, Snapshot, SnapshotError};
 pub use store::{Store, StoreError};
+pub use usage::Measured;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, Sender};
 
 use tokio::sync::mpsc::UnboundedSender;
 
 use self::automatic::Automatic;
+use self::restore::Restored;
+use self::usage::Measurements;
 use crate::boot::{Boot, Stage, Tracker};
 use crate::clock::Clock;
 use crate::config::{self, Config, FileError, Problem};
@@ -104,6 +113,9 @@ pub struct Fleet {
     automatic: Automatic,
     uploads: images::Uploads,
     catalogue: os_list::Catalogue,
+    /// What restores hand over when they end.
+    restored: (Sender<Restored>, Receiver<Restored>),
+    measured: Measurements,
 }
 
 /// Why the fleet could not be set up.
@@ -169,6 +181,8 @@ impl Fleet {
             automatic,
             uploads: images::Uploads::new(),
             catalogue: os_list::Catalogue::default(),
+            restored: std::sync::mpsc::channel(),
+            measured: Measurements::default(),
         };
         fleet.volume_identity = on_volume::volume_identity(&fleet.layout);
         fleet.tell_disks_apart();

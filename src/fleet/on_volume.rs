@@ -24,6 +24,7 @@ impl Fleet {
         let is_another = identity != self.volume_identity;
         if is_another {
             self.volume_identity = identity;
+            self.measured.stop();
             self.lock = None;
             self.store_on_volume = false;
         }
@@ -134,6 +135,7 @@ impl Fleet {
         if !self.volume.is_present() || self.volume_identity.is_none() {
             if self.store_on_volume || self.lock.is_some() {
                 // Nothing of ours keeps the volume from being unmounted.
+                self.measured.stop();
                 self.leave_store();
             }
             return;

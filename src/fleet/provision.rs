@@ -43,7 +43,7 @@ pub struct Provision {
 }
 
 impl Provision {
-    fn target(&self, earlier: Option<Earlier>) -> Target {
+    pub(super) fn target(&self, earlier: Option<Earlier>) -> Target {
         Target {
             id: self.device.id.clone(),
             hostname: self.device.hostname.clone(),
@@ -56,6 +56,7 @@ impl Provision {
             password: self.device.password.clone(),
             regional: self.regional.clone(),
             earlier,
+            trim: self.device.is_trimmed(),
         }
     }
 
@@ -65,7 +66,7 @@ impl Provision {
     /// # Errors
     /// A sentence for the job's message.
     pub fn make(&self, progress: &dyn Progress) -> Result<String, String> {
-        let partial = self.layout.scratch().join(format!("{PARTIAL}{}.partial", self.device.id));
+        let partial = self.layout.scratch().join(partial_name(&self.device.id));
         discard(&partial)?;
         let made = self.make_in(&partial, progress);
         if made.is_err() {
@@ -205,6 +206,11 @@ impl Provision {
         record.save(&place).map_err(|e| e.to_string())?;
         Ok(format!("{} adapted ({count} changes)", self.device.id))
     }
+}
+
+/// What a device's trees are called in the scratch directory while they are being made.
+pub(super) fn partial_name(id: &str) -> String {
+    format!("{PARTIAL}{id}.partial")
 }
 
 /// What trees are made from.

@@ -180,6 +180,9 @@ impl Fleet {
         if let Some(job) = self.jobs.active(JobKind::Provision, &device.id) {
             return DeviceState::Preparing { job };
         }
+        if let Some(job) = self.jobs.active(JobKind::Restore, &device.id) {
+            return DeviceState::Preparing { job };
+        }
         if let Some(why) = self.failed.get(&device.id) {
             return blocked(format!("its root could not be made: {why}"));
         }

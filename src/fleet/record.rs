@@ -34,6 +34,9 @@ pub struct AdaptedFor {
     /// Language and time.
     #[serde(default)]
     pub regional: Regional,
+    /// Whether its boot files are trimmed.
+    #[serde(default)]
+    pub trim: bool,
 }
 
 impl AdaptedFor {
@@ -48,6 +51,7 @@ impl AdaptedFor {
             user: device.user.clone(),
             password: device.password.clone(),
             regional: regional.clone(),
+            trim: device.is_trimmed(),
         }
     }
 
@@ -175,6 +179,7 @@ mod tests {
             user: None,
             password: None,
             regional: Regional::default(),
+            trim: true,
         };
         DeviceRecord {
             export_pair,
@@ -212,7 +217,9 @@ mod tests {
         let old = r#"{"export_pair":1,"image":"lite","image_sha256":"","made_ms":1,"adapted_for":{"hostname":"lion",
             "server":"10.0.0.1","ssh_keys":[],"mac":null},"changes":[],"notes":[]}"#;
         std::fs::write(dir.path().join(FILE), old).unwrap();
-        assert_eq!(DeviceRecord::load(dir.path()).unwrap(), Some(record(1)), "nothing is adapted anew");
+        let mut expected = record(1);
+        expected.adapted_for.trim = false;
+        assert_eq!(DeviceRecord::load(dir.path()).unwrap(), Some(expected));
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod import;
 pub mod info;
 pub mod inspect;
 pub mod partition;
+pub mod sdcard;
 pub mod source;
 pub mod unpack;
 

@@ -127,6 +127,31 @@ pub struct UnenrollRequest {
     pub delete: bool,
 }
 
+/// `backup {id, path, live}`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BackupRequest {
+    /// Device id.
+    pub id: String,
+    /// Absolute path of the new file, or of a pipe.
+    pub path: std::path::PathBuf,
+    /// Even if the Pi runs.
+    #[serde(default)]
+    pub live: bool,
+}
+
+/// `restore {path, id, replace}`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RestoreRequest {
+    /// Absolute path of the backup, or of a pipe.
+    pub path: std::path::PathBuf,
+    /// The device that it is to become; the one that it was, if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Replace files that are there.
+    #[serde(default)]
+    pub replace: bool,
+}
+
 /// `devices`
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Devices {
@@ -156,6 +181,9 @@ pub struct DeviceInfo {
     pub image: String,
     /// `ready`, `preparing`, `blocked`, `disabled`, `booting`, `stuck`, `running`, `off`, `lost`
     pub state: String,
+    /// Bytes that its files take on the disk, once that was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_bytes: Option<u64>,
     /// The job that prepares it.
     pub job: Option<u32>,
     /// Why it is blocked, or what its boot is stuck at.

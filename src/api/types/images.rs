@@ -122,7 +122,7 @@ pub struct Removed {
     pub job: Option<u32>,
 }
 
-/// `image_import`
+/// `image_import`, `backup`, `restore`
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Started {
     /// The job.
@@ -142,6 +142,9 @@ pub struct ImageSummary {
     /// What `image.json` says.
     #[serde(flatten)]
     pub info: ImageInfo,
+    /// Bytes that its files take on the disk, once that was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used_bytes: Option<u64>,
     /// Devices made from it.
     pub used_by: Vec<String>,
 }

@@ -20,6 +20,7 @@ mod storage;
 mod text;
 mod toml;
 mod tree;
+mod trim;
 mod units;
 mod user;
 
@@ -56,6 +57,8 @@ pub struct Target {
     pub password: Option<PasswordHash>,
     /// Language and time.
     pub regional: Regional,
+    /// Whether what it need not load over TFTP is left out.
+    pub trim: bool,
     /// What the trees were adapted for before, if they were: only what differs from that is done again, and what was given
     /// then and is not wanted any more is taken away. Everything else is the user's own by now.
     pub earlier: Option<Earlier>,
@@ -164,6 +167,7 @@ const RULES: &[Rule] = &[
     always("cmdline", cmdline::apply),
     fresh("imager", imager::apply),
     always("fstab", fstab::apply),
+    always("trim", trim::apply),
     always("initramfs", storage::initramfs),
     always("resize", storage::resize),
     always("swapfile", storage::swapfile),

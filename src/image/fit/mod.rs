@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::pi::Model;
 use crate::printable::printable;
 
+pub(crate) use drivers::Built;
 pub(crate) use evidence::{Depth, Evidence};
 pub(crate) use rules::{Issue, Verdict, judge};
 

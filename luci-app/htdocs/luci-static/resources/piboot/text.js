@@ -78,6 +78,8 @@ const JOB_KINDS = {
 	snapshot: _('Snapshot of "%s"'),
 	rollback: _('Roll-back of "%s"'),
 	replace: _('New root file system of "%s"'),
+	backup: _('Backup of "%s"'),
+	restore: _('Restore of "%s"'),
 	'delete': _('Deletion of the files of "%s"')
 };
 

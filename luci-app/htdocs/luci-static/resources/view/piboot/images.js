@@ -33,6 +33,7 @@ return view.extend({
 			{ title: _('System'), text: image => image.os ?? _('unknown') },
 			{ title: _('Architecture'), text: image => image.architecture ?? _('unknown') },
 			{ title: _('Size'), text: image => text.bytes(image.root_bytes + image.boot_bytes) },
+			{ title: _('On the disk'), text: image => image.used_bytes == null ? '–' : text.bytes(image.used_bytes) },
 			{ title: _('Runs on'), text: image => text.boots(image.fits) },
 			{ title: _('From'), text: image => '%s, %s'.format(image.source, text.date(image.imported_at)) },
 			{ title: _('Used by'), text: image => text.list(image.used_by, 8) || '–' }
