@@ -35,12 +35,12 @@ pub enum JobKind {
     Snapshot,
     /// Making a device what it was in a snapshot.
     Rollback,
-    /// Making a device's trees anew, in the place of those that it has.
-    Replace,
     /// Packing a device into a file.
     Backup,
     /// Making a device's trees from such a file.
     Restore,
+    /// Making a device's trees anew, in the place of those that it has.
+    Replace,
 }
 
 /// Jobs of one lane run one after the other: those on devices do not wait for an image that comes over a slow network.
@@ -58,9 +58,9 @@ impl JobKind {
             | Self::Delete
             | Self::Snapshot
             | Self::Rollback
-            | Self::Replace
             | Self::Backup
-            | Self::Restore => Lane::Devices,
+            | Self::Restore
+            | Self::Replace => Lane::Devices,
         }
     }
 }

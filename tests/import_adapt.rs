@@ -92,11 +92,11 @@ fn device() -> Target {
         boot_export: "/running_lion/boot".to_owned(),
         mac: Some(Mac([0xdc, 0xa6, 0x32, 1, 2, 3])),
         ssh_keys: vec!["ssh-ed25519 AAAAC3Nza me@home".to_owned()],
+        trim: true,
         user: None,
         password: None,
         regional: Regional::default(),
         earlier: None,
-        trim: true,
     }
 }
 

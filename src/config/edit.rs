@@ -224,10 +224,10 @@ mod tests {
             clone_of: Some("sitting_bull@before-upgrade".parse().unwrap()),
             rollback_after: 3,
             ssh_keys: vec!["ssh-ed25519 AAAA it's me".to_owned()],
+            trim: true,
             user: Some("lion".to_owned()),
             password: "$6$salt$aaaaaaaaaaaaaaaaaaaaaaaa".parse().ok(),
             disabled: true,
-            trim: true,
         }
     }
 

@@ -90,14 +90,14 @@ pub struct Device {
     pub rollback_after: u32,
     /// Public keys for the first user.
     pub ssh_keys: Vec<String>,
+    /// Whether what it need not load over TFTP is left out.
+    pub trim: bool,
     /// Name of the first user; absent: as the image has it.
     pub user: Option<String>,
     /// That user's password; absent: as the image has it.
     pub password: Option<PasswordHash>,
     /// Nothing is served to it.
     pub disabled: bool,
-    /// Whether what it need not load over TFTP is left out.
-    pub trim: bool,
 }
 
 impl Device {

@@ -314,10 +314,10 @@ fn read_device(fields: &mut Fields<'_>, before: &[Device]) -> Option<Device> {
         "clone_of",
         "rollback_after",
         "ssh_key",
+        "trim",
         "user",
         "password",
         "disabled",
-        "trim",
     ]);
     let id = fields.name.to_owned();
     if let Err(error) = check_device_id(&id) {
@@ -359,10 +359,10 @@ fn read_device(fields: &mut Fields<'_>, before: &[Device]) -> Option<Device> {
     let root = fields.one("root", choice).unwrap_or_default();
     let clone_of = fields.one("clone_of", parsed);
     let rollback_after = fields.one("rollback_after", count).unwrap_or_default();
+    let trim = fields.one("trim", choice).unwrap_or(true);
     let user = fields.one("user", |text| checked(text, check_user));
     let password = fields.one("password", parsed);
     let disabled = fields.one("disabled", choice).unwrap_or_default();
-    let trim = fields.one("trim", choice).unwrap_or(true);
     let ssh_keys: Vec<String> = fields.section.get("ssh_key").map(|v| v.values().to_vec()).unwrap_or_default();
     let (good_keys, bad_keys): (Vec<_>, Vec<_>) = ssh_keys.into_iter().partition(|key| is_ssh_key(key));
     for key in bad_keys {
@@ -402,11 +402,11 @@ fn read_device(fields: &mut Fields<'_>, before: &[Device]) -> Option<Device> {
         root,
         clone_of,
         rollback_after,
+        trim,
         ssh_keys,
         user,
         password,
         disabled,
-        trim,
     })
 }
 

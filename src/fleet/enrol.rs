@@ -218,10 +218,10 @@ impl Fleet {
             clone_of: request.clone_of,
             rollback_after: 0,
             ssh_keys: request.ssh_keys,
+            trim: true,
             user: request.user,
             password: request.password,
             disabled: false,
-            trim: true,
         })
     }
 

@@ -52,11 +52,11 @@ impl Provision {
             boot_export: boot_export(&self.device.id),
             mac: self.device.mac,
             ssh_keys: self.device.ssh_keys.clone(),
+            trim: self.device.is_trimmed(),
             user: self.device.user.clone(),
             password: self.device.password.clone(),
             regional: self.regional.clone(),
             earlier,
-            trim: self.device.is_trimmed(),
         }
     }
 

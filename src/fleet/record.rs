@@ -25,6 +25,9 @@ pub struct AdaptedFor {
     /// Its hardware address, by which its network configuration knows the interface of the root.
     #[serde(default)]
     pub mac: Option<crate::pi::Mac>,
+    /// Whether its boot files are trimmed.
+    #[serde(default)]
+    pub trim: bool,
     /// Name of the first user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
@@ -34,9 +37,6 @@ pub struct AdaptedFor {
     /// Language and time.
     #[serde(default)]
     pub regional: Regional,
-    /// Whether its boot files are trimmed.
-    #[serde(default)]
-    pub trim: bool,
 }
 
 impl AdaptedFor {
@@ -48,10 +48,10 @@ impl AdaptedFor {
             server,
             ssh_keys: device.ssh_keys.clone(),
             mac: device.mac,
+            trim: device.is_trimmed(),
             user: device.user.clone(),
             password: device.password.clone(),
             regional: regional.clone(),
-            trim: device.is_trimmed(),
         }
     }
 
@@ -176,10 +176,10 @@ mod tests {
             server: [10, 0, 0, 1].into(),
             ssh_keys: vec![],
             mac: None,
+            trim: true,
             user: None,
             password: None,
             regional: Regional::default(),
-            trim: true,
         };
         DeviceRecord {
             export_pair,
@@ -216,10 +216,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let old = r#"{"export_pair":1,"image":"lite","image_sha256":"","made_ms":1,"adapted_for":{"hostname":"lion",
             "server":"10.0.0.1","ssh_keys":[],"mac":null},"changes":[],"notes":[]}"#;
+        // Its boot files were not trimmed, and will be.
+        let mut read = record(1);
+        read.adapted_for.trim = false;
         std::fs::write(dir.path().join(FILE), old).unwrap();
-        let mut expected = record(1);
-        expected.adapted_for.trim = false;
-        assert_eq!(DeviceRecord::load(dir.path()).unwrap(), Some(expected));
+        assert_eq!(DeviceRecord::load(dir.path()).unwrap(), Some(read), "nothing else is adapted anew");
     }
 
     #[test]

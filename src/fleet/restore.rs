@@ -105,10 +105,10 @@ impl Restoring {
         let server = self.server.ok_or("none of the configured interfaces has an IPv4 address")?;
         let (layout, device, regional) = (self.layout.clone(), device.clone(), self.regional.clone());
         let provision = Provision { layout, device, server, regional, now_ms: self.now_ms };
-        let (boot, root) = (partial.join("boot"), partial.join("root"));
         let target = provision.target(Some(record.adapted_for.as_earlier()));
+        let (boot, root) = (partial.join("boot"), partial.join("root"));
         let report = adapt::adapt(&boot, &root, &target, Pass::Fresh).map_err(|e| e.to_string())?;
-        record.adapted_for = AdaptedFor::of(&provision.device, server, &self.regional);
+        record.adapted_for = AdaptedFor::of(&provision.device, server, &provision.regional);
         (record.changes, record.notes) = (report.changes, report.notes);
         record.made_ms = self.now_ms;
         Ok(record)

@@ -51,14 +51,14 @@ pub struct Target {
     pub mac: Option<Mac>,
     /// Public keys that may log in as the first user.
     pub ssh_keys: Vec<String>,
+    /// Whether what it need not load over TFTP is left out.
+    pub trim: bool,
     /// Name of the first user; absent: as the image has it.
     pub user: Option<String>,
     /// That user's password; absent: as the image has it.
     pub password: Option<PasswordHash>,
     /// Language and time.
     pub regional: Regional,
-    /// Whether what it need not load over TFTP is left out.
-    pub trim: bool,
     /// What the trees were adapted for before, if they were: only what differs from that is done again, and what was given
     /// then and is not wanted any more is taken away. Everything else is the user's own by now.
     pub earlier: Option<Earlier>,

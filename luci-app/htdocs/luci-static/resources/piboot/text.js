@@ -77,9 +77,9 @@ const JOB_KINDS = {
 	provision: _('Root file system of "%s"'),
 	snapshot: _('Snapshot of "%s"'),
 	rollback: _('Roll-back of "%s"'),
-	replace: _('New root file system of "%s"'),
 	backup: _('Backup of "%s"'),
 	restore: _('Restore of "%s"'),
+	replace: _('New root file system of "%s"'),
 	'delete': _('Deletion of the files of "%s"')
 };
 
