@@ -167,7 +167,8 @@ fn a_renamed_pi_gets_its_new_name_and_a_disabled_one_nothing_of_ours() {
     assert!(hosts.iter().any(|line| line.contains("tiger")) && !conf.contains("lion"), "{hosts:?}");
     assert_eq!(offer.message.yiaddr.octets(), [192, 168, 1, 51]);
     assert!(offer.only(43).is_some());
-    edited(&["--disable"]);
+    // It has just asked for an address, and counts as booting.
+    edited(&["--disable", "--force"]);
     assert_eq!(own_text(&router), "");
     assert!(router.offer(&link, &lion()).only(43).is_none());
     assert!(router.text("/etc/config/piboot").contains("option hostname 'tiger'"));
