@@ -45,6 +45,11 @@ impl<S: Servers> Api<S> {
         let mut findings: Vec<Finding> = fleet.problems().iter().map(problem).collect();
         let error = |place: &str, text: String| Finding { severity: Severity::Error, place: place.to_owned(), text };
         findings.extend(fleet.volume().problems.iter().map(|p| error("storage", p.to_string())));
+        findings.extend(fleet.volume().warning().map(|text| Finding {
+            severity: Severity::Warning,
+            place: "storage".to_owned(),
+            text,
+        }));
         findings.extend(fleet.store_problem().map(|text| error("storage", text.to_owned())));
         findings.extend(fleet.automatic_problem().map(|(place, text)| error(place, text)));
         findings.extend(self.servers.findings());
