@@ -82,7 +82,7 @@ pub fn fill(host: &Host, export: &str) -> (u64, [String; 2]) {
         let piece = vec![7; PIECE];
         let count = u32::try_from(PIECE).unwrap();
         let data = |offset| {
-            let (file, data) = (file.clone(), Opaque::borrowed(&*piece));
+            let (file, data) = (file.clone(), Opaque::borrowed(&piece));
             WRITE3args { file, offset, count, stable: stable_how::UNSTABLE, data }
         };
         told.1[0] = loop {
