@@ -4,7 +4,9 @@
 #   make demo BOARD=raspi3b   the same on QEMU's Raspberry Pi 3B, with a small root (slow network)
 #   make test                 all tests, and the demo
 #   make luci                 the pages in LuCI, in a browser, and their texts; part of make test
+#   make screenshots LUCI=…   the pictures of README, taken in LuCI itself
 #   make guest                the NFS server with the Linux kernel's client, in QEMU; part of make test
+#   make powercut [JOBS_CUTS=3]   the router's power fails while it imports and enrols, in a QEMU guest; part of make test
 #   make soak [CUTS=5]        the router's power fails under a Pi that writes, in two QEMU guests; minutes
 #   make bench [AREA=tftp]    ratios against named peers, measured in the same run
 #   make size                 size of the static binaries and packages, memory of the idle agent
@@ -17,15 +19,16 @@ BOARD ?= virt
 AREA ?=
 TARGET ?= x86_64
 CUTS ?= 5
+JOBS_CUTS ?= 3
 TARGETS ?= aarch64 mipsel
 GUEST_TESTS ?= nfs two_guests mounts pjdfstest root restart
 CARGO := $(shell command -v cargo || echo /usr/bin/cargo)
 
-.PHONY: demo test unit luci guest soak bench size router router-test packages fmt lint setup clean
+.PHONY: demo test unit luci screenshots guest powercut soak bench size router router-test packages fmt lint setup clean
 demo: setup
 	@CARGO=$(CARGO) tests/demo/run.sh $(BOARD)
 
-test: setup lint unit luci guest packages router-test
+test: setup lint unit luci guest packages powercut router-test
 	@CARGO=$(CARGO) tests/demo/run.sh virt
 
 # The Linux kernel's own NFS client, in QEMU.
@@ -37,6 +40,9 @@ guest: setup
 soak: setup
 	@PATH="$(dir $(CARGO)):$$PATH" tests/guest/powercut.sh $(CUTS)
 
+powercut: setup
+	@PATH="$(dir $(CARGO)):$$PATH" tests/guest/powercut_jobs.sh $(JOBS_CUTS)
+
 unit: setup
 	$(CARGO) test --locked --workspace
 
@@ -46,6 +52,11 @@ luci: setup
 	node --test --test-reporter=spec tests/luci/modules.test.mjs
 	node tests/luci/translations.mjs check
 	$(CARGO) test --locked --test luci -- --show-output
+
+# README's pictures, from the running product.
+screenshots: setup
+	@tests/setup.sh luci
+	LUCI=$(abspath $(LUCI)) $(CARGO) test --locked --test luci -- --ignored --show-output pictures_of_the_readme
 
 bench: setup
 	@tests/setup.sh bench

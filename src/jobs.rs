@@ -25,6 +25,8 @@ const WORKER_NICE: i32 = 10;
 pub enum JobKind {
     /// Import of an image.
     Import,
+    /// Finding out which boards an image boots.
+    Examine,
     /// Making a device's trees from an image.
     Provision,
     /// Deleting a device's or image's files.
@@ -33,6 +35,10 @@ pub enum JobKind {
     Backup,
     /// Making a device's trees from such a file.
     Restore,
+    /// Taking a snapshot of a device.
+    Snapshot,
+    /// Making a device what it was in a snapshot.
+    Rollback,
 }
 
 /// Jobs of one lane run one after the other: those on devices do not wait for an image that comes over a slow network.
@@ -45,8 +51,10 @@ enum Lane {
 impl JobKind {
     const fn lane(self) -> Lane {
         match self {
-            Self::Import => Lane::Images,
-            Self::Provision | Self::Delete | Self::Backup | Self::Restore => Lane::Devices,
+            Self::Import | Self::Examine => Lane::Images,
+            Self::Provision | Self::Delete | Self::Snapshot | Self::Rollback | Self::Backup | Self::Restore => {
+                Lane::Devices
+            }
         }
     }
 }
@@ -322,6 +330,14 @@ pub struct Running {
     shared: Arc<Shared>,
     id: u32,
     cancel: Arc<AtomicBool>,
+}
+
+impl Running {
+    /// Set once the job is cancelled: for what outlives a borrow, such as a reader that another thread has.
+    #[must_use]
+    pub fn cancel_flag(&self) -> Arc<AtomicBool> {
+        self.cancel.clone()
+    }
 }
 
 impl Progress for Running {

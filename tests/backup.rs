@@ -119,7 +119,7 @@ fn backed_up_wiped_and_restored_it_is_the_same() {
     let socket = router.scratch("piboot.sock");
     let piped = router.scratch("piped.tar.zst");
     let shell = |script: &str| {
-        run(Command::new("sh").args(["-ec", script, "sh", PIBOOT]).arg(&socket).arg(&piped));
+        run(Command::new("bash").args(["-o", "pipefail", "-ec", script, "sh", PIBOOT]).arg(&socket).arg(&piped));
     };
     shell("\"$1\" --socket \"$2\" backup lion -o - | cat > \"$3\"");
     fs::write(root.join("new"), "since then").unwrap();
@@ -128,9 +128,9 @@ fn backed_up_wiped_and_restored_it_is_the_same() {
 
     // It boots, from the files that are there now; while it does, neither is done.
     router.assert_boots(&pi, &router.net.tap_link().unwrap());
-    router.assert_refused(&["restore", &path, "--replace"], &["lion runs", "shut it down"]);
+    router.assert_refused(&["restore", &path, "--replace"], &["lion is booting"]);
     let live = router.scratch("live.tar.zst");
-    router.assert_refused(&["backup", "lion", "-o", live.to_str().unwrap()], &["lion runs", "--live"]);
+    router.assert_refused(&["backup", "lion", "-o", live.to_str().unwrap()], &["lion is booting", "--live"]);
     router.piboot(&["backup", "lion", "--live", "-o", live.to_str().unwrap()]).unwrap();
     router.assert_nothing_stands_in_the_way();
     router.stop_agent();
@@ -197,7 +197,10 @@ fn damaged_and_foreign_files_are_refused_and_leave_nothing() {
     };
     refused(&pack("other", "echo x > x; tar --zstd -cf out x"), &["no backup of a Pi made by piboot"]);
     // Compressed so that it would take 128 MB to read.
-    refused(&pack("long", "zstd -dcq \"$1\" | zstd -q --long=27 -19 -o out"), &["window", "--long"]);
+    refused(
+        &pack("long", "zstd -dcq \"$1\" | zstd -q --long=27 -19 -o out"),
+        &["MB of memory to read", "without --long"],
+    );
     // A device whose name would lead out of its directory.
     let escape = "zstd -dcq \"$1\" | sed 's/\"id\": \"lion\"/\"id\": \"..\\/x\"/' | zstd -q -o out";
     refused(&pack("escape", escape), &["damaged.tar.zst"]);
@@ -249,7 +252,10 @@ fn interrupted_in_the_middle_it_leaves_what_was_there() {
             assert_eq!(router.names("scratch"), ["device-lion.partial"], "it was in the middle");
             router.start_agent();
         } else {
-            router.assert_refused(&["backup", "lion", "-o", "/tmp/x"], &[&format!("job {job} works on lion")]);
+            router.assert_refused(
+                &["backup", "lion", "-o", "/tmp/x"],
+                &[&format!("job {job} is working on the files of lion")],
+            );
             router.piboot(&["job", "cancel", &job.to_string()]).unwrap();
             router.wait_until("its end", || router.job(job)["state"] == "cancelled");
         }

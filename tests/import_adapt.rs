@@ -87,6 +87,7 @@ fn device() -> Target {
         boot_export: "/running_lion/boot".to_owned(),
         mac: Some(Mac([0xdc, 0xa6, 0x32, 1, 2, 3])),
         ssh_keys: vec!["ssh-ed25519 AAAAC3Nza me@home".to_owned()],
+        trim: true,
     }
 }
 
@@ -202,7 +203,7 @@ fn bookworm_boots_from_nfs() {
     let report = trees.adapt(Pass::Fresh);
     assert_eq!(
         trees.get("boot/cmdline.txt"),
-        "console=serial0,115200 console=tty1 quiet root=/dev/nfs nfsroot=192.168.1.1:/running_lion/root,vers=3,tcp rw ip=dhcp rootwait\n"
+        "console=serial0,115200 console=tty1 quiet root=/dev/nfs nfsroot=192.168.1.1:/running_lion/root,vers=3,tcp,rsize=1048576,wsize=1048576 rw ip=dhcp rootwait\n"
     );
     assert_eq!(trees.get("boot/config.txt"), "auto_initramfs=1\narm_64bit=1\n");
     assert_eq!(
@@ -253,7 +254,7 @@ fn trixie_boots_from_nfs() {
     trees.adapt(Pass::Fresh);
     assert_eq!(
         trees.get("boot/cmdline.txt"),
-        "console=serial0,115200 console=tty1 ds=nocloud;i=rpi root=/dev/nfs nfsroot=192.168.1.1:/running_lion/root,vers=3,tcp rw ip=dhcp rootwait\n"
+        "console=serial0,115200 console=tty1 ds=nocloud;i=rpi root=/dev/nfs nfsroot=192.168.1.1:/running_lion/root,vers=3,tcp,rsize=1048576,wsize=1048576 rw ip=dhcp rootwait\n"
     );
     assert_eq!(trees.target(&format!("{ETC}/rpi-resize.service")), "/dev/null");
     assert!(!trees.exists(&format!("{ETC}/sysinit.target.wants/rpi-resize.service")));

@@ -42,6 +42,23 @@ fn a_boot_goes_on_after_the_agent_was_killed_in_the_middle() {
 }
 
 #[test]
+fn a_pi_that_went_away_while_the_agent_was_down_is_missed() {
+    let pi = Pi::new(Model::Pi4B, 0x1000_0000_5b15_4510);
+    let mut router = router(&pi);
+    let link = router.net.tap_link().unwrap();
+    let booted = emupi::boot(&pi, &link, &support::hurried(), None).unwrap();
+    let host = router.net.add_host(pi.mac, booted.ip.unwrap()).unwrap();
+    nfs::start([10, 77, 0, 1].into(), &host, "/lion/root");
+    router.wait_for(&["device", "lion"], "that it runs", |device| device["state"] == "running");
+    router.kill_agent();
+    drop(host);
+    router.start_agent();
+    let boot = router.wait_for(&["boot", "lion"], "that it is gone", |boot| boot["state"] == "stopped");
+    assert_eq!(boot["end"], "lost", "{boot:#}");
+    assert_eq!(router.json(&["device", "lion"])["state"], "lost");
+}
+
+#[test]
 fn a_boot_is_told_while_it_happens() {
     let pi = Pi::new(Model::Pi5, 0x1000_0000_5b15_4510);
     let router = router(&pi);

@@ -21,6 +21,7 @@ fuzz_target!(|text: &str| {
         image: "x".to_owned(),
         root: RootKind::Copy,
         ssh_keys: Vec::new(),
+        trim: true,
     };
     if sections.iter().any(|s| s.name.as_deref() == Some("fuzzed")) {
         return;

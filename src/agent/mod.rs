@@ -5,6 +5,7 @@ mod announce;
 mod dhcp;
 mod network;
 mod openwrt;
+mod presence;
 mod ready;
 mod servers;
 pub mod socket;
@@ -32,6 +33,7 @@ use crate::storage::MountWatch;
 use crate::ubus::{self, Notice};
 use announce::Announcer;
 use openwrt::Worker;
+use presence::Presence;
 use ready::ReadyWatch;
 use servers::Wire;
 
@@ -171,7 +173,7 @@ async fn serve(options: &Options) -> Result<(), AgentError> {
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut ready_watch = ReadyWatch::default();
+    let (mut ready_watch, mut presence) = (ReadyWatch::default(), Presence::default());
     let mut announce = tokio::time::interval(ANNOUNCE);
     announce.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut network, mut network_changed) = (tokio::time::interval(NETWORK), false);
@@ -197,7 +199,10 @@ async fn serve(options: &Options) -> Result<(), AgentError> {
                 refresh(&mut api);
             }
             () = mounted(mounts.as_ref()) => look_at_volume(&mut api),
-            _ = tick.tick() => on_tick(&mut api),
+            _ = tick.tick() => {
+                on_tick(&mut api);
+                presence.look(&api);
+            }
             _ = look.tick(), if api.fleet.follows_boots() => {
                 ready_watch.look(&api, &sink);
                 let portmapper = api.servers.portmapper_problem();
@@ -262,9 +267,11 @@ fn on_event(api: &mut Api<Wire>, event: &Event) {
 }
 
 fn answer(api: &mut Api<Wire>, call: Call) {
-    let answer = api.call(&call.method, call.params);
-    // The caller may have hung up.
-    let _ = call.reply.send(answer);
+    match call.body {
+        Some(body) => api.stream(&call.method, call.params, body, call.reply),
+        // The caller may have hung up.
+        None => drop(call.reply.send(api.call(&call.method, call.params))),
+    }
 }
 
 /// The watch, or why there is none.

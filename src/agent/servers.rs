@@ -150,6 +150,13 @@ impl Wire {
         self.nfs.as_ref()?.requests_of(ip)
     }
 
+    /// A Pi that is not connected was found not to be there any more.
+    pub(super) fn is_gone(&self, ip: IpAddr) {
+        if let Some(nfs) = &self.nfs {
+            nfs.is_gone(ip);
+        }
+    }
+
     /// Why Pis do not find the NFS port, if they do not.
     pub(super) fn portmapper_problem(&self) -> Option<String> {
         match self.nfs.as_ref()?.portmap() {

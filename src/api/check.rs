@@ -21,6 +21,10 @@ impl<S: Servers> Api<S> {
         }
         for device in &fleet.config().devices {
             let model = device.mac.and_then(|mac| fleet.seen().get(mac)).and_then(crate::fleet::SeenPi::family);
+            // What its own files hold is what counts, once it has some.
+            if let Some(why) = model.and_then(|model| fleet.misfit(device, model)) {
+                findings.push(Finding { severity: Severity::Error, place: device.id.clone(), text: why });
+            }
             for problem in fleet.tree_problems(device, model) {
                 let severity = match problem.bearing {
                     Bearing::Firmware | Bearing::Root | Bearing::Init => Severity::Error,
@@ -33,6 +37,7 @@ impl<S: Servers> Api<S> {
                 });
             }
         }
+        findings.extend(self.rollback_findings());
         findings.sort_by_key(|f| f.severity != Severity::Error);
         findings
     }

@@ -5,9 +5,11 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use crate::api::types::{Boots, DeviceDetail, DeviceInfo, Devices, Finding, Images, JobList, Status};
+use crate::api::types::{Boots, DeviceDetail, DeviceInfo, Devices, Finding, Images, JobList, Snapshots, Status};
 use crate::config::Severity;
 use crate::events::{Dhcp, DhcpKind};
+use crate::fleet::Snapshot;
+use crate::image::fit::Fit;
 use crate::jobs::Job;
 
 /// `25.8 MB`
@@ -46,7 +48,7 @@ fn space(measured: Option<u64>) -> String {
 }
 
 /// Columns as wide as their widest cell; nothing at all for no rows.
-fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     if rows.is_empty() {
         return String::new();
     }
@@ -185,6 +187,15 @@ fn device_row(device: &DeviceInfo, now_ms: i64) -> Vec<String> {
 
 pub(super) fn device(detail: &DeviceDetail, now_ms: i64) -> String {
     let mut text = devices(&Devices { devices: vec![detail.info.clone()], pending: Vec::new() }, now_ms);
+    let how = detail.made_by.as_deref().map(|how| format!("root made by {how}"));
+    let began = detail.clone_of.as_ref().map(|original| format!("began as {original}"));
+    let kept = (detail.snapshots > 0).then(|| format!("{} snapshots", detail.snapshots));
+    let rolls =
+        (detail.rollback_after > 0).then(|| format!("rolled back after {} failed boots", detail.rollback_after));
+    let facts: Vec<String> = [how, began, kept, rolls].into_iter().flatten().collect();
+    if !facts.is_empty() {
+        let _ = writeln!(text, "{}", facts.join(", "));
+    }
     if !detail.changes.is_empty() {
         let _ = writeln!(text, "\nchanged in its copy of the image:");
         let rows: Vec<Vec<String>> =
@@ -203,21 +214,36 @@ pub(super) fn images(images: &Images) -> String {
         .iter()
         .map(|i| {
             let used_by = if i.used_by.is_empty() { "-".to_owned() } else { i.used_by.join(", ") };
-            vec![
-                i.info.name.clone(),
-                or_dash(i.info.os.as_ref()),
-                megabytes(i.info.root_bytes),
-                space(i.used_bytes),
-                used_by,
-            ]
+            let boots = or_dash(i.info.fits.as_ref().map(|fits| boots_of(fits)).as_ref());
+            let (name, os) = (i.info.name.clone(), or_dash(i.info.os.as_ref()));
+            vec![name, os, megabytes(i.info.root_bytes), space(i.used_bytes), boots, used_by]
         })
         .collect();
-    match table(&["IMAGE", "SYSTEM", "ROOT", "SPACE", "USED BY"], &rows) {
+    match table(&["IMAGE", "SYSTEM", "ROOT", "SPACE", "BOOTS", "USED BY"], &rows) {
         text if text.is_empty() => {
             "no image was imported yet: 'piboot image import FILE --name NAME' does it\n".to_owned()
         }
         text => text,
     }
+}
+
+/// `pi3 pi3+ pi4`, or that it boots none.
+fn boots_of(fits: &[Fit]) -> String {
+    let names: Vec<&str> = fits.iter().filter(|fit| fit.ok).map(|fit| fit.model.name()).collect();
+    if names.is_empty() { "no Pi".to_owned() } else { names.join(" ") }
+}
+
+/// Each family, whether an image boots it, and why not.
+pub(super) fn fits(fits: &[Fit]) -> String {
+    let row = |fit: &Fit| {
+        let words: Vec<&str> = std::iter::once(fit.why.as_str())
+            .chain(fit.partial.iter().map(String::as_str))
+            .filter(|w| !w.is_empty())
+            .collect();
+        let boots = if fit.ok { "yes" } else { "no" };
+        vec![fit.model.to_string(), boots.to_owned(), or_dash(fit.kernel.as_ref()), words.join("; ")]
+    };
+    table(&["BOARD", "BOOTS", "KERNEL", "BECAUSE"], &fits.iter().map(row).collect::<Vec<_>>())
 }
 
 pub(super) fn jobs(jobs: &JobList, now_ms: i64) -> String {
@@ -292,6 +318,23 @@ pub(super) fn dhcp(seen: &Dhcp) -> String {
     }
     let _ = writeln!(text, "{}", if seen.netboot { "asks to boot from the network" } else { "does not ask to boot" });
     text
+}
+
+pub(super) fn snapshots(of: &Snapshots, now_ms: i64) -> String {
+    let row = |s: &Snapshot| {
+        vec![
+            s.name.clone(),
+            ago(s.made_ms, now_ms),
+            s.image.clone(),
+            megabytes(s.copied_bytes),
+            megabytes(s.shared_bytes),
+        ]
+    };
+    let rows: Vec<Vec<String>> = of.snapshots.iter().map(row).collect();
+    match table(&["SNAPSHOT", "TAKEN", "IMAGE", "COPIED", "SHARED"], &rows) {
+        text if text.is_empty() => format!("{} has no snapshots: 'piboot snapshot take {}' takes one\n", of.id, of.id),
+        text => text,
+    }
 }
 
 /// Blink codes, a line each.

@@ -1,6 +1,7 @@
 //! A device in one file: its trees, its record and its section of the configuration as a `.tar.zst`, and back.
 
 use std::io::{self, Read};
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::record::DeviceRecord;
 use crate::archive::{ArchiveError, Entry, Kind, Output, Packed, Reader, Writer, pack_tree};
 use crate::config::{self, Config, Device};
+use crate::image::unpack::{Decode, DecodeError, Format};
 use crate::progress::Progress;
 use crate::storage::tree_writer::{Meta, Time};
 use crate::storage::usage::{Usage, measure};
@@ -27,8 +29,8 @@ const FORMAT: u32 = 1;
 const MAX_DESCRIPTION: u64 = 1 << 20;
 /// zstd's own default: some 5 MB of memory.
 const LEVEL: i32 = 3;
-/// zstd's window in bits that is read: 8 MB, what levels up to 19 need. More would be the archive's choice.
-const MAX_WINDOW: u32 = 23;
+/// Compressed bytes read at once.
+const PIECE: usize = 64 << 10;
 /// What an entry takes in an archive besides its content.
 const PER_ENTRY: u64 = 1536;
 
@@ -208,11 +210,46 @@ fn description(name: &str, content: &[u8], now_ms: i64) -> Entry {
     }
 }
 
-/// An archive that is decompressed as it is read, within bounds.
+/// An archive that is decompressed as it is read, in as much memory as images are.
 pub(super) fn decompress<R: Read>(input: R) -> Result<Reader<impl Read>, ArchiveError> {
-    let mut decoder = zstd::stream::read::Decoder::new(input).map_err(ArchiveError::Read)?;
-    decoder.window_log_max(MAX_WINDOW).map_err(ArchiveError::Read)?;
-    Ok(Reader::new(decoder))
+    let decoder = Format::Zstd.decoder().map_err(|e| ArchiveError::Unsupported(e.to_string()))?;
+    Ok(Reader::new(Decompress { input, decoder, buffer: vec![0; PIECE], filled: 0..0, is_last: false }))
+}
+
+struct Decompress<R> {
+    input: R,
+    decoder: Box<dyn Decode>,
+    buffer: Vec<u8>,
+    /// What of it was read and not decoded yet.
+    filled: Range<usize>,
+    is_last: bool,
+}
+
+impl<R: Read> Read for Decompress<R> {
+    fn read(&mut self, output: &mut [u8]) -> io::Result<usize> {
+        loop {
+            if self.filled.is_empty() && !self.is_last {
+                self.filled = 0..self.input.read(&mut self.buffer)?;
+                self.is_last = self.filled.is_empty();
+            }
+            let input = self.buffer.get(self.filled.clone()).unwrap_or_default();
+            let step = self.decoder.step(input, output, self.is_last).map_err(|error| match error {
+                DecodeError::MemoryLimit { needed, limit, advice } => {
+                    let (needed, limit) = (needed.div_ceil(1 << 20), limit >> 20);
+                    let what = format!("it takes {needed} MB of memory to read, and has {limit} MB: {advice}");
+                    io::Error::new(io::ErrorKind::OutOfMemory, what)
+                }
+                other => io::Error::new(io::ErrorKind::InvalidData, other.to_string()),
+            })?;
+            self.filled.start += step.consumed;
+            if step.produced > 0 || step.end || output.is_empty() {
+                return Ok(step.produced);
+            }
+            if self.is_last && step.consumed == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
 }
 
 /// Reads what stands before the trees.

@@ -5,29 +5,42 @@
 
 mod addresses;
 mod archives;
+mod at_rest;
 mod automatic;
 mod backup;
+mod clone;
 mod diagnose;
 mod enrol;
 mod happenings;
 mod images;
 mod on_volume;
+mod os_list;
 mod outlook;
 pub mod provision;
 mod reconcile;
 mod record;
 mod restore;
+mod rollback;
+mod roots;
 mod seen;
+mod snapshot_work;
+mod snapshots;
+mod space_left;
 mod store;
 mod usage;
 
 pub use archives::BackupError;
+pub use clone::CloneRequest;
 pub use enrol::{EnrolError, Enrolment, Removal};
+pub use images::ImportRefused;
 pub use on_volume::NothingToAccept;
+pub use os_list::Fetched;
 pub use outlook::Outlook;
 pub use reconcile::{DeviceState, Enrolled, Served, Wanted};
-pub use record::{AdaptedFor, DeviceRecord, RecordError};
+pub use record::{AdaptedFor, DeviceRecord, RecordError, RolledBack};
+pub use roots::RootError;
 pub use seen::{Asks, MAX_SEEN, Seen, SeenPi, Unsaved};
+pub use snapshots::{BEFORE_ROLLBACK, MAX_SNAPSHOTS, Snapshot, SnapshotError};
 pub use store::{Store, StoreError};
 pub use usage::Measured;
 
@@ -92,10 +105,14 @@ pub struct Fleet {
     lock: Option<File>,
     /// Devices whose trees could not be made, and why; tried again when something changes.
     failed: BTreeMap<String, String>,
+    /// Devices, and snapshots, that a job about something else needs as they are; and that job.
+    claims: BTreeMap<String, u32>,
     automatic: Automatic,
     /// What restores hand over when they end.
     restored: (Sender<Restored>, Receiver<Restored>),
     measured: Measurements,
+    uploads: images::Uploads,
+    catalogue: os_list::Catalogue,
 }
 
 /// Why the fleet could not be set up.
@@ -157,9 +174,12 @@ impl Fleet {
             volume_identity: None,
             lock: None,
             failed: BTreeMap::new(),
+            claims: BTreeMap::new(),
             automatic,
             restored: std::sync::mpsc::channel(),
             measured: Measurements::default(),
+            uploads: images::Uploads::new(),
+            catalogue: os_list::Catalogue::default(),
         };
         fleet.volume_identity = on_volume::volume_identity(&fleet.layout);
         fleet.tell_disks_apart();

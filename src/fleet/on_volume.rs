@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 
 use rustix::fs::{AtFlags, FlockOperation, StatxFlags, flock};
 
-use super::{Fleet, MAX_SEEN, Seen, Store, StoreError, provision};
+use super::{Fleet, MAX_SEEN, Seen, Store, StoreError, provision, snapshot_work};
 use crate::boot::BootState;
 use crate::boot::packets::Packets;
 use crate::config::Device;
@@ -158,6 +158,7 @@ impl Fleet {
         self.note_store_problem(adopted.err().map(|e| format!("{e}; history is kept in memory until this is mended")));
         if self.store_on_volume {
             self.sweep();
+            self.examine_images();
         }
     }
 
@@ -225,6 +226,7 @@ impl Fleet {
 
     /// Removes what killed jobs left in the scratch directory. Trees take their time: a job does it.
     fn sweep(&self) {
+        snapshot_work::finish_swaps(&self.layout, self.clock.wall_ms());
         let scratch = self.layout.scratch();
         if std::fs::read_dir(&scratch).is_ok_and(|mut entries| entries.next().is_none()) {
             return;

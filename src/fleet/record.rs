@@ -25,13 +25,22 @@ pub struct AdaptedFor {
     /// Its hardware address, by which its network configuration knows the interface of the root.
     #[serde(default)]
     pub mac: Option<crate::pi::Mac>,
+    /// Whether its boot files are trimmed.
+    #[serde(default)]
+    pub trim: bool,
 }
 
 impl AdaptedFor {
     /// What `device` asks for when the router is `server`.
     #[must_use]
     pub fn of(device: &Device, server: std::net::Ipv4Addr) -> Self {
-        Self { hostname: device.hostname.clone(), server, ssh_keys: device.ssh_keys.clone(), mac: device.mac }
+        Self {
+            hostname: device.hostname.clone(),
+            server,
+            ssh_keys: device.ssh_keys.clone(),
+            mac: device.mac,
+            trim: device.is_trimmed(),
+        }
     }
 }
 
@@ -45,6 +54,9 @@ pub struct DeviceRecord {
     pub image: String,
     /// Digest of that image's file.
     pub image_sha256: String,
+    /// How the root was made, `copy` or `clone`; unknown in those of the first version, which copied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<String>,
     /// Unix time in ms.
     pub made_ms: i64,
     /// What they were last adapted for.
@@ -54,6 +66,21 @@ pub struct DeviceRecord {
     /// What adapting noticed and left alone.
     #[serde(default)]
     pub notes: Vec<Change>,
+    /// The last roll-back to a snapshot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rolled_back: Option<RolledBack>,
+}
+
+/// A roll-back to a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RolledBack {
+    /// Name of the snapshot.
+    pub to: String,
+    /// Unix time in ms.
+    pub at_ms: i64,
+    /// Boots that had failed when it was done without being asked for; 0 if it was asked for.
+    #[serde(default)]
+    pub after_failed: u32,
 }
 
 /// Why a record could not be read or written.
@@ -118,16 +145,23 @@ mod tests {
     use super::*;
 
     fn record(export_pair: u16) -> DeviceRecord {
-        let adapted_for =
-            AdaptedFor { hostname: "lion".into(), server: [10, 0, 0, 1].into(), ssh_keys: vec![], mac: None };
+        let adapted_for = AdaptedFor {
+            hostname: "lion".into(),
+            server: [10, 0, 0, 1].into(),
+            ssh_keys: vec![],
+            mac: None,
+            trim: true,
+        };
         DeviceRecord {
             export_pair,
             image: "lite".into(),
             image_sha256: String::new(),
+            root: None,
             made_ms: 1,
             adapted_for,
             changes: vec![],
             notes: vec![],
+            rolled_back: None,
         }
     }
 

@@ -92,6 +92,7 @@ impl Restoring {
     /// The record that belongs to the restored trees. A device that becomes another one gets an identity of its own.
     fn record(&self, head: &Head, device: &Device, partial: &Path) -> Result<DeviceRecord, String> {
         let mut record = head.record.clone();
+        record.root = Some("copy".to_owned());
         // Handles of another router, or of another device, must not be taken for those of this one.
         record.export_pair = match DeviceRecord::load(&self.layout.device(&self.id)) {
             Ok(Some(old)) => old.export_pair,

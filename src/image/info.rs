@@ -8,6 +8,10 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use serde::{Deserialize, Serialize};
 
+use super::fit::Fit;
+use crate::pi::Model;
+use crate::storage::write_beside;
+
 /// File beside `boot/` and `root/`.
 pub const FILE_NAME: &str = "image.json";
 
@@ -37,8 +41,12 @@ pub struct ImageInfo {
     /// `VERSION_CODENAME` of the root's os-release: `bookworm`, `trixie`.
     #[serde(default)]
     pub codename: Option<String>,
-    /// First half of the PARTUUIDs that the image's own fstab and cmdline.txt use, in hex.
+    /// What identifies the image's disk: the signature of an MBR, which is the first half of its PARTUUIDs, or the GUID of
+    /// a GPT.
     pub disk_id: String,
+    /// PARTUUIDs of the boot and the root partition, as the image's own fstab and cmdline.txt may name them.
+    #[serde(default)]
+    pub partuuids: Vec<String>,
     /// Entries in the root tree.
     pub root_entries: u64,
     /// Bytes of content in the root tree.
@@ -53,6 +61,23 @@ pub struct ImageInfo {
     /// Files of the boot tree's top level that tell which boards it boots.
     #[serde(default)]
     pub boot_files: BootFiles,
+    /// Which boards it boots; absent from what an earlier version wrote, until that was looked at again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fits: Option<Vec<Fit>>,
+}
+
+impl ImageInfo {
+    /// What is known of its fitness for a family.
+    #[must_use]
+    pub fn fit(&self, model: Model) -> Option<&Fit> {
+        self.fits.as_ref()?.iter().find(|fit| fit.model == model)
+    }
+
+    /// Whether it has no kernel that any Pi would start.
+    #[must_use]
+    pub fn has_no_kernel(&self) -> bool {
+        self.fits.as_ref().is_some_and(|fits| fits.iter().all(|fit| !fit.ok && fit.kernel.is_none()))
+    }
 }
 
 /// What matters of the boot tree's top level, sorted.
@@ -79,6 +104,14 @@ pub enum InfoError {
         /// What the system said.
         source: io::Error,
     },
+    /// Writing it.
+    #[error("cannot write {path}: {source}")]
+    Write {
+        /// The file.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
     /// Its content.
     #[error("{path} is damaged: {source}; remove the image and import it again")]
     Parse {
@@ -100,6 +133,29 @@ pub fn load_info(directory: &Path) -> Result<ImageInfo, InfoError> {
     let read = File::open(&path).and_then(|file| file.take(1 << 20).read_to_end(&mut text));
     read.map_err(|source| InfoError::Read { path: shown(), source })?;
     serde_json::from_slice(&text).map_err(|source| InfoError::Parse { path: shown(), source })
+}
+
+/// Looks at an imported image again and notes which boards it boots, where `image.json` does not say so yet. True if
+/// something was noted.
+///
+/// # Errors
+/// [`InfoError`] naming the file.
+pub fn note_fits(directory: &Path) -> Result<bool, InfoError> {
+    let mut info = load_info(directory)?;
+    if info.fits.is_some() {
+        return Ok(false);
+    }
+    info.fits = super::fit::examine_in(directory);
+    if info.fits.is_none() {
+        return Ok(false);
+    }
+    let path = directory.join(FILE_NAME);
+    let shown = path.display().to_string();
+    let mut text =
+        serde_json::to_vec_pretty(&info).map_err(|source| InfoError::Parse { path: shown.clone(), source })?;
+    text.push(b'\n');
+    write_beside(&path, &text, 0o644).map_err(|source| InfoError::Write { path: shown, source })?;
+    Ok(true)
 }
 
 /// `PRETTY_NAME` and `VERSION_CODENAME` of an os-release file (os-release(5)).
@@ -138,6 +194,7 @@ pub(super) fn examine(root: &OwnedFd, boot: &OwnedFd, info: &mut ImageInfo) {
     let inits = ["sbin/init", "lib/systemd/systemd", "usr/lib/systemd/systemd", "bin/busybox"];
     info.architecture = inits.iter().find_map(|path| elf_architecture(&head(root, path, 64)?));
     info.boot_files = boot_files(boot).unwrap_or_default();
+    info.fits = Some(super::fit::examine(boot, root));
 }
 
 /// The first bytes of a regular file, its path resolved as a process chrooted into the tree would.

@@ -149,7 +149,7 @@ impl Card {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::blocks::{BlockSource, FileBlocks, Window};
+    use crate::image::blocks::{FileBlocks, Window};
     use crate::image::extract::extract_fat;
     use crate::image::fat::Fat;
     use crate::image::partition;
@@ -182,9 +182,7 @@ mod tests {
             assert_eq!(String::from_utf8_lossy(&listed.stdout), "::/bootcode.bin\n");
 
             let blocks = FileBlocks::new(file).unwrap();
-            let mut first = [0; 512];
-            blocks.read_at(&mut first, 0).unwrap();
-            let table = partition::parse(&first).unwrap();
+            let table = partition::read(&blocks).unwrap();
             let boot = table.boot().unwrap();
             assert_eq!((boot.start, boot.start + boot.size), (offset as u64, CARD_BYTES));
             let window = Window::new(&blocks, boot.start, boot.size);

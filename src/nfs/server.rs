@@ -371,6 +371,12 @@ impl Handle {
         of_client.map(|guest| guest.connection.requests()).reduce(u32::wrapping_add)
     }
 
+    /// A client without an open connection was found not to be there any more: told as if one had died, and so that
+    /// its coming back is told as well.
+    pub fn is_gone(&self, client: std::net::IpAddr) {
+        self.shared.activity.gone(client);
+    }
+
     /// Where the server listens.
     #[must_use]
     pub fn ports(&self) -> Ports {

@@ -2,9 +2,11 @@
 
 mod atomic;
 pub mod card;
+pub mod disks;
 mod identity;
 mod layout;
 mod mounts;
+pub mod reflink;
 mod reopen;
 mod sync;
 pub mod tree_copy;

@@ -399,6 +399,17 @@ impl FileWriter<'_> {
         Ok(())
     }
 
+    /// Takes the whole content of `from`, `size` bytes, without copying it: the two share their blocks until one is
+    /// written to. Call it first, or not at all.
+    ///
+    /// # Errors
+    /// As ioctl_ficlone(2) reports; nothing was written then.
+    pub fn share(&mut self, from: impl AsFd, size: u64) -> rustix::io::Result<()> {
+        rustix::fs::ioctl_ficlone(&self.file, from)?;
+        self.end = size;
+        Ok(())
+    }
+
     /// Sets the size and every attribute.
     ///
     /// # Errors

@@ -24,5 +24,8 @@ mod acts;
 mod desk;
 mod failures;
 mod looks;
+mod pictures;
+mod roots;
 mod safety;
+mod sources;
 mod story;

@@ -36,6 +36,19 @@ test('names: what an image is called that comes from a file', () => {
 		assert.equal(names.imageName(names.imageProposal(file)) === null || names.imageProposal(file) === '', true, file);
 });
 
+test('names: of snapshots, and of machines', () => {
+	const names = load('piboot.names');
+
+	for (const good of [ 'a', '2026-11-20-151504', 'before_x.1' ])
+		assert.equal(names.snapshotName(good), null, good);
+	for (const bad of [ '', '../x', 'A', '.swap', '-a', 'a b', 'a'.repeat(64) ])
+		assert.match(names.snapshotName(bad), /^A snapshot name/, bad);
+	for (const good of [ 'dc:a6:32:79:26:df', 'DC-A6-32-79-26-DF' ])
+		assert.equal(names.mac(good), null, good);
+	for (const bad of [ '', 'dc:a6:32:79:26', 'dc:a6:32:79:26:dg', ' dc:a6:32:79:26:df' ])
+		assert.match(names.mac(bad), /^This is no MAC/, bad);
+});
+
 test('text: sizes and times', () => {
 	const text = load('piboot.text');
 
@@ -86,6 +99,17 @@ test('timeline: bars on one scale, each until the next stage', () => {
 	assert.deepEqual(timeline.bars({ stages: [ { stage: 'discover', at_ms: 0 } ] }).map(bar => [ bar.left, bar.width ]), [ [ 0, 0 ] ]);
 	assert.deepEqual(timeline.findings({}), []);
 	assert.equal(timeline.fileName({ id: 7, device: null, mac: 'dc:a6:32:01:02:03' }, 'json'), 'piboot-dc-a6-32-01-02-03-7.json');
+});
+
+test('timeline: a file whose size was asked for before is there once', () => {
+	const timeline = load('piboot.timeline');
+	const file = (name, outcome) => ({ name, outcome, took_ms: 500, acknowledged: 1e6 });
+	const files = timeline.files({ files: [ file('a', 'probed'), file('a', 'done'), file('b', 'probed'), file('c', 'missing'), file('a', { aborted: 'why' }) ] });
+
+	assert.deepEqual(files.map(file => [ file.key, file.name, file.outcome ]), [ [ 1, 'a', 'done' ], [ 2, 'b', 'probed' ], [ 3, 'c', 'missing' ], [ 4, 'a', { aborted: 'why' } ] ]);
+	assert.deepEqual(timeline.files({}), []);
+	assert.equal(timeline.rate(files[0]), 2e6);
+	assert.equal(timeline.rate({ took_ms: 0, acknowledged: 5 }), null);
 });
 
 test('timeline: beside the last good boot', () => {

@@ -128,3 +128,24 @@ fn run(command: &mut Command) {
     let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
+
+/// The same with kernel, initramfs and firmware as large as Raspberry Pi OS Lite's are (Bookworm, 64 bits), and a root that
+/// says of the kernel what Raspberry Pi's says: NFS root and network ports are built in.
+pub fn lite(dir: &Path) -> PathBuf {
+    make(dir, "lite", ROOT_MB, |root| {
+        let boot = root.parent().unwrap().join("boot");
+        for (name, len) in [
+            ("kernel8.img", 9_440_000),
+            ("initramfs8", 11_100_000),
+            ("start4.elf", 2_257_000),
+            ("fixup4.dat", 5_450),
+            ("bcm2711-rpi-4-b.dtb", 56_000),
+        ] {
+            fs::write(boot.join(name), pattern(len, len)).unwrap();
+        }
+        let release = "6.12.47+rpt-rpi-v8";
+        let config = "CONFIG_IP_PNP_DHCP=y\nCONFIG_ROOT_NFS=y\nCONFIG_NFS_FS=y\nCONFIG_NFS_V3=y\nCONFIG_BCMGENET=y\nCONFIG_USB_DWCOTG=y\nCONFIG_USB_LAN78XX=y\nCONFIG_USB_NET_SMSC95XX=y\n";
+        fs::create_dir_all(root.join("lib/modules").join(release)).unwrap();
+        fs::write(root.join(format!("boot/config-{release}")), config).unwrap();
+    })
+}

@@ -5,10 +5,11 @@ use std::net::Ipv4Addr;
 use serde::{Deserialize, Serialize};
 
 use super::BootSummary;
+use crate::config::RootKind;
 use crate::image::adapt::Change;
 use crate::pi::{Evidence, Mac, Model, Serial};
 
-/// `enroll {mac and/or serial, hostname, image, ip, ssh_keys}`
+/// `enroll {mac and/or serial, hostname, image, ip, ssh_keys, root}`
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct EnrollRequest {
     /// Hardware address.
@@ -29,6 +30,9 @@ pub struct EnrollRequest {
     /// Public keys for the first user.
     #[serde(default)]
     pub ssh_keys: Vec<String>,
+    /// How its root comes to be; `auto` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<RootKind>,
 }
 
 /// `unenroll {id, delete}`
@@ -115,6 +119,21 @@ pub struct DeviceDetail {
     pub changes: Vec<Change>,
     /// What adapting noticed and left alone.
     pub notes: Vec<Change>,
+    /// How its root is to be made.
+    #[serde(default)]
+    pub root: RootKind,
+    /// How its root was made, `copy` or `clone`, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_by: Option<String>,
+    /// The device, or snapshot of one (`lion@before-upgrade`), that it began as.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clone_of: Option<String>,
+    /// Failed boots in a row after which it is rolled back; 0: never.
+    #[serde(default)]
+    pub rollback_after: u32,
+    /// How many snapshots it has.
+    #[serde(default)]
+    pub snapshots: usize,
 }
 
 /// A Pi that waits to be enrolled.
@@ -157,6 +176,9 @@ pub struct Enrolled {
     pub job: Option<u32>,
     /// Why it cannot boot yet, if nothing is being done about it.
     pub why: Option<String>,
+    /// What of its image does not fit its board, as far as both are known.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// `unenroll`

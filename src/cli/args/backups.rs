@@ -26,7 +26,7 @@ pub(in crate::cli) struct Backup {
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "restore")]
 pub(in crate::cli) struct Restore {
-    /// the backup; /dev/stdin for a pipe, which needs --id
+    /// the backup; - for standard input, a pipe, which needs --id
     #[argh(positional)]
     pub(in crate::cli) file: PathBuf,
     /// the enrolled device that it is to become (default: the one that was backed up)

@@ -5,6 +5,7 @@ mod boots;
 mod devices;
 mod images;
 mod sdcard;
+mod snapshots;
 
 use std::path::PathBuf;
 
@@ -15,6 +16,7 @@ pub(super) use boots::*;
 pub(super) use devices::*;
 pub(super) use images::*;
 pub(super) use sdcard::*;
+pub(super) use snapshots::*;
 
 /// Network-boot server for Raspberry Pis.
 #[derive(FromArgs, Debug)]
@@ -46,6 +48,10 @@ pub(in crate::cli) enum Command {
     Backup(Backup),
     Restore(Restore),
     SdCard(SdCard),
+    Clone(CloneDevice),
+    Snapshots(Snapshots),
+    Snapshot(Snapshot),
+    Rollback(Rollback),
     Images(Images),
     Image(Image),
     Volume(Volume),

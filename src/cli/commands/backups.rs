@@ -7,11 +7,11 @@ use super::await_job;
 use crate::api::types::{BackupRequest, RestoreRequest, Started};
 use crate::cli::args::{Backup, Restore};
 use crate::cli::client::Client;
-use crate::cli::{CliError, wait};
+use crate::cli::{CliError, STANDARD_INPUT, wait};
 
 pub(super) fn backup(backup: Backup, client: &Client) -> Result<(), CliError> {
     let Backup { id, output, live, no_wait } = backup;
-    let is_pipe = output.as_deref() == Some(Path::new("-"));
+    let is_pipe = output.as_deref() == Some(Path::new(STANDARD_INPUT));
     let path = match output {
         Some(_) if is_pipe => {
             own_pipe(1, "a backup is not for a terminal: write it to a file with -o FILE, or pipe it")?
@@ -32,7 +32,7 @@ pub(super) fn backup(backup: Backup, client: &Client) -> Result<(), CliError> {
 pub(super) fn restore(restore: Restore, client: &Client) -> Result<(), CliError> {
     let Restore { file, id, replace, no_wait } = restore;
     let path = match file.to_str() {
-        Some("-" | "/dev/stdin") => own_pipe(0, "standard input is no pipe: name the file")?,
+        Some(STANDARD_INPUT) => own_pipe(0, "standard input is no pipe: name the file")?,
         _ => file.canonicalize().map_err(|e| CliError::Failed(format!("cannot use {}: {e}", file.display())))?,
     };
     let Some(started) = client.ask::<Started>("restore", RestoreRequest { path, id, replace })? else { return Ok(()) };

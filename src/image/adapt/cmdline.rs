@@ -16,7 +16,8 @@ pub(super) fn apply(editor: &mut Editor<'_>) -> Result<(), AdaptError> {
 /// The command line with its root at `nfs` (`address:/export`). Only the first line counts, as for the firmware.
 ///
 /// `vers=3,tcp` is what both the initramfs's klibc nfsmount and the kernel's own client understand; nfsmount loops
-/// for ever on `proto=` (raspberrypi/documentation issue 3205).
+/// for ever on `proto=` (raspberrypi/documentation issue 3205). Without sizes the kernel's own mount would read 4 KiB at a
+/// time (fs/nfs/nfsroot.c); with these both take what the server offers.
 #[must_use]
 pub fn edit(old: &str, nfs: &str) -> String {
     let mut first = old.lines().next().unwrap_or_default().to_owned();
@@ -30,7 +31,7 @@ pub fn edit(old: &str, nfs: &str) -> String {
     // Imager's first-run script would reboot into a target that does nothing else.
     let first_run = words.iter().any(|word| word.starts_with("systemd.run=") && word.contains("firstrun.sh"));
     let mut kept: Vec<&str> = words.into_iter().filter(|word| !is_dropped(word, first_run)).collect();
-    let nfsroot = format!("nfsroot={nfs},vers=3,tcp");
+    let nfsroot = format!("nfsroot={nfs},vers=3,tcp,rsize=1048576,wsize=1048576");
     kept.extend(["root=/dev/nfs", &nfsroot, "rw", "ip=dhcp", "rootwait"]);
     kept.join(" ") + "\n"
 }
@@ -75,7 +76,8 @@ mod tests {
     use super::*;
 
     const NFS: &str = "192.168.1.1:/lion/root";
-    const ROOT: &str = "root=/dev/nfs nfsroot=192.168.1.1:/lion/root,vers=3,tcp rw ip=dhcp rootwait\n";
+    const ROOT: &str =
+        "root=/dev/nfs nfsroot=192.168.1.1:/lion/root,vers=3,tcp,rsize=1048576,wsize=1048576 rw ip=dhcp rootwait\n";
 
     #[test]
     fn bookworm_loses_its_partition_and_first_boot() {

@@ -7,6 +7,7 @@ use rustix::io::Errno;
 
 use super::tree::{Owner, PUBLIC, Tree};
 use super::{AdaptError, Change, Report, Target, text};
+use crate::image::fit::{Depth, Evidence, MODELS};
 use crate::printable::printable;
 
 /// Which tree a path belongs to.
@@ -57,6 +58,17 @@ impl<'a> Editor<'a> {
     pub(super) fn text(&self, side: Side, path: &str) -> Result<Option<String>> {
         let data = self.check(side, "read", path, self.tree(side).read(path))?;
         Ok(data.map(|data| text::decode(&data)))
+    }
+
+    /// What both trees hold that bears on what they can boot.
+    pub(super) fn evidence(&self, depth: Depth) -> Evidence {
+        Evidence::gather(self.boot.top(), self.root.top(), &MODELS, depth)
+    }
+
+    /// A file's size in bytes.
+    pub(super) fn size(&self, side: Side, path: &str) -> Result<Option<u64>> {
+        let stat = self.check(side, "look at", path, self.tree(side).stat(path))?;
+        Ok(stat.map(|stat| u64::try_from(stat.st_size).unwrap_or(0)))
     }
 
     pub(super) fn write(&mut self, side: Side, path: &str, content: &str, what: &str) -> Result<()> {

@@ -17,6 +17,7 @@ mod ssh;
 mod storage;
 mod text;
 mod tree;
+mod trim;
 mod units;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -45,6 +46,8 @@ pub struct Target {
     pub mac: Option<Mac>,
     /// Public keys that may log in as the first user.
     pub ssh_keys: Vec<String>,
+    /// Whether what it need not load over TFTP is left out.
+    pub trim: bool,
 }
 
 /// Whether the trees are a fresh copy of an image or were booted before.
@@ -134,6 +137,7 @@ const RULES: &[Rule] = &[
     always("cmdline", cmdline::apply),
     fresh("imager", imager::apply),
     always("fstab", fstab::apply),
+    always("trim", trim::apply),
     always("initramfs", storage::initramfs),
     always("resize", storage::resize),
     always("swapfile", storage::swapfile),

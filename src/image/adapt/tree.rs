@@ -41,6 +41,11 @@ impl Tree {
         Ok(Self { top: rustix::fs::open(path, flags, Mode::empty())? })
     }
 
+    /// Its top directory.
+    pub(super) const fn top(&self) -> &OwnedFd {
+        &self.top
+    }
+
     /// A regular file's content, `None` if there is none or it is something else.
     pub(super) fn read(&self, path: &str) -> Result<Option<Vec<u8>>> {
         let Some((fd, stat)) = self.regular(path)? else { return Ok(None) };

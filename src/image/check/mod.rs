@@ -4,13 +4,15 @@
 
 mod cmdline;
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 
-use super::info::{self, BootFiles, elf_architecture};
+use super::fit::{self, Depth, Evidence, Issue, Verdict};
+use super::info;
 use crate::pi::{Model, TFTP_BLOCKS};
 
 /// Largest block that EEPROM bootloaders ask for, since 2022-10-03.
@@ -62,18 +64,45 @@ pub struct For<'a> {
 pub fn check(boot: &Path, root: &Path, of: &For<'_>) -> Vec<TreeProblem> {
     let open = |path: &Path| rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     let (Ok(boot), Ok(root)) = (open(boot), open(root)) else { return Vec::new() };
-    let readable = rustix::fs::openat(&boot, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
-    let Some(files) = readable.ok().and_then(|dir| info::boot_files(dir).ok()) else { return Vec::new() };
-    let config = Config::read(&boot);
+    let models = of.model.as_ref().map_or(&fit::MODELS[..], std::slice::from_ref);
+    let evidence = Evidence::gather(&boot, &root, models, Depth::Quick);
+    let verdicts: Vec<Verdict> = models.iter().map(|model| fit::judge(&evidence, *model)).collect();
+    let Some((first, others)) = verdicts.split_first() else { return Vec::new() };
     let mut problems = Vec::new();
-    firmware(&files, of.model, &config, &mut problems);
-    sizes(&boot, &files, of.model, &mut problems);
-    if !config.renames_cmdline {
-        problems.extend(command_line(text(&boot, "cmdline.txt").as_deref(), of));
+    // Of a board that is not known, only what is wrong for all of them.
+    let everywhere = |issue: &&Issue| others.iter().all(|verdict| verdict.issues.iter().any(|i| i.id == issue.id));
+    let issues = first.issues.iter().filter(everywhere);
+    let partial = first.partial.iter().filter(|_| of.model.is_some());
+    problems.extend(issues.chain(partial).filter_map(problem));
+    let loaded = verdicts.iter().flat_map(|verdict| verdict.loads.kernel.iter().chain(&verdict.loads.initramfs));
+    sizes(&boot, &loaded.collect(), of.model, &mut problems);
+    if others.iter().all(|verdict| verdict.loads.cmdline == first.loads.cmdline) {
+        problems.extend(command_line(text(&boot, &first.loads.cmdline).as_deref(), of));
     }
-    init(&root, &files, &mut problems);
     swap(&root, &mut problems);
     problems
+}
+
+/// What the rules of fitness found, as something that stands in the way of a boot; `None` for what is no problem of this Pi.
+fn problem(issue: &Issue) -> Option<TreeProblem> {
+    let image = "take an image that is made for this board: 'piboot images' says what each boots";
+    let (bearing, todo) = match issue.id {
+        "no-firmware" | "no-bootcode" | "no-kernel" | "no-device-tree" => (Bearing::Firmware, image),
+        "no-fixup" => (Bearing::Spoils, "put the fixup file of the same firmware release beside it"),
+        "page-size" => (Bearing::Spoils, "see whether all programs start"),
+        "no-init" => (Bearing::Init, "unenrol it with its data and enrol it again, or put the root's files back"),
+        "wrong-architecture" => (
+            Bearing::Init,
+            "put a kernel of the other kind into the boot files and see config.txt, or take another image",
+        ),
+        "no-nfs-root" => (
+            Bearing::Root,
+            "take an image whose kernel has it, or build an initramfs with MODULES=most and nfs-common installed",
+        ),
+        _ => return None,
+    };
+    let text = crate::printable::printable(issue.text.as_bytes());
+    Some(TreeProblem { id: issue.id, bearing, text, todo: todo.to_owned() })
 }
 
 /// What in the text of a cmdline.txt, or in its absence, keeps a Pi from its root.
@@ -84,86 +113,13 @@ pub fn command_line(text: Option<&str>, of: &For<'_>) -> Vec<TreeProblem> {
     problems
 }
 
-/// What of config.txt changes the names that the firmware asks for.
-#[derive(Debug, Default)]
-struct Config {
-    renames_kernel: bool,
-    renames_cmdline: bool,
-    renames_firmware: bool,
-    renames_all: bool,
-}
-
-impl Config {
-    fn read(boot: &OwnedFd) -> Self {
-        let mut config = Self::default();
-        for line in text(boot, "config.txt").unwrap_or_default().lines() {
-            match line.split_once('=').map(|(key, _)| key.trim()) {
-                Some("kernel") => config.renames_kernel = true,
-                Some("cmdline") => config.renames_cmdline = true,
-                Some("start_file" | "fixup_file" | "start_x" | "start_debug" | "gpu_mem") => {
-                    config.renames_firmware = true;
-                }
-                Some("os_prefix" | "device_tree" | "boot_ramdisk") => config.renames_all = true,
-                // They may hold any of the others.
-                _ if line.trim_start().starts_with("include") => config.renames_all = true,
-                _ => {}
-            }
-        }
-        config
-    }
-}
-
-/// The files without which a family does not come as far as its kernel.
-fn firmware(files: &BootFiles, model: Option<Model>, config: &Config, problems: &mut Vec<TreeProblem>) {
-    let Some(model) = model else { return };
-    let has = |list: &[String], name: &str| list.iter().any(|file| file == name);
-    let image = "take an image that is made for this board: 'piboot images' says what each has";
-    let mut add = |id, text: String, todo: &str| {
-        // Without its fixup file a Pi boots, with little memory.
-        let bearing = if id == "no-fixup" { Bearing::Spoils } else { Bearing::Firmware };
-        problems.push(TreeProblem { id, bearing, text, todo: todo.to_owned() });
-    };
-    let (start, fixup, kernels, trees): (&str, &str, &[&str], &str) = match model {
-        Model::Pi1 => ("start.elf", "fixup.dat", &["kernel.img"], "bcm2708"),
-        Model::Pi2 => ("start.elf", "fixup.dat", &["kernel7.img", "kernel8.img"], "bcm27"),
-        Model::Pi3 | Model::Pi3Plus => ("start.elf", "fixup.dat", &["kernel8.img", "kernel7.img"], "bcm2710"),
-        Model::Pi4 => ("start4.elf", "fixup4.dat", &["kernel8.img", "kernel7l.img", "kernel7.img"], "bcm2711"),
-        Model::Pi5 => ("", "", &["kernel_2712.img", "kernel8.img"], "bcm2712"),
-    };
-    if !start.is_empty() && !config.renames_firmware {
-        if !has(&files.firmware, start) {
-            add("no-firmware", format!("the boot files have no {start}, the firmware of a {model}"), image);
-        } else if !has(&files.firmware, fixup) {
-            let todo = "put the fixup file of the same firmware release beside it";
-            add(
-                "no-fixup",
-                format!("{start} has no {fixup} beside it: a {model} would see a part of its memory only"),
-                todo,
-            );
-        }
-    }
-    if matches!(model, Model::Pi3 | Model::Pi3Plus | Model::Pi2) && !has(&files.firmware, "bootcode.bin") {
-        add("no-bootcode", format!("the boot files have no bootcode.bin, the first that a {model} asks for"), image);
-    }
-    if config.renames_all {
-        return;
-    }
-    if !config.renames_kernel && !kernels.iter().any(|kernel| has(&files.kernels, kernel)) {
-        let text = format!("the boot files have no kernel for a {model} ({})", kernels.join(" or "));
-        add("no-kernel", text, image);
-    }
-    if !files.device_trees.iter().any(|tree| tree.starts_with(trees)) {
-        add("no-device-tree", format!("the boot files have no device tree for a {model} ({trees}-….dtb)"), image);
-    }
-}
-
 /// What a block counter of 16 bits cannot carry.
-fn sizes(boot: &OwnedFd, files: &BootFiles, model: Option<Model>, problems: &mut Vec<TreeProblem>) {
+fn sizes(boot: &OwnedFd, loaded: &BTreeSet<&String>, model: Option<Model>, problems: &mut Vec<TreeProblem>) {
     let (block, who) = match model {
         Some(Model::Pi4 | Model::Pi5) => (EEPROM_BLOCK, "a bootloader from before September 2025"),
         _ => (OLD_BLOCK, "the firmware of a Pi up to 3, and a bootloader from before October 2022,"),
     };
-    for name in files.kernels.iter().chain(&files.initramfs) {
+    for name in loaded {
         let Some(size) = size(boot, name) else { continue };
         if size > TFTP_BLOCKS * block {
             problems.push(TreeProblem {
@@ -177,33 +133,6 @@ fn sizes(boot: &OwnedFd, files: &BootFiles, model: Option<Model>, problems: &mut
                 todo: "make it smaller (MODULES=dep in /etc/initramfs-tools/initramfs.conf), or update the bootloader"
                     .to_owned(),
             });
-        }
-    }
-}
-
-/// Is there an init, and can the kernels run it?
-fn init(root: &OwnedFd, files: &BootFiles, problems: &mut Vec<TreeProblem>) {
-    let mut add = |id, text: String, todo: &str| {
-        problems.push(TreeProblem { id, bearing: Bearing::Init, text, todo: todo.to_owned() });
-    };
-    let init = ["sbin/init", "etc/init", "bin/init", "bin/sh"]
-        .iter()
-        .find_map(|path| Some((path, info::head(root, path, 64)?)));
-    let Some((path, head)) = init else {
-        let todo = "unenrol it with its data and enrol it again, or put the root's files back";
-        add("no-init", "the root has no /sbin/init: the kernel would have nothing to start".to_owned(), todo);
-        return;
-    };
-    let is_64_bit = |kernel: &String| kernel.contains('8') || kernel.contains("2712") || kernel.starts_with("vmlinu");
-    match elf_architecture(&head).as_deref() {
-        Some("aarch64") if !files.kernels.is_empty() && !files.kernels.iter().any(is_64_bit) => {
-            let text = format!("/{path} is a 64-bit program and the kernels are 32-bit ({})", files.kernels.join(", "));
-            add("wrong-architecture", text, "put kernel8.img into the boot files, or take a 32-bit image");
-        }
-        Some("aarch64" | "armhf") | None => {}
-        Some(other) => {
-            let text = format!("/{path} is a program for {other}: no Raspberry Pi runs that");
-            add("wrong-architecture", text, "take an image that is made for Raspberry Pis");
         }
     }
 }

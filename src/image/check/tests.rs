@@ -17,7 +17,7 @@ fn trees() -> tempfile::TempDir {
     for name in ["bcm2710-rpi-3-b.dtb", "bcm2711-rpi-4-b.dtb", "bcm2712-rpi-5-b.dtb"] {
         fs::write(boot.join(name), name).unwrap();
     }
-    fs::write(boot.join("config.txt"), "arm_64bit=1\n[pi4]\nmax_framebuffers=2\n").unwrap();
+    fs::write(boot.join("config.txt"), "arm_64bit=1\nauto_initramfs=1\n[pi4]\nmax_framebuffers=2\n").unwrap();
     fs::write(boot.join("cmdline.txt"), adapt::cmdline::edit("console=tty1", "192.0.2.1:/lion/root")).unwrap();
     let mut elf = vec![0; 64];
     elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
@@ -62,6 +62,8 @@ fn each_missing_file_is_named_for_the_board_that_needs_it() {
     assert_eq!(ids(dir.path(), Model::Pi4), ["no-kernel"]);
     assert_eq!(ids(dir.path(), Model::Pi5), [""; 0], "it has one of its own");
     fs::write(dir.path().join("boot/config.txt"), "kernel=mine.img\n").unwrap();
+    assert_eq!(ids(dir.path(), Model::Pi4), ["no-kernel"], "the firmware takes no other");
+    fs::write(dir.path().join("boot/mine.img"), "mine").unwrap();
     assert_eq!(ids(dir.path(), Model::Pi4), [""; 0], "whoever names a kernel knows");
 }
 

@@ -210,6 +210,26 @@ impl Page<'_> {
         ));
     }
 
+    /// Chooses a file in a field for files, as its dialog does.
+    #[track_caller]
+    pub fn choose_file(&self, selector: &str, file: &Path) {
+        let params = json!({ "expression": format!("document.querySelector({})", json!(selector)) });
+        let element = self.call("Runtime.evaluate", &params)["result"]["objectId"].clone();
+        assert!(element.is_string(), "{selector} is not there");
+        self.call("DOM.setFileInputFiles", &json!({ "files": [file], "objectId": element }));
+    }
+
+    /// Chooses an entry of a list by its value.
+    #[track_caller]
+    pub fn choose(&self, selector: &str, value: &str) {
+        let list = format!("document.querySelector({})", json!(selector));
+        self.wait(&format!("[...{list}.options].some(option => option.value == {})", json!(value)));
+        self.eval(&format!(
+            "{list}.value = {}; ['input', 'change'].forEach(kind => {list}.dispatchEvent(new Event(kind, {{ bubbles: true }})))",
+            json!(value)
+        ));
+    }
+
     /// Puts text into a field, as typing does, instead of what is there.
     #[track_caller]
     pub fn fill(&self, selector: &str, text: &str) {
@@ -237,14 +257,20 @@ impl Page<'_> {
         ));
     }
 
-    /// Keeps a picture of the whole page in `target/luci-screens`, once nothing fades in any more.
+    /// Keeps a picture of the whole page in `target/luci-screens`.
     #[track_caller]
     pub fn screenshot(&self, name: &str) {
-        self.wait("!document.getAnimations().some(a => a.playState == 'running' && isFinite(a.effect.getComputedTiming().endTime))");
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/luci-screens");
         fs::create_dir_all(&directory).unwrap();
+        self.save(&directory.join(format!("{name}.png")));
+    }
+
+    /// Takes a picture of the whole page, once nothing fades in any more.
+    #[track_caller]
+    pub fn save(&self, file: &Path) {
+        self.wait("!document.getAnimations().some(a => a.playState == 'running' && isFinite(a.effect.getComputedTiming().endTime))");
         let said = self.call("Page.captureScreenshot", &json!({ "format": "png", "captureBeyondViewport": true }));
-        fs::write(directory.join(format!("{name}.png")), decode(said["data"].as_str().unwrap())).unwrap();
+        fs::write(file, decode(said["data"].as_str().unwrap())).unwrap();
     }
 
     /// Asserts that nothing was thrown or logged as an error, but what contains one of `but`.

@@ -64,6 +64,18 @@ function next(boot) {
 	return boot.state == 'booting' ? then[furthest + 1] ?? null : null;
 }
 
+/* Firmware asks for the size of a file before it loads it: of such a pair the loading is shown, each under a key of its own. */
+function files(boot) {
+	const files = (boot.files ?? []).map((file, key) => ({ ...file, key }));
+
+	return files.filter((file, i) => file.outcome != 'probed' || files[i + 1]?.name != file.name);
+}
+
+/* Bytes a second of a file that was loaded; null where the time is too short to tell. */
+function rate(file) {
+	return file.took_ms >= 10 && file.acknowledged > 0 ? file.acknowledged * 1000 / file.took_ms : null;
+}
+
 /* Every member that this version of the page knows is optional in some version of the agent. */
 function findings(boot) {
 	return Array.isArray(boot.findings) ? boot.findings : [];
@@ -89,4 +101,4 @@ function fileName(boot, end) {
 	return 'piboot-%s-%d.%s'.format(who, boot.id, end);
 }
 
-return baseclass.extend({ end, bars, compared, next, findings, consoleSign, consoleLine, bytes, fileName });
+return baseclass.extend({ end, bars, compared, next, files, rate, findings, consoleSign, consoleLine, bytes, fileName });

@@ -69,6 +69,7 @@ function fileTable() {
 		{ title: _('Outcome'), text: file => text.outcome(file.outcome) },
 		{ title: _('Loaded'), text: file => file.acknowledged || file.size ? _('%s of %s').format(text.bytes(file.acknowledged), text.bytes(file.size)) : '' },
 		{ title: _('Took'), text: file => text.duration(file.took_ms) },
+		{ title: _('Speed'), text: file => timeline.rate(file) === null ? '' : _('%s/s').format(text.bytes(timeline.rate(file))) },
 		{ title: _('Sent again'), text: file => file.retransmissions ? String(file.retransmissions) : '' }
 	], file => file.key, _('It asked for no file.'));
 }
@@ -233,7 +234,7 @@ return view.extend({
 		renew(this.findings, timeline.findings(boot), list => list.map(findingNode));
 		this.stages.update(timeline.bars(boot));
 		/* The same file may be asked for twice in the same millisecond. */
-		this.files.update((boot.files ?? []).map((file, i) => Object.assign({ key: i }, file)));
+		this.files.update(timeline.files(boot));
 		this.dropped.textContent = boot.files_dropped ? _('%d more requests were not kept: it asked for too many.').format(boot.files_dropped) : '';
 		this.showCompared(boot);
 		this.showConsole(boot);

@@ -7,6 +7,7 @@
 'require piboot.enrol as enrol';
 'require piboot.led as led';
 'require piboot.page as page';
+'require piboot.snapshots as snapshots';
 'require piboot.table as table';
 'require piboot.text as text';
 
@@ -123,6 +124,7 @@ return view.extend({
 	makeDevices() {
 		const actions = (device, current) => E('div', {}, [
 			boots(_('Boots'), 'device=' + encodeURIComponent(device.id)),
+			' ', this.button(_('Snapshots'), 'cbi-button-neutral', () => snapshots.open(current(), this)),
 			page.mayWrite() ? ' ' : '',
 			page.mayWrite() ? this.button(_('Unenrol'), 'cbi-button-remove', () => enrol.unenrol(current(), this)) : ''
 		]);
