@@ -31,14 +31,14 @@ pub enum JobKind {
     Provision,
     /// Deleting a device's or image's files.
     Delete,
-    /// Packing a device into a file.
-    Backup,
-    /// Making a device's trees from such a file.
-    Restore,
     /// Taking a snapshot of a device.
     Snapshot,
     /// Making a device what it was in a snapshot.
     Rollback,
+    /// Packing a device into a file.
+    Backup,
+    /// Making a device's trees from such a file.
+    Restore,
 }
 
 /// Jobs of one lane run one after the other: those on devices do not wait for an image that comes over a slow network.

@@ -215,8 +215,14 @@ pub(super) fn images(images: &Images) -> String {
         .map(|i| {
             let used_by = if i.used_by.is_empty() { "-".to_owned() } else { i.used_by.join(", ") };
             let boots = or_dash(i.info.fits.as_ref().map(|fits| boots_of(fits)).as_ref());
-            let (name, os) = (i.info.name.clone(), or_dash(i.info.os.as_ref()));
-            vec![name, os, megabytes(i.info.root_bytes), space(i.used_bytes), boots, used_by]
+            vec![
+                i.info.name.clone(),
+                or_dash(i.info.os.as_ref()),
+                megabytes(i.info.root_bytes),
+                space(i.used_bytes),
+                boots,
+                used_by,
+            ]
         })
         .collect();
     match table(&["IMAGE", "SYSTEM", "ROOT", "SPACE", "BOOTS", "USED BY"], &rows) {

@@ -137,14 +137,14 @@ impl Fleet {
         if job.kind == JobKind::Provision && job.state != JobState::Done && concerns {
             self.failed.insert(job.subject.clone(), job.message.clone());
         }
-        if matches!(job.kind, JobKind::Provision | JobKind::Restore) {
-            self.measured.forget(&job.subject);
-        }
-        self.take_restored();
         self.claims.retain(|_, claimed_by| *claimed_by != id);
         if job.kind == JobKind::Rollback && job.state == JobState::Done {
             self.after_rollback(&job.subject);
         }
+        if matches!(job.kind, JobKind::Provision | JobKind::Restore) {
+            self.measured.forget(&job.subject);
+        }
+        self.take_restored();
         self.log_store_error(|store| store.save_job(&job));
     }
 

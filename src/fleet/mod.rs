@@ -108,11 +108,11 @@ pub struct Fleet {
     /// Devices, and snapshots, that a job about something else needs as they are; and that job.
     claims: BTreeMap<String, u32>,
     automatic: Automatic,
+    uploads: images::Uploads,
+    catalogue: os_list::Catalogue,
     /// What restores hand over when they end.
     restored: (Sender<Restored>, Receiver<Restored>),
     measured: Measurements,
-    uploads: images::Uploads,
-    catalogue: os_list::Catalogue,
 }
 
 /// Why the fleet could not be set up.
@@ -176,10 +176,10 @@ impl Fleet {
             failed: BTreeMap::new(),
             claims: BTreeMap::new(),
             automatic,
-            restored: std::sync::mpsc::channel(),
-            measured: Measurements::default(),
             uploads: images::Uploads::new(),
             catalogue: os_list::Catalogue::default(),
+            restored: std::sync::mpsc::channel(),
+            measured: Measurements::default(),
         };
         fleet.volume_identity = on_volume::volume_identity(&fleet.layout);
         fleet.tell_disks_apart();

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use piboot::config::{Device, RootKind};
 use piboot::fleet::provision::Provision;
-use piboot::image::import;
+use piboot::image::{Source, import};
 use piboot::progress::NoProgress;
 use piboot::storage::Layout;
 
@@ -34,7 +34,7 @@ pub fn run(filter: &str) -> Result<(), Error> {
         let volume = Volume::of(kind)?;
         let layout = Layout::new(volume.path());
         layout.create()?;
-        let info = import(&image, "bench", &layout.images(), &layout.scratch(), 0, &NoProgress)?;
+        let info = import(Source::open(&image)?, "bench", &layout.images(), &layout.scratch(), 0, &NoProgress)?;
         let entries = info.root_entries + info.boot_entries;
         eprintln!(
             "bench: roots/{kind}: {entries} files and directories, {} MB",
@@ -75,6 +75,7 @@ fn measure(contestant: &str, layout: &Layout, root: RootKind, round: usize) -> R
             clone_of: None,
             rollback_after: 0,
             ssh_keys: Vec::new(),
+            trim: true,
         };
         let server = Ipv4Addr::new(10, 77, 0, 1);
         Provision { layout: layout.clone(), device, server, now_ms: 0 }.make(&NoProgress).map_err(Error::new)?;

@@ -76,9 +76,9 @@ const JOB_KINDS = {
 	provision: _('Root file system of "%s"'),
 	snapshot: _('Snapshot of "%s"'),
 	rollback: _('Roll-back of "%s"'),
-	'delete': _('Deletion of the files of "%s"'),
 	backup: _('Backup of "%s"'),
-	restore: _('Restore of "%s"')
+	restore: _('Restore of "%s"'),
+	'delete': _('Deletion of the files of "%s"')
 };
 
 const JOB_STATES = {
