@@ -21,6 +21,9 @@ pub enum BackupError {
     /// The Pi, or a job, uses its files.
     #[error("{0}")]
     InUse(String),
+    /// They cannot be read.
+    #[error("{0}")]
+    Files(String),
     /// It has none yet.
     #[error("{0} has no files yet: wait until it is ready")]
     NoFiles(String),
@@ -68,8 +71,8 @@ impl Fleet {
         }
         self.check_idle(&id)?;
         self.check_path(&path)?;
-        let packing =
-            Packing { layout: self.layout.clone(), device: device.clone(), path, live, now_ms: self.clock.wall_ms() };
+        let packing = Packing::of_device(&self.layout, device, path, live, self.clock.wall_ms());
+        let packing = packing.map_err(BackupError::Files)?;
         let task = Box::new(move |running: &Running| packing.run(running));
         let job = self.jobs.submit(JobKind::Backup, &id, task)?;
         self.note_job(job);
@@ -170,7 +173,7 @@ impl Fleet {
         Ok(())
     }
 
-    fn check_idle(&self, id: &str) -> Result<(), BackupError> {
+    pub(super) fn check_idle(&self, id: &str) -> Result<(), BackupError> {
         match self.jobs.all_on(id).first().copied().or_else(|| self.claimed(id)) {
             Some(job) => Err(BackupError::Busy(id.to_owned(), job)),
             None => Ok(()),
@@ -178,7 +181,7 @@ impl Fleet {
     }
 
     /// A backup among the trees would be a part of the next, or be swept away.
-    fn check_path(&self, path: &Path) -> Result<(), BackupError> {
+    pub(super) fn check_path(&self, path: &Path) -> Result<(), BackupError> {
         let refused = |why| Err(BackupError::Path(path.to_owned(), why));
         if !path.is_absolute() {
             return refused("not an absolute path");

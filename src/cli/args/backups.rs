@@ -39,3 +39,30 @@ pub(in crate::cli) struct Restore {
     #[argh(switch)]
     pub(in crate::cli) no_wait: bool,
 }
+
+/// Write all images and enrolled Pis into one .tar.zst, for another router.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "export")]
+pub(in crate::cli) struct Export {
+    /// the new file, '-' for the pipe that is the standard output (default: piboot.tar.zst)
+    #[argh(option, short = 'o')]
+    pub(in crate::cli) output: Option<PathBuf>,
+    /// even if Pis run: what they write meanwhile may be torn
+    #[argh(switch)]
+    pub(in crate::cli) live: bool,
+    /// return at once instead of waiting for the end
+    #[argh(switch)]
+    pub(in crate::cli) no_wait: bool,
+}
+
+/// Take the images and Pis that this router lacks from the export of another.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "import-all")]
+pub(in crate::cli) struct ImportAll {
+    /// the export; - for standard input, a pipe
+    #[argh(positional)]
+    pub(in crate::cli) file: PathBuf,
+    /// return at once instead of waiting for the end
+    #[argh(switch)]
+    pub(in crate::cli) no_wait: bool,
+}
