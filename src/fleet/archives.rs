@@ -120,6 +120,7 @@ impl Fleet {
             configured,
             replace,
             server: self.server,
+            regional: self.config.main.regional.clone(),
             now_ms: self.clock.wall_ms(),
             results: self.restored.0.clone(),
         };
