@@ -20,6 +20,7 @@ mod outlook;
 pub mod provision;
 mod reconcile;
 mod record;
+mod removal;
 mod restore;
 mod rollback;
 mod roots;
