@@ -34,6 +34,7 @@ pub mod rpc;
 pub mod rpcbind;
 mod server;
 mod shared;
+mod space;
 pub mod xdr;
 
 pub use exports::{AddressRange, Export, ParseRangeError, RootIs, Unavailable, Who};
