@@ -10,16 +10,13 @@ use std::str::FromStr;
 use super::bytes;
 use super::model::{Config, Device, DhcpMode, Main, Problem, Regional, RootKind, Severity, UnknownPolicy};
 use super::names::{
-    NameError, check_address, check_device_id, check_hostname, check_image_name, check_keyboard, check_locale,
-    check_timezone, check_user,
+    MAX_ROLLBACK_AFTER, NameError, check_address, check_device_id, check_hostname, check_image_name, check_keyboard,
+    check_locale, check_rollback_after, check_timezone, check_user,
 };
 use super::uci::{Section, Value};
 use crate::incoming::url::Url;
 use crate::pi::quirks::Quirk;
 use crate::pi::{Mac, Serial};
-
-/// Largest `rollback_after`: so many boots are looked at.
-const MAX_ROLLBACK_AFTER: u32 = 20;
 
 /// A word out of a fixed set, as `option dhcp` takes it.
 trait Choice: Sized + Copy + 'static {
@@ -143,8 +140,8 @@ fn checked(text: &str, check: fn(&str) -> Result<(), NameError>) -> Result<Strin
 
 /// A number of boots.
 fn count(text: &str) -> Result<u32, String> {
-    let number = text.parse().ok().filter(|number| *number <= MAX_ROLLBACK_AFTER);
-    number.ok_or_else(|| format!("'{text}' is no number from 0 to {MAX_ROLLBACK_AFTER}"))
+    let number = text.parse().map_err(|_| format!("'{text}' is no number from 0 to {MAX_ROLLBACK_AFTER}"))?;
+    check_rollback_after(number).map_err(|e| e.to_string())
 }
 
 fn parsed<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<T, String> {
