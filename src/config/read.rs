@@ -1,5 +1,7 @@
 //! From UCI sections to the typed configuration, with what is wrong with them.
 
+mod nfs;
+
 use std::ffi::OsString;
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -190,12 +192,16 @@ fn read_main(fields: &mut Fields<'_>, before: Option<&Main>) -> Main {
         "dnsmasq_restart",
         "sync",
         "quirk_off",
+        "nfs",
+        "nfs_server",
+        "nfs_path",
     ]);
     let interfaces = match fields.section.get("interface") {
         Some(value) => value.values().iter().filter(|v| !v.is_empty()).cloned().collect(),
         None => default.interfaces,
     };
     let quirks_off = read_quirks_off(fields);
+    let nfs = nfs::read(fields, before.map(|b| &b.nfs));
     let image = |text: &str| checked(text, check_image_name);
     let main = Main {
         enabled: fields.setting("enabled", choice, default.enabled, before.map(|b| b.enabled)),
@@ -218,6 +224,7 @@ fn read_main(fields: &mut Fields<'_>, before: Option<&Main>) -> Main {
         dnsmasq_restart: fields.section.get("dnsmasq_restart").map(|v| v.values().to_vec()).unwrap_or_default(),
         sync: fields.setting("sync", choice, default.sync, before.map(|b| b.sync)),
         quirks_off,
+        nfs,
     };
     if main.unknown == UnknownPolicy::Enroll && main.default_image.is_none() {
         let why = "'enroll' needs an image: set default_image; unknown Pis are only listed until then".to_owned();

@@ -7,6 +7,7 @@ mod addresses;
 mod automatic;
 mod diagnose;
 mod enrol;
+mod exported;
 mod happenings;
 mod images;
 mod on_volume;
@@ -18,6 +19,7 @@ mod seen;
 mod store;
 
 pub use enrol::{EnrolError, Enrolment, Removal};
+pub use exported::ExportedAt;
 pub use on_volume::NothingToAccept;
 pub use outlook::Outlook;
 pub use reconcile::{DeviceState, Enrolled, Served, Wanted};
@@ -121,7 +123,7 @@ impl Fleet {
         let automatic = Automatic::new(clock.now());
         let mut fleet = Self {
             tracker: Tracker::new(clock.clone()),
-            volume: on_volume::look_at(&layout),
+            volume: on_volume::look_at(&layout, &config.main.nfs),
             memory: Memory::load(volume_file),
             clock,
             config_file,

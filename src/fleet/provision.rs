@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use super::exported::ExportedAt;
 use super::record::{AdaptedFor, DeviceRecord, free_export_pair};
 use crate::config::Device;
 use crate::image;
@@ -28,8 +29,8 @@ pub struct Provision {
     pub layout: Layout,
     /// The device as configured.
     pub device: Device,
-    /// The router's address that the Pi shall mount from.
-    pub server: std::net::Ipv4Addr,
+    /// Where the Pi shall mount from.
+    pub exported: ExportedAt,
     /// Unix time in ms at the start of the job.
     pub now_ms: i64,
 }
@@ -39,9 +40,9 @@ impl Provision {
         Target {
             id: self.device.id.clone(),
             hostname: self.device.hostname.clone(),
-            server: self.server.into(),
-            root_export: root_export(&self.device.id),
-            boot_export: boot_export(&self.device.id),
+            server: self.exported.server.into(),
+            root_export: self.exported.root(&self.device.id),
+            boot_export: self.exported.boot(&self.device.id),
             mac: self.device.mac,
             ssh_keys: self.device.ssh_keys.clone(),
             trim: self.device.is_trimmed(),
@@ -86,7 +87,7 @@ impl Provision {
             image: self.device.image.clone(),
             image_sha256: info.sha256.clone(),
             made_ms: self.now_ms,
-            adapted_for: AdaptedFor::of(&self.device, self.server),
+            adapted_for: AdaptedFor::of(&self.device, &self.exported),
             changes: report.changes,
             notes: report.notes,
         };
@@ -136,22 +137,10 @@ impl Provision {
         let excess = record.changes.len().saturating_sub(MAX_CHANGES);
         record.changes.drain(..excess);
         record.notes = report.notes;
-        record.adapted_for = AdaptedFor::of(&self.device, self.server);
+        record.adapted_for = AdaptedFor::of(&self.device, &self.exported);
         record.save(&place).map_err(|e| e.to_string())?;
         Ok(format!("{} adapted ({count} changes)", self.device.id))
     }
-}
-
-/// The name of a device's root export.
-#[must_use]
-pub fn root_export(id: &str) -> String {
-    format!("/{id}/root")
-}
-
-/// The name of the export of a device's boot directory.
-#[must_use]
-pub fn boot_export(id: &str) -> String {
-    format!("/{id}/boot")
 }
 
 /// Moves a device's or image's directory out of sight at once; the returned path is then deleted at leisure.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::Fleet;
+use super::exported::ExportedAt;
 use super::provision::Provision;
 use super::record::{AdaptedFor, DeviceRecord};
 use crate::config::{Device, RootKind};
@@ -130,7 +131,7 @@ impl Fleet {
             root: self.layout.device_root(&device.id),
             export_pair: record.export_pair,
         };
-        let outdated = self.server.is_some_and(|server| record.adapted_for != AdaptedFor::of(device, server));
+        let outdated = self.exported().is_some_and(|at| record.adapted_for != AdaptedFor::of(device, &at));
         if outdated && self.volume.is_writable() && !self.failed.contains_key(&device.id) {
             let adapt = |provision: Provision| move |_: &Running| provision.adapt();
             if let Err(error) = self.submit(device, adapt) {
@@ -188,10 +189,11 @@ impl Fleet {
     where
         T: FnOnce(&Running) -> Result<String, String> + Send + 'static,
     {
-        let server = self.server.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED);
+        let router = self.server.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED);
+        let exported = ExportedAt::of(&self.config.main.nfs, router);
         let (layout, device, now_ms) = (self.layout.clone(), device.clone(), self.clock.wall_ms());
         let id = device.id.clone();
-        let provision = Provision { layout, device, server, now_ms };
+        let provision = Provision { layout, device, exported, now_ms };
         match self.jobs.submit(JobKind::Provision, &id, Box::new(task(provision))) {
             Err(JobsError::Busy(job, _)) => Ok(job),
             other => {

@@ -10,6 +10,7 @@ mod activity;
 pub mod args;
 pub mod attr;
 mod buffers;
+mod client;
 mod connection;
 pub mod creds;
 mod dispatch;
@@ -36,6 +37,7 @@ mod server;
 mod shared;
 pub mod xdr;
 
+pub use client::{ClientError, probe};
 pub use exports::{AddressRange, Export, ParseRangeError, RootIs, Unavailable, Who};
 pub use fs::{HandleSupport, SupportError, handle_support};
 pub use key::{KeyError, load_or_create_key};

@@ -1,6 +1,7 @@
 //! The SSD: is it there and fit for use, what lives where on it, and changes that a power cut cannot leave half done.
 
 mod atomic;
+mod external;
 mod identity;
 mod layout;
 mod mounts;
@@ -12,6 +13,8 @@ pub mod tree_writer;
 mod volume;
 
 pub use atomic::{make_private, rewrite, sync_directory, write_beside};
+pub(crate) use external::is_network;
+pub use external::{check_external, is_network_at, keeps_attributes};
 pub use identity::{Known, Memory, read_id, read_or_make_id};
 pub use layout::Layout;
 pub use mounts::MountWatch;

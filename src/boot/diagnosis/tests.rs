@@ -340,6 +340,10 @@ fn failures() -> Vec<(&'static str, Story)> {
     add("no-portmap", Pi4, |s| {
         s.until_linux().wait(21);
     });
+    add("no-sign-of-life", Pi4, |s| {
+        s.context.external = Some(OTHER.into());
+        s.until_linux().wait(121);
+    });
     add("kernel-silent", Pi4, |s| {
         s.until_kernel().wait(41);
     });
