@@ -427,6 +427,19 @@ fn findings_are_sentences() {
 }
 
 #[test]
+fn a_system_whose_root_is_elsewhere_runs_when_it_answers() {
+    let mut story = Story::of(Model::Pi4);
+    story.context.external = Some(OTHER.into());
+    story.until_linux().wait(60);
+    assert_eq!(story.ever, BTreeSet::new(), "what it asks the other server is not missed here");
+    story.see(What::Answers { peer: IP.into(), how: "SSH answers" });
+    let boot = story.tracker.boot(PI).unwrap();
+    assert!(boot.state == BootState::Running && boot.reached(Stage::Ready), "{boot:?}");
+    story.nfs(Nfs::Gone);
+    assert_eq!(story.tracker.boot(PI).unwrap().state, BootState::Stopped);
+}
+
+#[test]
 fn the_document_lists_every_rule_and_no_other() {
     let text = include_str!("../../../docs/diagnosis.md");
     let rows = text.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
