@@ -74,7 +74,7 @@ pages() {
     mkdir -p "$WORK/data/www"
     cp -R "$TOP/luci-app/htdocs/." "$WORK/data/www/"
     cp -R "$TOP/luci-app/root/." "$WORK/data/"
-    find "$WORK/data" -type d -exec chmod 0755 {} + -o -exec chmod 0644 {} +
+    find "$WORK/data" -type d -exec chmod 0755 {} + -o -type f -exec chmod 0644 {} +
 }
 
 # translation LANGUAGE NAME - as luci.mk does. The name is what LuCI's list of languages calls it.

@@ -105,9 +105,41 @@ impl Clock {
     }
 }
 
+/// A point in time as names of files have it: `2026-11-20-151504`, in UTC.
+#[must_use]
+pub fn stamp(wall_ms: i64) -> String {
+    let seconds = wall_ms.div_euclid(1000);
+    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    // Eras of 400 years that begin in March, so that a leap day comes last.
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let year = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let (year, month) = if month < 10 { (year + era * 400, month + 3) } else { (year + era * 400 + 1, month - 9) };
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}-{hour:02}{minute:02}{second:02}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn stamps_are_dates() {
+        // As date -u -d @SECONDS +%Y-%m-%d-%H%M%S prints them.
+        for (seconds, text) in [
+            (0, "1970-01-01-000000"),
+            (951_782_399, "2000-02-28-235959"),
+            (951_782_400, "2000-02-29-000000"),
+            (1_795_187_704, "2026-11-20-151504"),
+            (4_107_542_399, "2100-02-28-235959"),
+            (4_107_542_400, "2100-03-01-000000"),
+        ] {
+            assert_eq!(stamp(seconds * 1000), text);
+        }
+    }
 
     #[test]
     fn a_manual_clock_moves_only_when_told() {

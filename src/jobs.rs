@@ -31,6 +31,14 @@ pub enum JobKind {
     Provision,
     /// Deleting a device's or image's files.
     Delete,
+    /// Taking a snapshot of a device.
+    Snapshot,
+    /// Making a device what it was in a snapshot.
+    Rollback,
+    /// Packing a device into a file.
+    Backup,
+    /// Making a device's trees from such a file.
+    Restore,
 }
 
 /// Jobs of one lane run one after the other: those on devices do not wait for an image that comes over a slow network.
@@ -44,7 +52,9 @@ impl JobKind {
     const fn lane(self) -> Lane {
         match self {
             Self::Import | Self::Examine => Lane::Images,
-            Self::Provision | Self::Delete => Lane::Devices,
+            Self::Provision | Self::Delete | Self::Snapshot | Self::Rollback | Self::Backup | Self::Restore => {
+                Lane::Devices
+            }
         }
     }
 }
@@ -320,6 +330,14 @@ pub struct Running {
     shared: Arc<Shared>,
     id: u32,
     cancel: Arc<AtomicBool>,
+}
+
+impl Running {
+    /// Set once the job is cancelled: for what outlives a borrow, such as a reader that another thread has.
+    #[must_use]
+    pub fn cancel_flag(&self) -> Arc<AtomicBool> {
+        self.cancel.clone()
+    }
 }
 
 impl Progress for Running {

@@ -6,8 +6,10 @@
 
 pub mod agent;
 pub mod api;
+pub mod archive;
 mod base64;
 pub mod boot;
+pub mod cgi;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -16,6 +18,7 @@ pub mod dhcp;
 pub mod events;
 pub mod fleet;
 pub mod image;
+pub mod incoming;
 pub mod jobs;
 pub mod logging;
 pub mod net;

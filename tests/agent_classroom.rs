@@ -29,7 +29,7 @@ fn a_class_of(count: usize, by: By) {
         let patient = "\tlist quirk_off 'reply_delay'\n";
         router.edit_config(|text| text.replace("option dhcp 'dnsmasq'", "option dhcp 'proxy'").replace(patient, ""));
     }
-    let models = [Model::Pi3B, Model::Pi3BPlus, Model::Pi4B, Model::Pi5];
+    let models = [Model::Pi3B, Model::Pi3BPlus, Model::Pi4B, Model::Pi5, Model::Bootcode];
     let pis: Vec<Pi> = models.into_iter().cycle().zip(0..).take(count).map(|(model, n)| many::nth(model, n)).collect();
     let tree = router.scratch("as-served");
     fs::create_dir(&tree).unwrap();

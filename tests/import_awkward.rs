@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 
 use awkward::{LoopMount, Volume, assert_same, describe, files, image, run};
-use piboot::image::{ImageInfo, import, inspect, load_info};
+use piboot::image::{ImageInfo, Source, import, inspect, load_info};
 use piboot::progress::NoProgress;
 
 /// Imports into a scratch volume layout.
@@ -17,6 +17,7 @@ fn import_here(volume: &Path, source: &Path, name: &str) -> ImageInfo {
     for directory in ["images", "scratch"] {
         std::fs::create_dir_all(volume.join(directory)).unwrap();
     }
+    let source = Source::open(source).unwrap();
     import(source, name, &volume.join("images"), &volume.join("scratch"), 1_700_000_000_000, &NoProgress).unwrap()
 }
 

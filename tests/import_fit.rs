@@ -15,7 +15,7 @@ fn import(source: &Path, volume: &Path) -> ImageInfo {
     for directory in [&images, &scratch] {
         std::fs::create_dir_all(directory).unwrap();
     }
-    image::import(source, "real", &images, &scratch, 0, &NoProgress).unwrap()
+    image::import(image::Source::open(source).unwrap(), "real", &images, &scratch, 0, &NoProgress).unwrap()
 }
 
 fn boots(fits: &[Fit]) -> Vec<&'static str> {

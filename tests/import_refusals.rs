@@ -14,8 +14,19 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use awkward::{ROOT_START, Volume, files, image};
-use piboot::image::{ImportError, import, sweep};
+use piboot::image::{ImageInfo, ImportError, Source, sweep};
 use piboot::progress::{NoProgress, Progress};
+
+fn import(
+    source: &Path,
+    name: &str,
+    images: &Path,
+    scratch: &Path,
+    wall_ms: i64,
+    progress: &dyn Progress,
+) -> Result<ImageInfo, ImportError> {
+    piboot::image::import(Source::open(source)?, name, images, scratch, wall_ms, progress)
+}
 
 /// A place to import to that is large enough.
 struct Place(Volume);
@@ -82,7 +93,7 @@ fn damaged_files_are_named_with_what_to_do() {
     let text = other.path().join("page.img");
     fs::write(&text, "<html>not found</html>").unwrap();
     assert!(place.refused(&text).contains("page.img is neither"));
-    assert!(place.refused(other.path()).contains("not a regular file"));
+    assert!(place.refused(other.path()).contains("neither a regular file nor a disk"));
     assert!(place.refused(&other.path().join("missing")).contains("missing"));
 }
 

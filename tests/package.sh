@@ -124,9 +124,11 @@ check_pages() {
     unpack "$PAGES_IPK" "$dir"
     same "the files of the pages" "$({ cd luci-app && find htdocs root -type f; } | sed 's,^htdocs,/www,; s,^root,,' | sort)" \
         "$(cd "$dir/data" && find . -type f | sed 's,^\.,,' | sort)"
-    [ -z "$(tar --numeric-owner -tvzf "$dir/data.tar.gz" | grep -v '^-rw-r--r-- 0/0\|^drwxr-xr-x 0/0')" ] ||
+    # The program that takes uploads is piboot itself, by the name of this link.
+    same "links" "lrwxrwxrwx 0/0 ./www/cgi-bin/piboot-upload -> ../../usr/sbin/piboot" "$(tar --numeric-owner -tvzf "$dir/data.tar.gz" | awk '/^l/ { print $1, $2, $(NF-2), $(NF-1), $NF }')"
+    [ -z "$(tar --numeric-owner -tvzf "$dir/data.tar.gz" | grep -v '^-rw-r--r-- 0/0\|^drwxr-xr-x 0/0\|^lrwxrwxrwx 0/0')" ] ||
         die "owners or modes of the pages are not those of luci.mk"
-    diff -r luci-app/htdocs "$dir/data/www" || die "the pages are not the sources"
+    diff -r --no-dereference luci-app/htdocs "$dir/data/www" || die "the pages are not the sources"
     same "the control files of the pages" "drwxr-xr-x 0/0 ./
 -rw-r--r-- 0/0 ./control
 -rwxr-xr-x 0/0 ./postinst

@@ -16,8 +16,8 @@ set -euo pipefail
 QEMU_MIN=1:9
 RUST_MIN=1.95
 
-DEMO="mmdebstrap arch-test debian-archive-keyring busybox-static cpio kmod xz-utils
-      e2fsprogs btrfs-progs xfsprogs dosfstools mtools fdisk acl attr libcap2-bin
+DEMO="mmdebstrap arch-test debian-archive-keyring busybox-static cpio kmod xz-utils zstd zip
+      e2fsprogs btrfs-progs xfsprogs dosfstools mtools fdisk gdisk acl attr libcap2-bin
       dnsmasq-base iproute2 tcpdump curl ca-certificates
       gcc libc6-dev make pkg-config
       klibc-utils libnfs-utils rpcbind nfs-ganesha nfs-ganesha-vfs"

@@ -268,9 +268,11 @@ fn on_event(api: &mut Api<Wire>, event: &Event) {
 }
 
 fn answer(api: &mut Api<Wire>, call: Call) {
-    let answer = api.call(&call.method, call.params);
-    // The caller may have hung up.
-    let _ = call.reply.send(answer);
+    match call.body {
+        Some(body) => api.stream(&call.method, call.params, body, call.reply),
+        // The caller may have hung up.
+        None => drop(call.reply.send(api.call(&call.method, call.params))),
+    }
 }
 
 /// The watch, or why there is none.

@@ -1,5 +1,6 @@
 //! The local socket: one JSON object a line, `{"method": …, "params": …}` in, `{"result": …}` or
-//! `{"error": {"code": …, "message": …}}` out. Root's alone (mode 0600).
+//! `{"error": {"code": …, "message": …}}` out. Root's alone (mode 0600). The request of a verb that takes bytes
+//! ([`STREAMED`](crate::api::methods::STREAMED)) is the last of its connection: what follows the line is handed on as it comes.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -11,11 +12,14 @@ use rustix::fs::Mode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::api::ApiError;
 use crate::api::call::{self, Call};
+use crate::api::methods::is_streamed;
+use crate::incoming::upload::Body;
 
 /// Callers at once; more wait in the listen queue.
 const MAX_CALLERS: usize = 16;
@@ -126,22 +130,45 @@ async fn converse(stream: UnixStream, calls: mpsc::Sender<Call>) -> io::Result<(
             return Ok(());
         }
         let whole = line.last() == Some(&b'\n');
+        if let Ok(request) = serde_json::from_slice::<Request>(&line)
+            && is_streamed(&request.method)
+        {
+            return hand_on(request, reader, writer, &calls).await;
+        }
         let answer = if whole || length < usize::try_from(MAX_LINE).unwrap_or(usize::MAX) {
             answer(&line, &calls).await
         } else {
             Err(ApiError::InvalidArgument(format!("a request is longer than {MAX_LINE} bytes")))
         };
-        let mut text = match answer {
-            Ok(result) => json!({ "result": result }),
-            Err(error) => json!({ "error": { "code": error.code(), "message": error.to_string() } }),
-        }
-        .to_string();
-        text.push('\n');
-        writer.write_all(text.as_bytes()).await?;
+        writer.write_all(said(answer).as_bytes()).await?;
         if !whole {
             return Ok(());
         }
     }
+}
+
+fn said(answer: Result<Value, ApiError>) -> String {
+    let mut text = match answer {
+        Ok(result) => json!({ "result": result }),
+        Err(error) => json!({ "error": { "code": error.code(), "message": error.to_string() } }),
+    }
+    .to_string();
+    text.push('\n');
+    text
+}
+
+/// Hands the connection on: its bytes are read by whoever takes them, at their own pace.
+async fn hand_on(
+    request: Request,
+    reader: BufReader<OwnedReadHalf>,
+    writer: OwnedWriteHalf,
+    calls: &mpsc::Sender<Call>,
+) -> io::Result<()> {
+    let ahead = reader.buffer().to_vec();
+    let stream = reader.into_inner().reunite(writer).map_err(io::Error::other)?.into_std()?;
+    let mut writer = UnixStream::from_std(stream.try_clone()?)?;
+    let answer = call::ask_with(calls, request.method, request.params, Some(Body { ahead, stream })).await;
+    writer.write_all(said(answer).as_bytes()).await
 }
 
 async fn answer(line: &[u8], calls: &mpsc::Sender<Call>) -> Result<Value, ApiError> {

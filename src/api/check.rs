@@ -37,6 +37,7 @@ impl<S: Servers> Api<S> {
                 });
             }
         }
+        findings.extend(self.rollback_findings());
         findings.sort_by_key(|f| f.severity != Severity::Error);
         findings
     }

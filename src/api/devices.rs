@@ -7,7 +7,8 @@ use crate::config::{Device, Severity};
 use crate::fleet::{DeviceRecord, DeviceState, Enrolment};
 
 impl<S: Servers> Api<S> {
-    pub(super) fn devices(&self) -> Devices {
+    pub(super) fn devices(&mut self) -> Devices {
+        self.fleet.measure_usage();
         let devices = self.fleet.config().devices.iter().map(|d| self.device_info(d)).collect();
         Devices { devices, pending: self.pending() }
     }
@@ -17,8 +18,17 @@ impl<S: Servers> Api<S> {
         let info = self.device_info(device);
         // A damaged record shows as the device's state.
         let record = DeviceRecord::load(&self.fleet.layout().device(&device.id)).ok().flatten();
-        let (changes, notes) = record.map(|r| (r.changes, r.notes)).unwrap_or_default();
-        Ok(DeviceDetail { info, changes, notes })
+        let (changes, notes, made_by) = record.map(|r| (r.changes, r.notes, r.root)).unwrap_or_default();
+        Ok(DeviceDetail {
+            info,
+            changes,
+            notes,
+            root: device.root,
+            made_by,
+            clone_of: device.clone_of.as_ref().map(ToString::to_string),
+            rollback_after: device.rollback_after,
+            snapshots: self.fleet.snapshots(&device.id).len(),
+        })
     }
 
     pub(super) fn configured(&self, id: &str) -> Result<&Device, ApiError> {
@@ -61,6 +71,7 @@ impl<S: Servers> Api<S> {
             board: seen.map(crate::fleet::SeenPi::board),
             image: device.image.clone(),
             state: state.to_owned(),
+            disk_bytes: self.fleet.device_usage(&device.id).and_then(|measured| measured.disk_bytes),
             job,
             why,
             ip: boot.and_then(|b| b.ip),
@@ -69,17 +80,23 @@ impl<S: Servers> Api<S> {
     }
 
     pub(super) fn enroll(&mut self, request: EnrollRequest) -> Result<Enrolled, ApiError> {
-        let EnrollRequest { mac, serial, hostname, image, ip, ssh_keys } = request;
-        let enrolment = Enrolment { mac, serial, hostname, image, ip, ssh_keys };
+        let EnrollRequest { mac, serial, hostname, image, ip, ssh_keys, root } = request;
+        let root = root.unwrap_or_default();
+        let enrolment = Enrolment { mac, serial, hostname, image, ip, ssh_keys, root, clone_of: None };
         let device = self.fleet.enrol(enrolment).map_err(|e| ApiError::Failed(e.to_string()))?;
+        Ok(self.enrolled(device.id))
+    }
+
+    /// Starts what a device that was just added to the configuration needs, and says what that is.
+    pub(super) fn enrolled(&mut self, id: String) -> Enrolled {
         self.reconcile();
-        let (job, why) = match self.fleet.state(&device.id) {
+        let (job, why) = match self.fleet.state(&id) {
             Some(DeviceState::Preparing { job }) => (Some(*job), None),
             Some(DeviceState::Blocked { why }) => (None, Some(why.clone())),
             _ => (None, None),
         };
-        let warnings = self.fleet.image_warnings(&device);
-        Ok(Enrolled { id: device.id, job, why, warnings })
+        let warnings = self.fleet.config().device(&id).map(|device| self.fleet.image_warnings(device));
+        Enrolled { id, job, why, warnings: warnings.unwrap_or_default() }
     }
 
     pub(super) fn unenroll(&mut self, request: &UnenrollRequest) -> Result<Unenrolled, ApiError> {

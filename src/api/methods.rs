@@ -33,12 +33,34 @@ pub const METHODS: &[(&str, Parameters)] = {
                 ("image", String),
                 ("ip", String),
                 ("ssh_keys", Strings),
+                ("root", String),
             ],
         ),
+        (
+            "device_clone",
+            &[
+                ("from", String),
+                ("snapshot", String),
+                ("mac", String),
+                ("serial", String),
+                ("hostname", String),
+                ("ip", String),
+                ("ssh_keys", Strings),
+                ("root", String),
+            ],
+        ),
+        ("snapshot", &[("id", String), ("name", String)]),
+        ("snapshots", &[("id", String)]),
+        ("snapshot_remove", &[("id", String), ("snapshot", String)]),
+        ("rollback", &[("id", String), ("snapshot", String), ("discard", Boolean)]),
         ("unenroll", &[("id", String), ("delete", Boolean)]),
+        ("backup", &[("id", String), ("path", String), ("live", Boolean)]),
+        ("restore", &[("path", String), ("id", String), ("replace", Boolean)]),
         ("images", &[]),
-        ("image_import", &[("source", String), ("name", String)]),
+        ("image_import", &[("source", String), ("name", String), ("sha256", String), ("size", Integer)]),
         ("image_remove", &[("name", String)]),
+        ("os_list", &[("url", String), ("board", String)]),
+        ("disks", &[]),
         ("volume_accept", &[]),
         ("jobs", &[]),
         ("job_cancel", &[("job", Integer)]),
@@ -48,6 +70,22 @@ pub const METHODS: &[(&str, Parameters)] = {
         ("boot_packets", &[("boot", Integer)]),
     ]
 };
+
+/// Verbs whose request is followed by bytes: for transports that are streams. A call on the bus is one message, so that it
+/// has none of these.
+pub const STREAMED: &[(&str, Parameters)] = {
+    use ParameterType::{Boolean, Integer, String};
+    &[
+        ("image_upload", &[("name", String), ("size", Integer), ("file", String), ("pieces", Boolean)]),
+        ("image_upload_piece", &[("job", Integer), ("offset", Integer), ("length", Integer)]),
+    ]
+};
+
+/// Whether bytes follow the request of a verb.
+#[must_use]
+pub fn is_streamed(method: &str) -> bool {
+    STREAMED.iter().any(|(name, _)| *name == method)
+}
 
 #[cfg(test)]
 mod tests {
@@ -87,6 +125,7 @@ mod tests {
         match (name, kind) {
             ("mac", ParameterType::String) => json!("dc:a6:32:00:00:01"),
             ("serial", ParameterType::String) => json!("38c128c0"),
+            ("root", ParameterType::String) => json!("clone"),
             ("ip", ParameterType::String) => json!("192.168.1.50"),
             ("flashes", ParameterType::String) => json!("4-3"),
             (_, ParameterType::String) => json!("text"),
@@ -98,7 +137,7 @@ mod tests {
 
     #[track_caller]
     fn assert_takes<T: DeserializeOwned + std::fmt::Debug>(method: &str) {
-        let (_, parameters) = METHODS.iter().find(|(name, _)| *name == method).unwrap();
+        let (_, parameters) = METHODS.iter().chain(STREAMED).find(|(name, _)| *name == method).unwrap();
         let mut members: &[&str] = &[];
         T::deserialize(Members(&mut members)).unwrap_err();
         let names: Vec<&str> = parameters.iter().map(|(name, _)| *name).collect();
@@ -120,15 +159,25 @@ mod tests {
     fn the_table_of_methods_says_what_requests_take() {
         assert_takes::<IdRequest>("device");
         assert_takes::<EnrollRequest>("enroll");
+        assert_takes::<DeviceCloneRequest>("device_clone");
+        assert_takes::<SnapshotRequest>("snapshot");
+        assert_takes::<IdRequest>("snapshots");
+        assert_takes::<SnapshotRemoveRequest>("snapshot_remove");
+        assert_takes::<RollbackRequest>("rollback");
         assert_takes::<UnenrollRequest>("unenroll");
+        assert_takes::<BackupRequest>("backup");
+        assert_takes::<RestoreRequest>("restore");
         assert_takes::<ImportRequest>("image_import");
         assert_takes::<NameRequest>("image_remove");
+        assert_takes::<OsListRequest>("os_list");
         assert_takes::<JobRequest>("job_cancel");
         assert_takes::<BootsRequest>("boots");
         assert_takes::<BootRequest>("boot");
         assert_takes::<LedRequest>("led");
         assert_takes::<BootRequest>("boot_packets");
-        let with_parameters = METHODS.iter().filter(|(_, parameters)| !parameters.is_empty());
-        assert_eq!(with_parameters.count(), 10, "one of them is not compared above");
+        assert_takes::<UploadRequest>("image_upload");
+        assert_takes::<PieceRequest>("image_upload_piece");
+        let with_parameters = METHODS.iter().chain(STREAMED).filter(|(_, parameters)| !parameters.is_empty());
+        assert_eq!(with_parameters.count(), 20, "one of them is not compared above");
     }
 }

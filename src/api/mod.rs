@@ -1,5 +1,6 @@
 //! The verbs: one function each, typed request and answer. Knows no transport; every transport calls [`Api::call`].
 
+mod backups;
 mod boots;
 pub mod call;
 mod check;
@@ -7,6 +8,7 @@ mod devices;
 mod images;
 pub mod methods;
 mod pending;
+mod snapshots;
 pub mod types;
 
 use serde::Serialize;
@@ -91,10 +93,19 @@ impl<S: Servers> Api<S> {
             "devices" => answer(self.devices()),
             "device" => answer(self.device(&read::<IdRequest>(params)?.id)?),
             "enroll" => answer(self.enroll(read(params)?)?),
+            "device_clone" => answer(self.device_clone(read(params)?)?),
+            "snapshot" => answer(self.snapshot(read(params)?)?),
+            "snapshots" => answer(self.snapshots(&read(params)?)?),
+            "snapshot_remove" => answer(self.snapshot_remove(&read(params)?)?),
+            "rollback" => answer(self.rollback(&read(params)?)?),
             "unenroll" => answer(self.unenroll(&read(params)?)?),
             "images" => answer(self.images()),
-            "image_import" => answer(self.image_import(read(params)?)?),
+            "image_import" => answer(self.image_import(&read(params)?)?),
             "image_remove" => answer(self.image_remove(&read(params)?)?),
+            "os_list" => answer(self.os_list(&read(params)?)?),
+            "disks" => answer(self.disks()),
+            "backup" => answer(self.backup(read(params)?)?),
+            "restore" => answer(self.restore(read(params)?)?),
             "volume_accept" => answer(self.volume_accept()?),
             "jobs" => answer(self.jobs()?),
             "job_cancel" => answer(self.job_cancel(&read(params)?)?),
@@ -102,6 +113,9 @@ impl<S: Servers> Api<S> {
             "boot" => answer(self.boot(&read(params)?)?),
             "led" => answer(boots::led(&read(params)?)?),
             "boot_packets" => answer(self.boot_packets(&read(params)?)?),
+            streamed if methods::is_streamed(streamed) => Err(ApiError::InvalidArgument(format!(
+                "'{streamed}' takes the image's bytes after the request: it is there on the local socket only"
+            ))),
             other => Err(ApiError::UnknownMethod(other.to_owned())),
         }
     }

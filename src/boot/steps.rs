@@ -159,7 +159,7 @@ impl Boot {
         true
     }
 
-    pub(super) fn on_quirk(&mut self, at: Moment, quirk: &str, note: &str) -> bool {
+    pub(crate) fn on_quirk(&mut self, at: Moment, quirk: &str, note: &str) -> bool {
         let at_ms = self.offset(at);
         if self.quirks.len() < MAX_QUIRKS {
             self.quirks.push(QuirkSeen { at_ms, quirk: quirk.to_owned(), note: note.to_owned() });

@@ -108,13 +108,17 @@ impl Tracker {
     }
 
     /// Ends the boots of Pis that have not been heard of for so long that nothing more is to come; what stood in their way stays.
-    pub fn give_up_silent(&mut self) {
+    /// Answers whose they are.
+    pub fn give_up_silent(&mut self) -> Vec<Mac> {
         let now = self.clock.now();
+        let mut given_up = Vec::new();
         for boot in self.boots.values_mut() {
             if boot.state == BootState::Booting && boot.silent_for(now) >= GIVEN_UP {
                 (boot.state, boot.end, boot.unsaved) = (BootState::Abandoned, Some(BootEnd::Silent), true);
+                given_up.push(boot.mac);
             }
         }
+        given_up
     }
 
     /// Another store took over: boots that it does not know by their number get a new one when they are stored next.

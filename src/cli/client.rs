@@ -43,7 +43,22 @@ impl Client {
         Ok(None)
     }
 
+    /// Calls a verb that takes bytes; they go into the connection that this answers.
+    pub(super) fn open<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        params: impl Serialize,
+    ) -> Result<(T, UnixStream), CliError> {
+        let (value, stream) = self.exchange(method, params)?;
+        let failed = |e| CliError::Failed(format!("the agent's answer to '{method}' is not understood ({e})"));
+        Ok((serde_json::from_value(value).map_err(failed)?, stream))
+    }
+
     fn call_raw(&self, method: &str, params: impl Serialize) -> Result<Value, CliError> {
+        self.exchange(method, params).map(|(answer, _)| answer)
+    }
+
+    fn exchange(&self, method: &str, params: impl Serialize) -> Result<(Value, UnixStream), CliError> {
         let failed = |e: std::io::Error| {
             let socket = self.socket.display();
             CliError::Failed(format!(
@@ -55,12 +70,12 @@ impl Client {
         line.push('\n');
         stream.write_all(line.as_bytes()).map_err(failed)?;
         let mut answer = String::new();
-        BufReader::new(stream).read_line(&mut answer).map_err(failed)?;
+        BufReader::new(&stream).read_line(&mut answer).map_err(failed)?;
         let mut answer: Value = serde_json::from_str(&answer)
             .map_err(|e| CliError::Failed(format!("the agent's answer to '{method}' is no JSON: {e}")))?;
         match answer["error"]["message"].as_str() {
             Some(message) => Err(CliError::Failed(message.to_owned())),
-            None => Ok(answer["result"].take()),
+            None => Ok((answer["result"].take(), stream)),
         }
     }
 }

@@ -5,12 +5,16 @@ mod client;
 mod commands;
 mod decode;
 mod follow;
+mod online;
 mod show;
 mod timeline;
+mod upload;
 mod wait;
 
 use std::io::Write;
 use std::path::PathBuf;
+
+use argh::FromArgs;
 
 pub use self::args::Args;
 use self::args::{Command, Serve};
@@ -22,6 +26,32 @@ pub const DEFAULT_SOCKET: &str = "/var/run/piboot/piboot.sock";
 pub const DEFAULT_CONFIG: &str = "/etc/config/piboot";
 /// The handle key that belongs to it; `/etc/config` itself is UCI's.
 const DEFAULT_KEY: &str = "/etc/piboot/handle.key";
+
+/// What `-` stands for: argh takes it for an option.
+const STANDARD_INPUT: &str = "/dev/stdin";
+
+/// Reads the command line; prints help or what is wrong with it, and ends the program then.
+#[must_use]
+pub fn arguments() -> Args {
+    let words: Vec<String> = std::env::args_os()
+        .map(|word| word.to_string_lossy().into_owned())
+        .map(|word| if word == "-" { STANDARD_INPUT.to_owned() } else { word })
+        .collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let (program, rest) = words.split_first().map_or(("piboot", [].as_slice()), |(program, rest)| (*program, rest));
+    let program = program.rsplit('/').next().unwrap_or(program);
+    match Args::from_args(&[program], rest) {
+        Ok(args) => args,
+        Err(exit) if exit.status.is_ok() => {
+            say(&exit.output);
+            std::process::exit(0);
+        }
+        Err(exit) => {
+            eprintln!("{}\nRun {program} --help for more information.", exit.output);
+            std::process::exit(1);
+        }
+    }
+}
 
 /// Prints to standard output. Whoever reads it may have had enough (`| head`): then the command is over, and not in error.
 /// Control characters, which names from the network and from images may hold, are shown and not obeyed.

@@ -5,9 +5,10 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use crate::api::types::{Boots, DeviceDetail, DeviceInfo, Devices, Finding, Images, JobList, Status};
+use crate::api::types::{Boots, DeviceDetail, DeviceInfo, Devices, Finding, Images, JobList, Snapshots, Status};
 use crate::config::Severity;
 use crate::events::{Dhcp, DhcpKind};
+use crate::fleet::Snapshot;
 use crate::image::fit::Fit;
 use crate::jobs::Job;
 
@@ -42,8 +43,12 @@ fn or_dash<T: ToString>(value: Option<&T>) -> String {
     value.map_or_else(|| "-".to_owned(), ToString::to_string)
 }
 
+fn space(measured: Option<u64>) -> String {
+    measured.map_or_else(|| "-".to_owned(), megabytes)
+}
+
 /// Columns as wide as their widest cell; nothing at all for no rows.
-fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     if rows.is_empty() {
         return String::new();
     }
@@ -129,7 +134,8 @@ pub(super) fn status(status: &Status) -> String {
 
 pub(super) fn devices(devices: &Devices, now_ms: i64) -> String {
     let rows: Vec<Vec<String>> = devices.devices.iter().map(|d| device_row(d, now_ms)).collect();
-    let mut text = table(&["DEVICE", "STATE", "MAC", "SERIAL", "BOARD", "IMAGE", "ADDRESS", "LAST BOOT"], &rows);
+    let mut text =
+        table(&["DEVICE", "STATE", "MAC", "SERIAL", "BOARD", "IMAGE", "SPACE", "ADDRESS", "LAST BOOT"], &rows);
     for device in &devices.devices {
         if let Some(why) = &device.why {
             let _ = writeln!(text, "{}: {why}", device.id);
@@ -173,6 +179,7 @@ fn device_row(device: &DeviceInfo, now_ms: i64) -> Vec<String> {
         or_dash(device.serial.as_ref()),
         or_dash(device.board.as_ref()),
         device.image.clone(),
+        space(device.disk_bytes),
         or_dash(device.ip.as_ref()),
         device.boot.as_ref().map_or_else(|| "-".to_owned(), |b| ago(b.started_ms, now_ms)),
     ]
@@ -180,6 +187,15 @@ fn device_row(device: &DeviceInfo, now_ms: i64) -> Vec<String> {
 
 pub(super) fn device(detail: &DeviceDetail, now_ms: i64) -> String {
     let mut text = devices(&Devices { devices: vec![detail.info.clone()], pending: Vec::new() }, now_ms);
+    let how = detail.made_by.as_deref().map(|how| format!("root made by {how}"));
+    let began = detail.clone_of.as_ref().map(|original| format!("began as {original}"));
+    let kept = (detail.snapshots > 0).then(|| format!("{} snapshots", detail.snapshots));
+    let rolls =
+        (detail.rollback_after > 0).then(|| format!("rolled back after {} failed boots", detail.rollback_after));
+    let facts: Vec<String> = [how, began, kept, rolls].into_iter().flatten().collect();
+    if !facts.is_empty() {
+        let _ = writeln!(text, "{}", facts.join(", "));
+    }
     if !detail.changes.is_empty() {
         let _ = writeln!(text, "\nchanged in its copy of the image:");
         let rows: Vec<Vec<String>> =
@@ -199,10 +215,17 @@ pub(super) fn images(images: &Images) -> String {
         .map(|i| {
             let used_by = if i.used_by.is_empty() { "-".to_owned() } else { i.used_by.join(", ") };
             let boots = or_dash(i.info.fits.as_ref().map(|fits| boots_of(fits)).as_ref());
-            vec![i.info.name.clone(), or_dash(i.info.os.as_ref()), megabytes(i.info.root_bytes), boots, used_by]
+            vec![
+                i.info.name.clone(),
+                or_dash(i.info.os.as_ref()),
+                megabytes(i.info.root_bytes),
+                space(i.used_bytes),
+                boots,
+                used_by,
+            ]
         })
         .collect();
-    match table(&["IMAGE", "SYSTEM", "ROOT", "BOOTS", "USED BY"], &rows) {
+    match table(&["IMAGE", "SYSTEM", "ROOT", "SPACE", "BOOTS", "USED BY"], &rows) {
         text if text.is_empty() => {
             "no image was imported yet: 'piboot image import FILE --name NAME' does it\n".to_owned()
         }
@@ -301,6 +324,23 @@ pub(super) fn dhcp(seen: &Dhcp) -> String {
     }
     let _ = writeln!(text, "{}", if seen.netboot { "asks to boot from the network" } else { "does not ask to boot" });
     text
+}
+
+pub(super) fn snapshots(of: &Snapshots, now_ms: i64) -> String {
+    let row = |s: &Snapshot| {
+        vec![
+            s.name.clone(),
+            ago(s.made_ms, now_ms),
+            s.image.clone(),
+            megabytes(s.copied_bytes),
+            megabytes(s.shared_bytes),
+        ]
+    };
+    let rows: Vec<Vec<String>> = of.snapshots.iter().map(row).collect();
+    match table(&["SNAPSHOT", "TAKEN", "IMAGE", "COPIED", "SHARED"], &rows) {
+        text if text.is_empty() => format!("{} has no snapshots: 'piboot snapshot take {}' takes one\n", of.id, of.id),
+        text => text,
+    }
 }
 
 /// Blink codes, a line each.

@@ -16,6 +16,19 @@ const LINE_EVERY: u32 = 30;
 
 /// Waits until the job ends; its failure is this command's failure.
 pub(super) fn for_job(client: &Client, id: u32) -> Result<(), CliError> {
+    say_line(&end_of(client, id)?);
+    Ok(())
+}
+
+/// The same, with what came of it on standard error.
+pub(super) fn for_job_quietly(client: &Client, id: u32) -> Result<(), CliError> {
+    let message = end_of(client, id)?;
+    eprintln!("{message}");
+    Ok(())
+}
+
+/// What came of a job, once it has ended.
+fn end_of(client: &Client, id: u32) -> Result<String, CliError> {
     let terminal = std::io::stderr().is_terminal();
     let mut polls = 0;
     loop {
@@ -34,10 +47,7 @@ pub(super) fn for_job(client: &Client, id: u32) -> Result<(), CliError> {
                 eprint!("\r\x1b[K");
             }
             return match job.state {
-                JobState::Done => {
-                    say_line(&job.message);
-                    Ok(())
-                }
+                JobState::Done => Ok(job.message),
                 _ => Err(CliError::Failed(job.message)),
             };
         }

@@ -180,8 +180,14 @@ fn device_block(device: &Device) -> String {
     }
     option("option", "hostname", &device.hostname);
     option("option", "image", &device.image);
-    if device.root != RootKind::Copy {
-        option("option", "root", root_word(device.root));
+    if device.root != RootKind::default() {
+        option("option", "root", device.root.word());
+    }
+    if let Some(original) = &device.clone_of {
+        option("option", "clone_of", &original.to_string());
+    }
+    if device.rollback_after > 0 {
+        option("option", "rollback_after", &device.rollback_after.to_string());
     }
     if !device.trim {
         option("option", "trim", "0");
@@ -190,15 +196,6 @@ fn device_block(device: &Device) -> String {
         option("list", "ssh_key", key);
     }
     block
-}
-
-const fn root_word(root: RootKind) -> &'static str {
-    match root {
-        RootKind::Copy => "copy",
-        RootKind::Clone => "clone",
-        RootKind::Overlay => "overlay",
-        RootKind::Ephemeral => "ephemeral",
-    }
 }
 
 #[cfg(test)]
@@ -215,6 +212,8 @@ mod tests {
             hostname: "running-lion".to_owned(),
             image: "lite".to_owned(),
             root: RootKind::Copy,
+            clone_of: Some("sitting_bull@before-upgrade".parse().unwrap()),
+            rollback_after: 3,
             ssh_keys: vec!["ssh-ed25519 AAAA it's me".to_owned()],
             trim: true,
         }

@@ -15,8 +15,13 @@ pub use edit::{
     EditError, complete_address, complete_identity, has_section, put_device, remove_device, replace_sections,
 };
 pub use file::FileError;
-pub use model::{Config, Device, DhcpMode, ExternalNfs, Main, NfsMode, Problem, RootKind, Severity, UnknownPolicy};
-pub use names::{NameError, check_address, check_device_id, check_hostname, check_image_name, device_id_from_hostname};
+pub use model::{
+    CloneOf, Config, Device, DhcpMode, ExternalNfs, Main, NfsMode, Problem, RootKind, Severity, UnknownPolicy,
+};
+pub use names::{
+    NameError, check_address, check_device_id, check_hostname, check_image_name, check_snapshot_name,
+    device_id_from_hostname,
+};
 pub use read::is_ssh_key;
 
 use std::path::Path;

@@ -3,9 +3,11 @@
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::str::FromStr;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use super::names::{NameError, check_device_id, check_snapshot_name};
 use crate::pi::quirks::Quirk;
 use crate::pi::{Mac, Serial};
 
@@ -43,7 +45,12 @@ pub struct Main {
     pub quirks_off: Vec<Quirk>,
     /// Who serves the roots.
     pub nfs: NfsMode,
+    /// Where the list of systems is that can be downloaded.
+    pub os_list: String,
 }
+
+/// The list that Raspberry Pi Imager reads.
+const OS_LIST: &str = "https://downloads.raspberrypi.com/os_list_imagingutility_v4.json";
 
 /// `config device 'ID'`
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +69,10 @@ pub struct Device {
     pub image: String,
     /// How the root comes to be.
     pub root: RootKind,
+    /// The device, or a snapshot of it, whose trees its own begin as; absent: the image.
+    pub clone_of: Option<CloneOf>,
+    /// Boots that fail one after the other until it is rolled back to its newest snapshot; 0: never.
+    pub rollback_after: u32,
     /// Public keys for the first user.
     pub ssh_keys: Vec<String>,
     /// Whether what it need not load over TFTP is left out.
@@ -144,13 +155,15 @@ pub enum UnknownPolicy {
 }
 
 /// `option root`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RootKind {
-    /// Full copy of the image's root.
+    /// As [`RootKind::Clone`] where the volume can, else as [`RootKind::Copy`].
     #[default]
+    Auto,
+    /// Full copy of the image's root.
     Copy,
-    /// Reflink copy.
+    /// Copy that shares its blocks with the image's root until either is written to.
     Clone,
     /// Overlay over the image.
     Overlay,
@@ -158,8 +171,60 @@ pub enum RootKind {
     Ephemeral,
 }
 
+impl RootKind {
+    /// The word of the configuration.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Copy => "copy",
+            Self::Clone => "clone",
+            Self::Overlay => "overlay",
+            Self::Ephemeral => "ephemeral",
+        }
+    }
+}
+
+/// `option clone_of`: `lion`, or `lion@before-upgrade` for a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CloneOf {
+    /// Id of the device.
+    pub device: String,
+    /// Name of its snapshot; absent: the device as it is.
+    pub snapshot: Option<String>,
+}
+
+impl FromStr for RootKind {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let all = [Self::Auto, Self::Copy, Self::Clone, Self::Overlay, Self::Ephemeral];
+        all.into_iter().find(|kind| kind.word() == text).ok_or("it is none of auto, copy, clone, overlay, ephemeral")
+    }
+}
+
+impl fmt::Display for CloneOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.snapshot {
+            Some(snapshot) => write!(f, "{}@{snapshot}", self.device),
+            None => f.write_str(&self.device),
+        }
+    }
+}
+
+impl FromStr for CloneOf {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let (device, snapshot) = text.split_once('@').map_or((text, None), |(device, name)| (device, Some(name)));
+        check_device_id(device)?;
+        snapshot.map_or(Ok(()), check_snapshot_name)?;
+        Ok(Self { device: device.to_owned(), snapshot: snapshot.map(str::to_owned) })
+    }
+}
+
 /// How bad a [`Problem`] is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Something works differently from what was written.
@@ -199,6 +264,7 @@ impl Default for Main {
             sync: false,
             quirks_off: Vec::new(),
             nfs: NfsMode::Builtin,
+            os_list: OS_LIST.to_owned(),
         }
     }
 }

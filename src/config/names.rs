@@ -19,6 +19,11 @@ pub enum NameError {
         "'{0}' is not an image name (1 to 63 lower-case letters, digits, '.', '_' and '-', starting with a letter or digit)"
     )]
     Image(String),
+    /// Cannot name a snapshot's directory.
+    #[error(
+        "'{0}' is not a snapshot name (1 to 63 lower-case letters, digits, '.', '_' and '-', starting with a letter or digit)"
+    )]
+    Snapshot(String),
     /// An address of nobody, of many, or of this machine.
     #[error("'{0}' is no address of one device")]
     Address(Ipv4Addr),
@@ -68,10 +73,22 @@ pub fn check_device_id(id: &str) -> Result<(), NameError> {
 /// # Errors
 /// When it is none.
 pub fn check_image_name(name: &str) -> Result<(), NameError> {
-    let good = (1..=63).contains(&name.len())
+    if is_plain(name) { Ok(()) } else { Err(NameError::Image(name.to_owned())) }
+}
+
+/// Checks the name of a snapshot.
+///
+/// # Errors
+/// When it is none.
+pub fn check_snapshot_name(name: &str) -> Result<(), NameError> {
+    if is_plain(name) { Ok(()) } else { Err(NameError::Snapshot(name.to_owned())) }
+}
+
+/// Whether a name is safe as that of a directory.
+fn is_plain(name: &str) -> bool {
+    (1..=63).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-'))
-        && name.starts_with(|c: char| c.is_ascii_alphanumeric());
-    if good { Ok(()) } else { Err(NameError::Image(name.to_owned())) }
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
 }
 
 /// The device id for a host name: `running-lion` → `running_lion`; a leading digit gets `pi_` before it.
@@ -102,6 +119,7 @@ mod tests {
         for bad in ["", ".", "..", "a/b", "a\0b", "A", "a b", "-x"] {
             assert!(check_device_id(bad).is_err(), "{bad}");
             assert!(check_image_name(bad).is_err(), "{bad}");
+            assert!(check_snapshot_name(bad).is_err(), "{bad}");
         }
         assert_eq!(check_image_name("raspios-lite_2026.11"), Ok(()));
     }

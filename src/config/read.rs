@@ -13,8 +13,12 @@ use super::bytes;
 use super::model::{Config, Device, DhcpMode, Main, Problem, RootKind, Severity, UnknownPolicy};
 use super::names::{NameError, check_address, check_device_id, check_hostname, check_image_name};
 use super::uci::{Section, Value};
+use crate::incoming::url::Url;
 use crate::pi::quirks::Quirk;
 use crate::pi::{Mac, Serial};
+
+/// Largest `rollback_after`: so many boots are looked at.
+const MAX_ROLLBACK_AFTER: u32 = 20;
 
 /// A word out of a fixed set, as `option dhcp` takes it.
 trait Choice: Sized + Copy + 'static {
@@ -32,8 +36,13 @@ impl Choice for UnknownPolicy {
 }
 
 impl Choice for RootKind {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("copy", Self::Copy), ("clone", Self::Clone), ("overlay", Self::Overlay), ("ephemeral", Self::Ephemeral)];
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("auto", Self::Auto),
+        ("copy", Self::Copy),
+        ("clone", Self::Clone),
+        ("overlay", Self::Overlay),
+        ("ephemeral", Self::Ephemeral),
+    ];
 }
 
 impl Choice for bool {
@@ -131,6 +140,12 @@ fn checked(text: &str, check: fn(&str) -> Result<(), NameError>) -> Result<Strin
     check(text).map(|()| text.to_owned()).map_err(|e| e.to_string())
 }
 
+/// A number of boots.
+fn count(text: &str) -> Result<u32, String> {
+    let number = text.parse().ok().filter(|number| *number <= MAX_ROLLBACK_AFTER);
+    number.ok_or_else(|| format!("'{text}' is no number from 0 to {MAX_ROLLBACK_AFTER}"))
+}
+
 fn parsed<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<T, String> {
     text.parse().map_err(|e: T::Err| e.to_string())
 }
@@ -195,6 +210,7 @@ fn read_main(fields: &mut Fields<'_>, before: Option<&Main>) -> Main {
         "nfs",
         "nfs_server",
         "nfs_path",
+        "os_list",
     ]);
     let interfaces = match fields.section.get("interface") {
         Some(value) => value.values().iter().filter(|v| !v.is_empty()).cloned().collect(),
@@ -225,6 +241,12 @@ fn read_main(fields: &mut Fields<'_>, before: Option<&Main>) -> Main {
         sync: fields.setting("sync", choice, default.sync, before.map(|b| b.sync)),
         quirks_off,
         nfs,
+        os_list: fields.setting(
+            "os_list",
+            |text| Url::parse(text).map(|url| url.as_str().to_owned()).map_err(|e| e.to_string()),
+            default.os_list,
+            before.map(|b| b.os_list.clone()),
+        ),
     };
     if main.unknown == UnknownPolicy::Enroll && main.default_image.is_none() {
         let why = "'enroll' needs an image: set default_image; unknown Pis are only listed until then".to_owned();
@@ -270,7 +292,18 @@ fn read_device_over(fields: &mut Fields<'_>, above: &[Device], old: Option<&Devi
 }
 
 fn read_device(fields: &mut Fields<'_>, before: &[Device]) -> Option<Device> {
-    fields.warn_unknown(&["serial", "mac", "ip", "hostname", "image", "root", "ssh_key", "trim"]);
+    fields.warn_unknown(&[
+        "serial",
+        "mac",
+        "ip",
+        "hostname",
+        "image",
+        "root",
+        "clone_of",
+        "rollback_after",
+        "ssh_key",
+        "trim",
+    ]);
     let id = fields.name.to_owned();
     if let Err(error) = check_device_id(&id) {
         let place = format!("piboot.{id}");
@@ -309,6 +342,8 @@ fn read_device(fields: &mut Fields<'_>, before: &[Device]) -> Option<Device> {
     let hostname = fields.one("hostname", |text| checked(text, check_hostname));
     let image = fields.one("image", |text| checked(text, check_image_name));
     let root = fields.one("root", choice).unwrap_or_default();
+    let clone_of = fields.one("clone_of", parsed);
+    let rollback_after = fields.one("rollback_after", count).unwrap_or_default();
     let trim = fields.one("trim", choice).unwrap_or(true);
     let ssh_keys: Vec<String> = fields.section.get("ssh_key").map(|v| v.values().to_vec()).unwrap_or_default();
     let (good_keys, bad_keys): (Vec<_>, Vec<_>) = ssh_keys.into_iter().partition(|key| is_ssh_key(key));
@@ -338,7 +373,7 @@ fn read_device(fields: &mut Fields<'_>, before: &[Device]) -> Option<Device> {
         return None;
     };
     let hostname = hostname.unwrap_or_else(|| id.replace('_', "-"));
-    Some(Device { id, serial, mac, ip, hostname, image, root, ssh_keys: good_keys, trim })
+    Some(Device { id, serial, mac, ip, hostname, image, root, clone_of, rollback_after, ssh_keys: good_keys, trim })
 }
 
 /// One line of an authorized_keys file: type, base64, comment; no line break can smuggle in a second.

@@ -6,13 +6,15 @@ use std::path::PathBuf;
 
 use super::Fleet;
 use super::provision::{discard, set_aside};
+use super::roots::RootError;
+use super::snapshots::SnapshotError;
 use crate::config::{
-    self, Device, EditError, FileError, NameError, RootKind, check_hostname, check_image_name, device_id_from_hostname,
+    self, CloneOf, Device, EditError, FileError, NameError, RootKind, check_hostname, check_image_name,
+    device_id_from_hostname,
 };
 use crate::image;
 use crate::jobs::{JobKind, JobsError};
 use crate::pi::{Mac, Serial};
-use crate::storage::RESERVE_BYTES;
 
 /// What is asked for when a Pi is enrolled.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -29,6 +31,10 @@ pub struct Enrolment {
     pub ip: Option<Ipv4Addr>,
     /// Public keys for the first user.
     pub ssh_keys: Vec<String>,
+    /// How its root comes to be.
+    pub root: RootKind,
+    /// The device or snapshot that it begins as, instead of the image.
+    pub clone_of: Option<CloneOf>,
 }
 
 /// What unenrolling left to do.
@@ -79,6 +85,12 @@ pub enum EnrolError {
     /// The configuration could not be changed.
     #[error(transparent)]
     Config(#[from] FileError),
+    /// Its root cannot be made that way.
+    #[error(transparent)]
+    Root(#[from] RootError),
+    /// The device that it is to begin as.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
     /// A directory could not be moved.
     #[error("cannot change {0}: {1}")]
     File(String, io::Error),
@@ -172,19 +184,7 @@ impl Fleet {
         if let Some(problem) = self.volume.problems.first() {
             return Err(EnrolError::Volume(problem.to_string()));
         }
-        let info = image::load_info(&self.layout.image(&image)).map_err(|_| EnrolError::UnknownImage(image.clone()))?;
-        if info.has_no_kernel() {
-            return Err(EnrolError::NoKernel(image));
-        }
-        let needed = info.root_bytes.saturating_add(info.boot_bytes).saturating_add(RESERVE_BYTES);
-        if !self.layout.device(&id).exists() && needed > self.volume.free_bytes {
-            return Err(EnrolError::Volume(format!(
-                "a copy of image '{image}' needs {} MB and only {} MB are free in {}: remove a device or an image",
-                needed >> 20,
-                self.volume.free_bytes >> 20,
-                self.layout.data_dir().display()
-            )));
-        }
+        self.check_room(&id, &image, request.root, request.clone_of.as_ref())?;
         if let Some(bad) = request.ssh_keys.iter().find(|key| !config::is_ssh_key(key)) {
             let shown: String = bad.chars().take(24).filter(|c| !c.is_control()).collect();
             return Err(EnrolError::Key(format!("'{shown}…' is not a public key line (ssh-ed25519 AAAA… name)")));
@@ -196,7 +196,9 @@ impl Fleet {
             ip: request.ip,
             hostname,
             image,
-            root: RootKind::Copy,
+            root: request.root,
+            clone_of: request.clone_of,
+            rollback_after: 0,
             ssh_keys: request.ssh_keys,
             trim: true,
         })
@@ -209,7 +211,7 @@ impl Fleet {
     pub fn unenrol(&mut self, id: &str, delete: bool) -> Result<Removal, EnrolError> {
         let Some(device) = self.config.device(id) else { return Err(EnrolError::Unknown(id.to_owned())) };
         let mac = device.mac;
-        if let Some(job) = self.jobs.active(JobKind::Provision, id) {
+        for job in self.jobs.all_on(id) {
             // It ends by itself and leaves nothing; an error here means it just did.
             let _ = self.jobs.cancel(job);
         }
@@ -219,6 +221,9 @@ impl Fleet {
         self.failed.remove(id);
         self.served.remove(id);
         log::info!("{id} unenrolled");
+        if delete {
+            self.remove_snapshots(id)?;
+        }
         let directory = self.layout.device(id);
         if !directory.exists() {
             return Ok(Removal { job: None, kept: None });
@@ -247,7 +252,7 @@ impl Fleet {
     }
 
     /// Adds a device's section. One that is in the file but not in force is the admin's to correct.
-    fn add_device(&self, device: &Device) -> Result<(), EnrolError> {
+    pub(super) fn add_device(&self, device: &Device) -> Result<(), EnrolError> {
         self.edit_config(|text| {
             if config::has_section(text, &device.id)? {
                 return Err(EditError::Exists(device.id.clone()));
@@ -276,7 +281,10 @@ impl Fleet {
     }
 
     /// Changes the configuration file; `None` leaves it alone.
-    fn edit_config(&self, edit: impl FnOnce(&str) -> Result<Option<String>, EditError>) -> Result<(), FileError> {
+    pub(super) fn edit_config(
+        &self,
+        edit: impl FnOnce(&str) -> Result<Option<String>, EditError>,
+    ) -> Result<(), FileError> {
         if config::file::edit(&self.config_file, edit)? {
             self.config_written.set(true);
         }

@@ -44,6 +44,12 @@ impl Fleet {
     }
 
     fn after(&mut self, update: Update) -> bool {
+        let ended = update.ended.as_ref().map(|boot| boot.mac);
+        let news = self.store_update(update);
+        ended.is_some_and(|mac| self.roll_back_if_it_fails(mac)) | news
+    }
+
+    fn store_update(&mut self, update: Update) -> bool {
         if let Some(mut ended) = update.ended {
             self.log_store_error(|store| {
                 store.save_boot(&mut ended)?;
@@ -91,7 +97,7 @@ impl Fleet {
 
     /// Stores what piled up in memory; called every few seconds. What cannot be stored is kept for the next time.
     pub fn save(&mut self) {
-        self.tracker.give_up_silent();
+        let given_up = self.tracker.give_up_silent();
         let unsaved = self.seen.take_unsaved();
         let mut tried = !unsaved.is_empty();
         let mut saved = if tried { self.store.save_pis(&unsaved.changed, &unsaved.forgotten) } else { Ok(()) };
@@ -107,6 +113,9 @@ impl Fleet {
         }
         if tried && self.store_on_volume {
             self.note_store_problem(saved.err().map(|e| e.to_string()));
+        }
+        for mac in given_up {
+            self.roll_back_if_it_fails(mac);
         }
     }
 
@@ -128,6 +137,14 @@ impl Fleet {
         if job.kind == JobKind::Provision && job.state != JobState::Done && concerns {
             self.failed.insert(job.subject.clone(), job.message.clone());
         }
+        self.claims.retain(|_, claimed_by| *claimed_by != id);
+        if job.kind == JobKind::Rollback && job.state == JobState::Done {
+            self.after_rollback(&job.subject);
+        }
+        if matches!(job.kind, JobKind::Provision | JobKind::Restore) {
+            self.measured.forget(&job.subject);
+        }
+        self.take_restored();
         self.log_store_error(|store| store.save_job(&job));
     }
 

@@ -4,38 +4,60 @@
 //! jobs that close the gap, and says what the servers shall serve.
 
 mod addresses;
+mod archives;
+mod at_rest;
 mod automatic;
+mod backup;
+mod clone;
 mod diagnose;
 mod enrol;
 mod exported;
 mod happenings;
 mod images;
 mod on_volume;
+mod os_list;
 mod outlook;
 pub mod provision;
 mod reconcile;
 mod record;
+mod restore;
+mod rollback;
+mod roots;
 mod seen;
+mod snapshot_work;
+mod snapshots;
+mod space_left;
 mod store;
+mod usage;
 
+pub use archives::BackupError;
+pub use clone::CloneRequest;
 pub use enrol::{EnrolError, Enrolment, Removal};
 pub use exported::ExportedAt;
+pub use images::ImportRefused;
 pub use on_volume::NothingToAccept;
+pub use os_list::Fetched;
 pub use outlook::Outlook;
 pub use reconcile::{DeviceState, Enrolled, Served, Wanted};
-pub use record::{AdaptedFor, DeviceRecord, RecordError};
+pub use record::{AdaptedFor, DeviceRecord, RecordError, RolledBack};
+pub use roots::RootError;
 pub use seen::{Asks, MAX_SEEN, Seen, SeenPi, Unsaved};
+pub use snapshots::{BEFORE_ROLLBACK, MAX_SNAPSHOTS, Snapshot, SnapshotError};
 pub use store::{Store, StoreError};
+pub use usage::Measured;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, Sender};
 
 use tokio::sync::mpsc::UnboundedSender;
 
 use self::automatic::Automatic;
+use self::restore::Restored;
+use self::usage::Measurements;
 use crate::boot::{Boot, Stage, Tracker};
 use crate::clock::Clock;
 use crate::config::{self, Config, FileError, Problem};
@@ -85,7 +107,14 @@ pub struct Fleet {
     lock: Option<File>,
     /// Devices whose trees could not be made, and why; tried again when something changes.
     failed: BTreeMap<String, String>,
+    /// Devices, and snapshots, that a job about something else needs as they are; and that job.
+    claims: BTreeMap<String, u32>,
     automatic: Automatic,
+    uploads: images::Uploads,
+    catalogue: os_list::Catalogue,
+    /// What restores hand over when they end.
+    restored: (Sender<Restored>, Receiver<Restored>),
+    measured: Measurements,
 }
 
 /// Why the fleet could not be set up.
@@ -147,7 +176,12 @@ impl Fleet {
             volume_identity: None,
             lock: None,
             failed: BTreeMap::new(),
+            claims: BTreeMap::new(),
             automatic,
+            uploads: images::Uploads::new(),
+            catalogue: os_list::Catalogue::default(),
+            restored: std::sync::mpsc::channel(),
+            measured: Measurements::default(),
         };
         fleet.volume_identity = on_volume::volume_identity(&fleet.layout);
         fleet.tell_disks_apart();

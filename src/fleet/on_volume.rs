@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 
 use rustix::fs::{AtFlags, FlockOperation, StatxFlags, flock};
 
-use super::{Fleet, MAX_SEEN, Seen, Store, StoreError, provision};
+use super::{Fleet, MAX_SEEN, Seen, Store, StoreError, provision, snapshot_work};
 use crate::boot::BootState;
 use crate::boot::packets::Packets;
 use crate::config::{Device, NfsMode};
@@ -24,6 +24,7 @@ impl Fleet {
         let is_another = identity != self.volume_identity;
         if is_another {
             self.volume_identity = identity;
+            self.measured.stop();
             self.lock = None;
             self.store_on_volume = false;
         }
@@ -138,6 +139,7 @@ impl Fleet {
         if !self.volume.is_present() || self.volume_identity.is_none() {
             if self.store_on_volume || self.lock.is_some() {
                 // Nothing of ours keeps the volume from being unmounted.
+                self.measured.stop();
                 self.leave_store();
             }
             return;
@@ -232,6 +234,7 @@ impl Fleet {
 
     /// Removes what killed jobs left in the scratch directory. Trees take their time: a job does it.
     fn sweep(&self) {
+        snapshot_work::finish_swaps(&self.layout, self.clock.wall_ms());
         let scratch = self.layout.scratch();
         if std::fs::read_dir(&scratch).is_ok_and(|mut entries| entries.next().is_none()) {
             return;

@@ -9,11 +9,14 @@ use rustix::io::Errno;
 
 use super::exported::ExportedAt;
 use super::record::{AdaptedFor, DeviceRecord, free_export_pair};
-use crate::config::Device;
+use super::roots;
+use super::space_left::SpaceLeft;
+use crate::config::{CloneOf, Device};
 use crate::image;
 use crate::image::adapt::{self, Pass, Target};
 use crate::progress::Progress;
-use crate::storage::{Layout, RESERVE_BYTES, SyncGuard, sync_directory, tree_copy, tree_remove};
+use crate::storage::tree_copy::{self, Content, Copied};
+use crate::storage::{Layout, SyncGuard, sync_directory, tree_remove};
 
 /// Changes kept in a device's record; adapting a fresh copy makes about 40.
 const MAX_CHANGES: usize = 400;
@@ -21,6 +24,9 @@ const MAX_CHANGES: usize = 400;
 /// What trees that are being made are called in the scratch directory, and what those that are to go.
 const PARTIAL: &str = "device-";
 const DELETED: &str = "deleted-";
+/// And what snapshots that are being made, and what devices that are being rolled back.
+pub(super) const SNAPSHOT: &str = "snapshot-";
+pub(super) const ROLLBACK: &str = "rollback-";
 
 /// What a job on a device's trees needs to know; owned, because the job runs on another thread.
 #[derive(Debug, Clone)]
@@ -36,7 +42,7 @@ pub struct Provision {
 }
 
 impl Provision {
-    fn target(&self) -> Target {
+    pub(super) fn target(&self) -> Target {
         Target {
             id: self.device.id.clone(),
             hostname: self.device.hostname.clone(),
@@ -49,12 +55,13 @@ impl Provision {
         }
     }
 
-    /// Copies the image's trees, adapts the copy and renames it into place. Whatever fails, nothing is left behind.
+    /// Copies the image's trees, or another device's, adapts the copy and renames it into place. Whatever fails, nothing is
+    /// left behind.
     ///
     /// # Errors
     /// A sentence for the job's message.
     pub fn make(&self, progress: &dyn Progress) -> Result<String, String> {
-        let partial = self.layout.scratch().join(format!("{PARTIAL}{}.partial", self.device.id));
+        let partial = self.layout.scratch().join(partial_name(&self.device.id));
         discard(&partial)?;
         let made = self.make_in(&partial, progress);
         if made.is_err() {
@@ -68,28 +75,26 @@ impl Provision {
         if place.exists() {
             return Err(format!("{} exists already", place.display()));
         }
-        let image_dir = self.layout.image(&self.device.image);
-        let info = image::load_info(&image_dir).map_err(|e| e.to_string())?;
-        let (bytes, entries) =
-            (info.boot_bytes.saturating_add(info.root_bytes), info.boot_entries.saturating_add(info.root_entries));
-        progress.set_total(bytes, entries);
-        self.check_space(bytes)?;
+        let content = roots::content(self.device.root, &self.layout.scratch()).map_err(|e| e.to_string())?;
+        let origin = self.origin()?;
+        progress.set_total(origin.bytes, origin.entries);
+        self.check_space(content, &origin)?;
         let guard =
             SyncGuard::open(&self.layout.scratch()).map_err(|e| format!("cannot use the scratch directory: {e}"))?;
         std::fs::create_dir(partial).map_err(|e| format!("cannot create {}: {e}", partial.display()))?;
-        for tree in ["boot", "root"] {
-            copy(&image_dir.join(tree), &partial.join(tree), progress)?;
-        }
+        let copied = copy_trees(content, &origin.directory, partial, progress)?;
         let report = adapt::adapt(&partial.join("boot"), &partial.join("root"), &self.target(), Pass::Fresh)
             .map_err(|e| e.to_string())?;
         let record = DeviceRecord {
             export_pair: free_export_pair(&self.layout).map_err(|e| e.to_string())?,
-            image: self.device.image.clone(),
-            image_sha256: info.sha256.clone(),
+            image: origin.image,
+            image_sha256: origin.image_sha256,
+            root: Some(roots::word(content).to_owned()),
             made_ms: self.now_ms,
             adapted_for: AdaptedFor::of(&self.device, &self.exported),
             changes: report.changes,
             notes: report.notes,
+            rolled_back: None,
         };
         record.save(partial).map_err(|e| e.to_string())?;
         // Everything reaches the disk before the rename that publishes it.
@@ -101,20 +106,56 @@ impl Provision {
         std::fs::rename(partial, &place)
             .map_err(|e| format!("cannot move the finished trees to {}: {e}", place.display()))?;
         sync_directory(&self.layout.devices()).map_err(|e| e.to_string())?;
-        Ok(format!("{} boots from a copy of {} ({} changes)", self.device.id, self.device.image, record.changes.len()))
+        let (id, word, changes) = (&self.device.id, roots::word(content), record.changes.len());
+        Ok(format!("{id} boots from a {word} of {} ({changes} changes{})", origin.what, shared(&copied)))
     }
 
-    /// Whether a copy of so many bytes fits now: others may have taken the space since this was asked for.
-    fn check_space(&self, bytes: u64) -> Result<(), String> {
+    /// What the trees are made from.
+    fn origin(&self) -> Result<Origin, String> {
+        let Some(CloneOf { device, snapshot }) = &self.device.clone_of else {
+            let directory = self.layout.image(&self.device.image);
+            let info = image::load_info(&directory).map_err(|e| e.to_string())?;
+            return Ok(Origin {
+                directory,
+                what: info.name,
+                image: self.device.image.clone(),
+                image_sha256: info.sha256,
+                bytes: info.boot_bytes.saturating_add(info.root_bytes),
+                entries: info.boot_entries.saturating_add(info.root_entries),
+            });
+        };
+        let (directory, what) = match snapshot {
+            Some(name) => (self.layout.snapshot(device, name), format!("snapshot {name} of {device}")),
+            None => (self.layout.device(device), device.clone()),
+        };
+        let record = DeviceRecord::load(&directory).map_err(|e| e.to_string())?;
+        let record = record.ok_or_else(|| {
+            format!(
+                "it is to begin as {what}, which is not there: correct or remove option clone_of of {}",
+                self.device.id
+            )
+        })?;
+        // How much it has by now nobody knows; what it began with is a hint for the display.
+        let info = image::load_info(&self.layout.image(&record.image)).ok();
+        let (bytes, entries) = info.map_or((0, 0), |info| {
+            (info.boot_bytes.saturating_add(info.root_bytes), info.boot_entries.saturating_add(info.root_entries))
+        });
+        Ok(Origin { directory, what, image: record.image, image_sha256: record.image_sha256, bytes, entries })
+    }
+
+    /// Whether that much fits now: others may have taken the space since this was asked for.
+    fn check_space(&self, content: Content, origin: &Origin) -> Result<(), String> {
         let stat = rustix::fs::statvfs(self.layout.scratch()).map_err(|e| format!("cannot ask for free space: {e}"))?;
         let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-        if free >= bytes.saturating_add(RESERVE_BYTES) {
+        let needed = roots::needed(content, origin.bytes, origin.entries);
+        if free >= needed {
             return Ok(());
         }
         Err(format!(
-            "a copy of image '{}' needs {} MB and {} MB are free in {}: remove a device or an image, then send the agent SIGHUP",
-            self.device.image,
-            bytes.saturating_add(RESERVE_BYTES) >> 20,
+            "a {} of {} needs {} MB and {} MB are free in {}: remove a device or an image, then send the agent SIGHUP",
+            roots::word(content),
+            origin.what,
+            needed >> 20,
             free >> 20,
             self.layout.data_dir().display()
         ))
@@ -140,6 +181,33 @@ impl Provision {
         record.adapted_for = AdaptedFor::of(&self.device, &self.exported);
         record.save(&place).map_err(|e| e.to_string())?;
         Ok(format!("{} adapted ({count} changes)", self.device.id))
+    }
+}
+
+/// What a device's trees are called in the scratch directory while they are being made.
+pub(super) fn partial_name(id: &str) -> String {
+    format!("{PARTIAL}{id}.partial")
+}
+
+/// What trees are made from.
+struct Origin {
+    /// Where `boot` and `root` are.
+    directory: PathBuf,
+    /// What it is called.
+    what: String,
+    image: String,
+    image_sha256: String,
+    /// As far as known.
+    bytes: u64,
+    entries: u64,
+}
+
+/// `, 1200 MB shared`, or that some could not be.
+pub(super) fn shared(copied: &Copied) -> String {
+    let shared = if copied.shared > 0 { format!(", {} MB shared", copied.shared >> 20) } else { String::new() };
+    match copied.unshared {
+        0 => shared,
+        files => format!("{shared}, {files} files copied because their blocks cannot be shared"),
     }
 }
 
@@ -175,12 +243,24 @@ pub fn leftovers(layout: &Layout) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(layout.scratch()) else { return Vec::new() };
     let is_ours = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().as_bytes();
-        [PARTIAL, DELETED].iter().any(|prefix| name.starts_with(prefix.as_bytes()))
+        [PARTIAL, DELETED, SNAPSHOT, ROLLBACK].iter().any(|prefix| name.starts_with(prefix.as_bytes()))
     };
     entries.flatten().map(|entry| entry.path()).filter(is_ours).collect()
 }
 
-fn copy(from: &Path, to: &Path, progress: &dyn Progress) -> Result<(), String> {
+/// Copies the two trees in `from` to `to`, as long as enough of the disk stays free for everybody else.
+///
+/// # Errors
+/// A sentence for the job's message.
+pub(super) fn copy_trees(content: Content, from: &Path, to: &Path, progress: &dyn Progress) -> Result<Copied, String> {
+    let mut copied = Copied::default();
+    for tree in ["boot", "root"] {
+        copied += copy(content, &from.join(tree), &to.join(tree), progress)?;
+    }
+    Ok(copied)
+}
+
+fn copy(content: Content, from: &Path, to: &Path, progress: &dyn Progress) -> Result<Copied, String> {
     let cannot = |path: &Path| {
         let path = path.display().to_string();
         move |e: Errno| format!("cannot use {path}: {e}")
@@ -188,7 +268,15 @@ fn copy(from: &Path, to: &Path, progress: &dyn Progress) -> Result<(), String> {
     let source = open_directory(from).map_err(cannot(from))?;
     rustix::fs::mkdir(to, Mode::RWXU).map_err(cannot(to))?;
     let target = open_directory(to).map_err(cannot(to))?;
-    tree_copy::copy_tree(source, target, progress).map(drop).map_err(|e| format!("copying {}: {e}", from.display()))
+    let space = SpaceLeft::new(open_directory(to).map_err(cannot(to))?, progress);
+    let copied = tree_copy::copy_tree_as(content, source, target, &space);
+    match space.free_at_stop() {
+        Some(free) if !progress.cancelled() => Err(format!(
+            "copying {} was stopped and undone, because only {free} MB are left on the disk: remove a device, a snapshot or an image",
+            from.display()
+        )),
+        _ => copied.map_err(|e| format!("copying {}: {e}", from.display())),
+    }
 }
 
 fn open_directory(path: &Path) -> Result<OwnedFd, Errno> {

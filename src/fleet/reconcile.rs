@@ -9,7 +9,7 @@ use super::Fleet;
 use super::exported::ExportedAt;
 use super::provision::Provision;
 use super::record::{AdaptedFor, DeviceRecord};
-use crate::config::{Device, RootKind};
+use crate::config::Device;
 use crate::jobs::{JobKind, JobsError, Running};
 use crate::pi::{Mac, Serial};
 
@@ -115,6 +115,10 @@ impl Fleet {
             let why = self.volume.problems.first().map(ToString::to_string).unwrap_or_default();
             return (self.served_before(device), DeviceState::Blocked { why });
         }
+        if let Some(job) = self.claimed(&device.id) {
+            // Its files are being replaced, or read as they are. It is off, and must not start from them now.
+            return (None, DeviceState::Preparing { job });
+        }
         let record = match DeviceRecord::load(&self.layout.device(&device.id)) {
             Ok(Some(record)) => record,
             Ok(None) => {
@@ -163,16 +167,20 @@ impl Fleet {
         if let Some(job) = self.jobs.active(JobKind::Provision, &device.id) {
             return DeviceState::Preparing { job };
         }
+        if let Some(job) = self.jobs.active(JobKind::Restore, &device.id) {
+            return DeviceState::Preparing { job };
+        }
         if let Some(why) = self.failed.get(&device.id) {
             return blocked(format!("its root could not be made: {why}"));
         }
         if let Some(problem) = self.volume.problems.first() {
             return blocked(problem.to_string());
         }
-        if device.root != RootKind::Copy {
-            return blocked("this version makes roots by 'copy' only: set option root 'copy'".to_owned());
-        }
-        if !self.layout.image(&device.image).is_dir() {
+        if let Some(original) = &device.clone_of {
+            if let Some(why) = self.not_to_be_cloned(original) {
+                return blocked(why);
+            }
+        } else if !self.layout.image(&device.image).is_dir() {
             return blocked(format!("there is no image '{}': 'piboot image import' makes one", device.image));
         }
         if self.server.is_none() {
@@ -180,7 +188,12 @@ impl Fleet {
         }
         let make = |provision: Provision| move |running: &Running| provision.make(running);
         match self.submit(device, make) {
-            Ok(job) => DeviceState::Preparing { job },
+            Ok(job) => {
+                if let Some(original) = &device.clone_of {
+                    self.claim_original(original, job);
+                }
+                DeviceState::Preparing { job }
+            }
             Err(error) => blocked(error.to_string()),
         }
     }

@@ -59,6 +59,9 @@ pub struct DeviceRecord {
     pub image: String,
     /// Digest of that image's file.
     pub image_sha256: String,
+    /// How the root was made, `copy` or `clone`; unknown in those of the first version, which copied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<String>,
     /// Unix time in ms.
     pub made_ms: i64,
     /// What they were last adapted for.
@@ -68,6 +71,21 @@ pub struct DeviceRecord {
     /// What adapting noticed and left alone.
     #[serde(default)]
     pub notes: Vec<Change>,
+    /// The last roll-back to a snapshot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rolled_back: Option<RolledBack>,
+}
+
+/// A roll-back to a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RolledBack {
+    /// Name of the snapshot.
+    pub to: String,
+    /// Unix time in ms.
+    pub at_ms: i64,
+    /// Boots that had failed when it was done without being asked for; 0 if it was asked for.
+    #[serde(default)]
+    pub after_failed: u32,
 }
 
 /// Why a record could not be read or written.
@@ -144,10 +162,12 @@ mod tests {
             export_pair,
             image: "lite".into(),
             image_sha256: String::new(),
+            root: None,
             made_ms: 1,
             adapted_for,
             changes: vec![],
             notes: vec![],
+            rolled_back: None,
         }
     }
 

@@ -1,7 +1,7 @@
 //! Where the parsers read from: anything that gives bytes at an offset.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 
 /// Random access to the bytes of a disk or partition.
@@ -32,7 +32,7 @@ impl BlockSource for &[u8] {
     }
 }
 
-/// A regular file.
+/// A regular file, or a disk's device node.
 #[derive(Debug)]
 pub struct FileBlocks {
     file: File,
@@ -46,7 +46,8 @@ impl FileBlocks {
     /// # Errors
     /// What asking for its size met.
     pub fn new(file: File) -> io::Result<Self> {
-        let size = file.metadata()?.len();
+        // A device's metadata knows no size.
+        let size = (&file).seek(SeekFrom::End(0))?;
         Ok(Self { file, size, punch: false })
     }
 

@@ -1,4 +1,4 @@
-//! Import: from an image file to `images/<name>/{boot,root,image.json}`, all or nothing.
+//! Import: from an image to `images/<name>/{boot,root,image.json}`, all or nothing.
 //!
 //! The new image grows in `import-<name>-<pid>.partial` in the scratch directory and appears under its name by one
 //! rename after everything is on the disk. Whatever stops the import, the directory is removed: by the import itself,
@@ -24,7 +24,8 @@ use super::extract::{ExtractError, extract_ext4, extract_fat};
 use super::fat::Fat;
 use super::info::{self, ImageInfo};
 use super::partition::{self, PartitionError, PartitionTable};
-use super::source::{Format, Source, SourceError};
+use super::source::{Source, SourceError, digest};
+use super::unpack::Format;
 use crate::config::{NameError, check_image_name};
 use crate::progress::Progress;
 use crate::storage::tree_writer::TreeWriter;
@@ -42,7 +43,7 @@ pub enum ImportError {
     /// Somebody imports it right now.
     #[error("an import of image '{0}' is running already")]
     Running(String),
-    /// The file.
+    /// The source.
     #[error(transparent)]
     Source(#[from] SourceError),
     /// The partition table.
@@ -117,13 +118,13 @@ impl ImportError {
     }
 }
 
-/// Imports `source` as image `name`. `images_dir` and `scratch_dir` lie on one file system; `wall_ms` is the time to
+/// Imports `source` as image `name`: a file or disk in place or unpacked, a stream as it comes. `images_dir` and `scratch_dir` lie on one file system; `wall_ms` is the time to
 /// record.
 ///
 /// # Errors
 /// [`ImportError`]; nothing is left behind then.
 pub fn import(
-    source: &Path,
+    source: Source,
     name: &str,
     images_dir: &Path,
     scratch_dir: &Path,
@@ -134,52 +135,60 @@ pub fn import(
     if std::fs::symlink_metadata(images_dir.join(name)).is_ok() {
         return Err(ImportError::Exists(name.to_owned()));
     }
-    let file = Source::open(source)?;
     let partial = Partial::create(scratch_dir, name)?;
     // Minutes of work must not end at the last step.
     partial.check_target(images_dir)?;
-    let job = Job { path: source, file, partial: &partial, progress };
-    let info = job.run(name, wall_ms).map_err(ImportError::tidy)?;
+    let job = Job { label: source.label().to_owned(), partial: &partial, progress };
+    let info = job.run(source, name, wall_ms).map_err(ImportError::tidy)?;
     partial.publish(images_dir, name)?;
     Ok(info)
 }
 
+/// An image that can be read anywhere, and what it was before.
+struct Unpacked {
+    disk: FileBlocks,
+    sha256: String,
+    source_bytes: u64,
+}
+
 struct Job<'a> {
-    path: &'a Path,
-    file: Source,
+    /// What the source is called in messages.
+    label: String,
     partial: &'a Partial,
     progress: &'a dyn Progress,
 }
 
 impl Job<'_> {
-    fn run(&self, name: &str, wall_ms: i64) -> Result<ImageInfo, ImportError> {
-        let (disk, sha256) = match self.file.format() {
-            Format::Raw => self.in_place()?,
-            Format::Xz => self.decode()?,
+    fn run(&self, source: Source, name: &str, wall_ms: i64) -> Result<ImageInfo, ImportError> {
+        let source_name = source.name().to_owned();
+        let Unpacked { disk, sha256, source_bytes } = match (source.format(), source.seekable()?) {
+            (Format::Raw, Some(file)) => self.in_place(file)?,
+            _ => self.decode(source)?,
         };
         let table = self.table(&disk)?;
         let (boot, root) = (self.named(table.boot())?, self.named(table.root())?);
-        let boot = Window::new(&disk, boot.start, boot.size);
-        let root = Window::new(&disk, root.start, root.size);
+        let boot_blocks = Window::new(&disk, boot.start, boot.size);
+        let root_blocks = Window::new(&disk, root.start, root.size);
         let (boot_dir, root_dir) = (self.partial.subdirectory("boot")?, self.partial.subdirectory("root")?);
         let boot_done = self.extract(|| {
             let mut writer = TreeWriter::new(duplicate(&boot_dir)?)?;
-            extract_fat(&Fat::open(&boot)?, &mut writer, self.progress)
+            extract_fat(&Fat::open(&boot_blocks)?, &mut writer, self.progress)
         })?;
         let root_done = self.extract(|| {
             let mut writer = TreeWriter::new(duplicate(&root_dir)?)?;
-            extract_ext4(&Ext4::open(&root)?, &mut writer, self.progress)
+            extract_ext4(&Ext4::open(&root_blocks)?, &mut writer, self.progress)
         })?;
         let mut info = ImageInfo {
             name: name.to_owned(),
-            source: self.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            source: source_name,
             sha256,
-            source_bytes: self.file.size(),
+            source_bytes,
             disk_bytes: disk.size(),
             imported_at: wall_ms,
             os: None,
             codename: None,
-            disk_id: format!("{:08x}", table.disk_id),
+            disk_id: table.disk_id.to_string(),
+            partuuids: vec![table.partuuid(&boot), table.partuuid(&root)],
             root_entries: root_done.entries,
             root_bytes: root_done.bytes,
             boot_entries: boot_done.entries,
@@ -198,25 +207,26 @@ impl Job<'_> {
         Ok(info)
     }
 
-    /// A plain image is read where it lies.
-    fn in_place(&self) -> Result<(FileBlocks, String), ImportError> {
-        let disk = FileBlocks::new(self.file.file()?);
-        let disk = disk.map_err(|source| ImportError::disk("read", self.path, source))?;
-        let need = space::Need::of(&disk, &self.table(&disk)?).map_err(|error| self.extract_error(error))?;
-        self.progress.set_total(self.file.size().saturating_add(need.bytes), need.entries);
+    /// A plain image is read where it lies. A disk may go on for long behind its last partition.
+    fn in_place(&self, file: File) -> Result<Unpacked, ImportError> {
+        let failed = |source| ImportError::disk("read", Path::new(&self.label), source);
+        let device = !file.metadata().map_err(failed)?.is_file();
+        let disk = FileBlocks::new(file.try_clone().map_err(failed)?).map_err(failed)?;
+        let table = self.table(&disk)?;
+        let need = space::Need::of(&disk, &table).map_err(|error| self.extract_error(error))?;
+        let source_bytes = if device { table.end().min(disk.size()) } else { disk.size() };
+        self.progress.set_total(source_bytes.saturating_add(need.bytes), need.entries);
         self.partial.require(need.bytes, need.entries)?;
-        let sha256 = self.file.digest(self.progress)?;
-        Ok((disk, sha256))
+        let sha256 = digest(file, source_bytes, &self.label, self.progress)?;
+        Ok(Unpacked { disk, sha256, source_bytes })
     }
 
     fn table(&self, disk: &dyn BlockSource) -> Result<PartitionTable, ImportError> {
-        let mut sector = [0; 512];
-        disk.read_at(&mut sector, 0).map_err(|source| ImportError::disk("read", self.path, source))?;
-        self.named(partition::parse(&sector))
+        self.named(partition::read(disk))
     }
 
     fn named<T>(&self, result: Result<T, PartitionError>) -> Result<T, ImportError> {
-        result.map_err(|error| ImportError::Partition { path: self.path.display().to_string(), error })
+        result.map_err(|error| ImportError::Partition { path: self.label.clone(), error })
     }
 
     fn extract<T>(&self, work: impl FnOnce() -> Result<T, ExtractError>) -> Result<T, ImportError> {
@@ -224,7 +234,7 @@ impl Job<'_> {
     }
 
     fn extract_error(&self, error: ExtractError) -> ImportError {
-        ImportError::Extract { path: self.path.display().to_string(), error }
+        ImportError::Extract { path: self.label.clone(), error }
     }
 
     fn write_info(&self, info: &ImageInfo) -> Result<(), ImportError> {

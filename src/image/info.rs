@@ -41,8 +41,12 @@ pub struct ImageInfo {
     /// `VERSION_CODENAME` of the root's os-release: `bookworm`, `trixie`.
     #[serde(default)]
     pub codename: Option<String>,
-    /// First half of the PARTUUIDs that the image's own fstab and cmdline.txt use, in hex.
+    /// What identifies the image's disk: the signature of an MBR, which is the first half of its PARTUUIDs, or the GUID of
+    /// a GPT.
     pub disk_id: String,
+    /// PARTUUIDs of the boot and the root partition, as the image's own fstab and cmdline.txt may name them.
+    #[serde(default)]
+    pub partuuids: Vec<String>,
     /// Entries in the root tree.
     pub root_entries: u64,
     /// Bytes of content in the root tree.

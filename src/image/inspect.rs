@@ -1,4 +1,4 @@
-//! What an image file holds, without importing it.
+//! What an image file or disk holds, without importing it.
 
 use std::fs::File;
 use std::path::Path;
@@ -10,7 +10,8 @@ use super::ext4::Ext4;
 use super::import::ImportError;
 use super::info::{elf_architecture, parse_os_release};
 use super::partition::{self, PartitionTable};
-use super::source::{Format, Source};
+use super::source::Source;
+use super::unpack::Format;
 
 /// Answer of [`inspect`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -21,7 +22,7 @@ pub struct Inspection {
     pub source_bytes: u64,
     /// Size of the unpacked image that the partition table asks for, in bytes.
     pub disk_bytes: u64,
-    /// First half of every PARTUUID.
+    /// First half of every PARTUUID, or the disk's GUID.
     pub disk_id: String,
     /// The partitions.
     pub partitions: Vec<InspectedPartition>,
@@ -40,9 +41,9 @@ pub struct Inspection {
 /// One line of the partition table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct InspectedPartition {
-    /// 1 to 4.
-    pub number: u8,
-    /// Type byte in hex.
+    /// From 1 on.
+    pub number: u16,
+    /// Type: a byte in hex, or a GUID.
     pub kind: String,
     /// First byte.
     pub start: u64,
@@ -50,28 +51,38 @@ pub struct InspectedPartition {
     pub bytes: u64,
 }
 
-/// Looks into an image file. Of a packed one only the beginning is decoded.
+/// Looks into an image file or disk. Of a packed one only the beginning is decoded.
 ///
 /// # Errors
 /// [`ImportError`] when the file cannot be read or holds no partition table.
 pub fn inspect(path: &Path) -> Result<Inspection, ImportError> {
     let source = Source::open(path)?;
-    let mut sector = [0; 512];
-    let length = source.stream()?.read(&mut sector)?;
-    let table = partition::parse(&sector[..length]);
+    let (format, source_bytes, file) = (source.format(), source.size().unwrap_or(0), source.seekable()?);
+    let disk = match &file {
+        Some(file) if format == Format::Raw => Some(open(file, path)?),
+        _ => None,
+    };
+    let table = match &disk {
+        Some(disk) => partition::read(disk),
+        None => {
+            let mut head = vec![0; partition::USUAL_SIZE];
+            let length = source.into_stream()?.read(&mut head)?;
+            partition::read(&head.get(..length).unwrap_or_default())
+        }
+    };
     let table = table.map_err(|error| ImportError::Partition { path: path.display().to_string(), error })?;
     let partitions = table.partitions.iter().map(|p| InspectedPartition {
         number: p.number,
-        kind: format!("{:02x}", p.kind),
+        kind: p.kind.to_string(),
         start: p.start,
         bytes: p.size,
     });
     let problem = table.boot().and(table.root()).err().map(|error| error.to_string());
     let mut found = Inspection {
-        format: if source.format() == Format::Raw { "img" } else { "xz" },
-        source_bytes: source.size(),
+        format: format.name(),
+        source_bytes,
         disk_bytes: table.end(),
-        disk_id: format!("{:08x}", table.disk_id),
+        disk_id: table.disk_id.to_string(),
         partitions: partitions.collect(),
         root_label: None,
         root_used_bytes: None,
@@ -79,22 +90,24 @@ pub fn inspect(path: &Path) -> Result<Inspection, ImportError> {
         architecture: None,
         problem,
     };
-    if source.format() == Format::Raw {
-        look_into_root(source.file()?, &table, &mut found, path)?;
+    if let Some(disk) = &disk {
+        look_into_root(disk, &table, &mut found);
     }
     Ok(found)
 }
 
-fn look_into_root(file: File, table: &PartitionTable, found: &mut Inspection, path: &Path) -> Result<(), ImportError> {
-    let disk = FileBlocks::new(file);
-    let disk = disk.map_err(|source| ImportError::disk("read", path, source))?;
-    let Ok(root) = table.root() else { return Ok(()) };
-    let window = Window::new(&disk, root.start, root.size);
+fn open(file: &File, path: &Path) -> Result<FileBlocks, ImportError> {
+    file.try_clone().and_then(FileBlocks::new).map_err(|source| ImportError::disk("read", path, source))
+}
+
+fn look_into_root(disk: &FileBlocks, table: &PartitionTable, found: &mut Inspection) {
+    let Ok(root) = table.root() else { return };
+    let window = Window::new(disk, root.start, root.size);
     let fs = match Ext4::open(&window) {
         Ok(fs) => fs,
         Err(error) => {
             found.problem.get_or_insert(error.to_string());
-            return Ok(());
+            return;
         }
     };
     found.root_label = Some(String::from_utf8_lossy(&fs.superblock().label).into_owned());
@@ -102,5 +115,4 @@ fn look_into_root(file: File, table: &PartitionTable, found: &mut Inspection, pa
     let head = |path: &str, max| fs.resolve(path).and_then(|inode| fs.content(&inode, max)).ok();
     found.os = head("/etc/os-release", 16384).and_then(|text| parse_os_release(&String::from_utf8_lossy(&text)).0);
     found.architecture = head("/sbin/init", 64).and_then(|data| elf_architecture(&data));
-    Ok(())
 }

@@ -27,7 +27,7 @@ impl Layout {
     /// # Errors
     /// As the system reports.
     pub fn create(&self) -> io::Result<()> {
-        for directory in [self.images(), self.devices(), self.scratch()] {
+        for directory in [self.images(), self.devices(), self.snapshots(), self.scratch()] {
             DirBuilder::new().recursive(true).mode(PRIVATE).create(&directory)?;
             // Only where it differs: a volume that is read-only can still be served.
             if std::fs::metadata(&directory)?.permissions().mode() & 0o7777 != PRIVATE {
@@ -79,6 +79,24 @@ impl Layout {
         self.device(id).join("root")
     }
 
+    /// Snapshots of devices, one directory a device.
+    #[must_use]
+    pub fn snapshots(&self) -> PathBuf {
+        self.data_dir.join("snapshots")
+    }
+
+    /// The snapshots of a device. `id` has passed `config::check_device_id`.
+    #[must_use]
+    pub fn snapshots_of(&self, id: &str) -> PathBuf {
+        self.snapshots().join(id)
+    }
+
+    /// One of them. `name` has passed `config::check_snapshot_name`.
+    #[must_use]
+    pub fn snapshot(&self, id: &str, name: &str) -> PathBuf {
+        self.snapshots_of(id).join(name)
+    }
+
     /// Where trees are built before they are renamed into place, and go before they are deleted.
     #[must_use]
     pub fn scratch(&self) -> PathBuf {
@@ -110,7 +128,7 @@ mod tests {
         std::fs::create_dir(layout.devices()).unwrap();
         std::fs::set_permissions(layout.devices(), Permissions::from_mode(0o755)).unwrap();
         layout.create().unwrap();
-        for directory in [layout.images(), layout.devices(), layout.scratch()] {
+        for directory in [layout.images(), layout.devices(), layout.snapshots(), layout.scratch()] {
             let mode = std::fs::metadata(&directory).unwrap().permissions().mode() & 0o7777;
             assert_eq!(mode, 0o700, "{}", directory.display());
         }

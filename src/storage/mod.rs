@@ -1,15 +1,20 @@
 //! The SSD: is it there and fit for use, what lives where on it, and changes that a power cut cannot leave half done.
 
 mod atomic;
+pub mod card;
+pub mod disks;
 mod external;
 mod identity;
 mod layout;
 mod mounts;
+pub mod reflink;
 mod reopen;
 mod sync;
 pub mod tree_copy;
 pub mod tree_remove;
+pub mod tree_walk;
 pub mod tree_writer;
+pub mod usage;
 mod volume;
 
 pub use atomic::{make_private, rewrite, sync_directory, write_beside};

@@ -1,4 +1,5 @@
-//! Full copies of a tree, with every bit of metadata a file system keeps: a device's root made from an image's.
+//! Copies of a tree, with every bit of metadata a file system keeps: a device's root made from an image's. The content of
+//! files is written anew, or shared with the original (ioctl_ficlone(2)) until either is written to.
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
@@ -54,13 +55,35 @@ pub enum CopyError {
     Cancelled,
 }
 
+/// How the content of files gets into a copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// Written anew.
+    Copied,
+    /// Shared with the original; a file whose blocks cannot be shared is copied.
+    Shared,
+}
+
 /// What a copy wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Copied {
     /// Names, the root directory itself not counted.
     pub entries: u64,
-    /// Bytes of content (holes not counted).
+    /// Bytes of content that were written (holes not counted).
     pub bytes: u64,
+    /// Bytes of content that were shared (holes not counted).
+    pub shared: u64,
+    /// Files that were to be shared and had to be copied.
+    pub unshared: u64,
+}
+
+impl std::ops::AddAssign for Copied {
+    fn add_assign(&mut self, other: Self) {
+        self.entries += other.entries;
+        self.bytes += other.bytes;
+        self.shared += other.shared;
+        self.unshared += other.unshared;
+    }
 }
 
 /// Directories on the way down: what is still to be copied of them and how to know them again.
@@ -78,6 +101,7 @@ struct Copier<'a> {
     current: OwnedFd,
     device: u64,
     writer: TreeWriter,
+    content: Content,
     buffer: Vec<u8>,
     progress: &'a dyn Progress,
     done: Copied,
@@ -92,11 +116,25 @@ struct Copier<'a> {
 /// # Errors
 /// [`CopyError`].
 pub fn copy_tree(from: OwnedFd, to: OwnedFd, progress: &dyn Progress) -> Result<Copied, CopyError> {
+    copy_tree_as(Content::Copied, from, to, progress)
+}
+
+/// The same, with a choice of how content gets there.
+///
+/// # Errors
+/// [`CopyError`].
+pub fn copy_tree_as(
+    content: Content,
+    from: OwnedFd,
+    to: OwnedFd,
+    progress: &dyn Progress,
+) -> Result<Copied, CopyError> {
     let writer = TreeWriter::new(to)?;
     let mut copier = Copier {
         current: from,
         device: 0,
         writer,
+        content,
         buffer: vec![0; BUFFER],
         progress,
         done: Copied::default(),
@@ -209,6 +247,15 @@ impl Copier<'_> {
                 let size = u64::try_from(stat.st_size).unwrap_or(0);
                 let path = self.writer.display(bytes);
                 let mut to = self.writer.file(bytes)?;
+                let wants_sharing = self.content == Content::Shared && size > 0;
+                if wants_sharing && share(&from, stat, &mut to, &path)? {
+                    let held = held(stat);
+                    self.done.shared += held;
+                    self.progress.add(held, 0);
+                    to.finish(size, &meta, &xattrs)?;
+                    return self.remember(stat, bytes, links);
+                }
+                self.done.unshared += u64::from(wants_sharing);
                 self.done.bytes += copy_content(&from, size, &mut to, &mut self.buffer, self.progress, &path)?;
                 to.finish(size, &meta, &xattrs)?;
             }
@@ -247,7 +294,11 @@ impl Copier<'_> {
 
 /// Some `wanted` names of a directory from position `from` on (0: its beginning), in the order of inodes, which is
 /// that of the tables on the disk; and the position after them, `None` at the end. No names only at the end.
-fn read_names(directory: &OwnedFd, from: u64, wanted: usize) -> rustix::io::Result<(Vec<CString>, Option<u64>)> {
+pub(super) fn read_names(
+    directory: &OwnedFd,
+    from: u64,
+    wanted: usize,
+) -> rustix::io::Result<(Vec<CString>, Option<u64>)> {
     rustix::fs::seek(directory, SeekFrom::Start(from))?;
     let mut buffer = [MaybeUninit::uninit(); 32 * 1024];
     let mut entries = RawDir::new(directory, &mut buffer);
@@ -271,7 +322,7 @@ fn read_names(directory: &OwnedFd, from: u64, wanted: usize) -> rustix::io::Resu
     Ok((names.into_iter().map(|(_, name)| name).collect(), next))
 }
 
-fn read_xattrs(path: &[u8]) -> rustix::io::Result<Vec<Xattr>> {
+pub(super) fn read_xattrs(path: &[u8]) -> rustix::io::Result<Vec<Xattr>> {
     // Most files have none: one call, no buffer.
     let length = match rustix::fs::llistxattr_query(path) {
         Err(Errno::OPNOTSUPP) | Ok(0) => return Ok(Vec::new()),
@@ -290,6 +341,23 @@ fn read_xattrs(path: &[u8]) -> rustix::io::Result<Vec<Xattr>> {
         out.push(Xattr { name: name.to_vec(), value });
     }
     Ok(out)
+}
+
+/// Whether the file's content could be shared; if not, it is to be copied.
+fn share(from: &File, stat: &Stat, to: &mut FileWriter<'_>, path: &str) -> Result<bool, CopyError> {
+    match to.share(from, u64::try_from(stat.st_size).unwrap_or(0)) {
+        Ok(()) => Ok(true),
+        // None can be shared here, or not this file's: on btrfs those without copy-on-write are of another kind.
+        Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOTTY | Errno::XDEV | Errno::TXTBSY) => Ok(false),
+        Err(errno) => Err(CopyError::Read { what: "share the content of", path: path.to_owned(), errno }),
+    }
+}
+
+/// Bytes of content that are no holes, about: blocks are counted whole, and in units of 512 bytes (stat(3type)).
+#[allow(clippy::useless_conversion, clippy::unnecessary_fallible_conversions, reason = "types differ between targets")]
+fn held(stat: &Stat) -> u64 {
+    let size = u64::try_from(stat.st_size).unwrap_or(0);
+    u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512).min(size)
 }
 
 fn copy_content(
@@ -329,18 +397,18 @@ fn copy_content(
     Ok(total)
 }
 
-fn device(stat: &Stat) -> u64 {
+pub(super) fn device(stat: &Stat) -> u64 {
     #[allow(clippy::useless_conversion, reason = "the field's type differs between targets")]
     stat.st_dev.into()
 }
 
-fn identity(stat: &Stat) -> (u64, u64) {
+pub(crate) fn identity(stat: &Stat) -> (u64, u64) {
     #[allow(clippy::useless_conversion, reason = "the field's type differs between targets")]
     (device(stat), stat.st_ino.into())
 }
 
 #[allow(clippy::useless_conversion, reason = "the fields' types differ between targets")]
-fn meta(stat: &Stat) -> Meta {
+pub(crate) fn meta(stat: &Stat) -> Meta {
     let time = |seconds, nanoseconds: u64| Time { seconds, nanoseconds: u32::try_from(nanoseconds).unwrap_or(0) };
     Meta {
         mode: stat.st_mode & 0o7777,

@@ -257,6 +257,27 @@ impl TreeWriter {
         Ok(true)
     }
 
+    /// Gives the entry that `target` names, from the tree's root, another name. Whoever wrote the names, they lead nowhere
+    /// else: no link is followed, and there is no way up.
+    ///
+    /// # Errors
+    /// The failed call; a target that is not in the tree yet.
+    pub fn link_to(&mut self, target: &[u8], name: &[u8]) -> Result<()> {
+        let c_name = self.name(name)?;
+        let (directory, last) = match target.iter().rposition(|byte| *byte == b'/') {
+            Some(at) => (target.get(..at).unwrap_or_default(), target.get(at + 1..).unwrap_or_default()),
+            None => (&[][..], target),
+        };
+        let plain = |part: &[u8]| part != b"." && part != b"..";
+        if !plain(last) || last.is_empty() || !directory.split(|byte| *byte == b'/').all(plain) {
+            return self.check("link", name, Err(Errno::INVAL));
+        }
+        let linked = self
+            .open_directory(directory)
+            .and_then(|other| rustix::fs::linkat(other, last, &self.current, &c_name, AtFlags::empty()));
+        self.check("link", name, linked)
+    }
+
     /// Remembers that file `id` has the name `name` in the current directory and `others` more to come.
     ///
     /// # Errors
@@ -386,6 +407,17 @@ impl FileWriter<'_> {
         let written = written.map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO));
         self.writer.check("write", &self.name, written)?;
         self.end = self.end.max(offset.saturating_add(data.len() as u64));
+        Ok(())
+    }
+
+    /// Takes the whole content of `from`, `size` bytes, without copying it: the two share their blocks until one is
+    /// written to. Call it first, or not at all.
+    ///
+    /// # Errors
+    /// As ioctl_ficlone(2) reports; nothing was written then.
+    pub fn share(&mut self, from: impl AsFd, size: u64) -> rustix::io::Result<()> {
+        rustix::fs::ioctl_ficlone(&self.file, from)?;
+        self.end = size;
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 //! All of it runs on one thread of its own, behind bounded channels: a broker that is slow, hangs or is not there at all
 //! delays nobody. The wire format comes from crate `ubus-zero`; signatures, notifications and errors with words are ours.
 
+mod ask;
 mod connection;
 mod handle;
 pub mod message;
@@ -12,6 +13,7 @@ mod requests;
 mod session;
 pub mod value;
 
+pub use ask::ask;
 pub use handle::{Handle, start};
 
 use std::net::IpAddr;

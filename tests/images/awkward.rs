@@ -50,9 +50,8 @@ pub struct LoopMount {
 impl LoopMount {
     pub fn root(image: &Path) -> Self {
         let path = tempfile::tempdir().unwrap();
-        let mut sector = [0; 512];
-        File::open(image).unwrap().read_exact(&mut sector).unwrap();
-        let root = piboot::image::partition::parse(&sector).unwrap().root().unwrap();
+        let disk = piboot::image::blocks::FileBlocks::new(File::open(image).unwrap()).unwrap();
+        let root = piboot::image::partition::read(&disk).unwrap().root().unwrap();
         let options = format!("ro,noload,loop,offset={},sizelimit={}", root.start, root.size);
         run(Command::new("mount").args(["-t", "ext4", "-o", &options]).arg(image).arg(path.path()));
         Self { path }
@@ -73,10 +72,22 @@ pub struct Volume {
 
 impl Volume {
     pub fn new(megabytes: u64, options: &[&str]) -> Self {
+        Self::of("ext4", megabytes, options)
+    }
+
+    /// The same of another file system; `options` are its mkfs's.
+    pub fn of(kind: &str, megabytes: u64, options: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let disk = directory.path().join("disk");
         File::create(&disk).unwrap().set_len(megabytes << 20).unwrap();
-        run(Command::new("mke2fs").args(["-q", "-F", "-t", "ext4", "-b", "4096", "-m", "0"]).args(options).arg(&disk));
+        let mut mkfs = match kind {
+            "ext4" => Command::new("mke2fs"),
+            other => Command::new(format!("mkfs.{other}")),
+        };
+        if kind == "ext4" {
+            mkfs.args(["-F", "-t", "ext4", "-b", "4096", "-m", "0"]);
+        }
+        run(mkfs.arg("-q").args(options).arg(&disk));
         let volume = Self { directory };
         fs::create_dir(volume.path()).unwrap();
         run(Command::new("mount").args(["-o", "loop"]).arg(&disk).arg(volume.path()));

@@ -15,6 +15,7 @@ fn a_pi_is_enrolled_by_clicking_and_its_boot_is_shown() {
 
     let page = desk.open(IMAGES, Login::Admin);
     page.wait_text("There is no image yet.");
+    page.choose("#piboot-from", "file");
     page.fill("#piboot-source", "small.img");
     page.wait_text("Give the whole path of the file on the router");
     page.fill("#piboot-source", desk.image_file().to_str().unwrap());

@@ -30,6 +30,7 @@ fn whatever_fails_is_said_with_what_to_do() {
     desk.bridge.instead("images", None);
     {
         let page = desk.open(IMAGES, Login::Admin);
+        page.choose("#piboot-from", "file");
         page.fill("#piboot-source", "/mnt/ssd/nothing.img");
         page.click_button("#piboot-import", "Import");
         page.wait(

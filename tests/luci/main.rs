@@ -25,5 +25,7 @@ mod desk;
 mod failures;
 mod looks;
 mod pictures;
+mod roots;
 mod safety;
+mod sources;
 mod story;

@@ -36,6 +36,19 @@ test('names: what an image is called that comes from a file', () => {
 		assert.equal(names.imageName(names.imageProposal(file)) === null || names.imageProposal(file) === '', true, file);
 });
 
+test('names: of snapshots, and of machines', () => {
+	const names = load('piboot.names');
+
+	for (const good of [ 'a', '2026-11-20-151504', 'before_x.1' ])
+		assert.equal(names.snapshotName(good), null, good);
+	for (const bad of [ '', '../x', 'A', '.swap', '-a', 'a b', 'a'.repeat(64) ])
+		assert.match(names.snapshotName(bad), /^A snapshot name/, bad);
+	for (const good of [ 'dc:a6:32:79:26:df', 'DC-A6-32-79-26-DF' ])
+		assert.equal(names.mac(good), null, good);
+	for (const bad of [ '', 'dc:a6:32:79:26', 'dc:a6:32:79:26:dg', ' dc:a6:32:79:26:df' ])
+		assert.match(names.mac(bad), /^This is no MAC/, bad);
+});
+
 test('text: sizes and times', () => {
 	const text = load('piboot.text');
 

@@ -116,6 +116,8 @@ fn who_may_only_read_sees_everything_and_changes_nothing() {
         ("unenroll", json!({ "id": "lion" })),
         ("image_import", json!({ "source": "/x", "name": "x" })),
         ("image_remove", json!({ "name": "small" })),
+        ("os_list", json!({ "url": "http://x" })),
+        ("disks", json!({})),
         ("job_cancel", json!({ "job": 1 })),
         ("volume_accept", json!({})),
     ];
@@ -136,6 +138,8 @@ fn the_pages_judge_names_as_the_agent_does() {
     use piboot::config::{
         check_address, check_device_id, check_hostname, check_image_name, device_id_from_hostname, is_ssh_key,
     };
+    use piboot::incoming::digest::Sum;
+    use piboot::incoming::url::Url;
     let desk = Desk::new();
     let page = desk.open(OVERVIEW, Login::Admin);
     let judge = |check: &str, value: &str| {
@@ -221,5 +225,38 @@ fn the_pages_judge_names_as_the_agent_does() {
     ];
     for key in keys {
         assert_eq!(judge("keyList", key), is_ssh_key(key), "key {key:?}");
+    }
+    let urls = [
+        "",
+        "http://h",
+        "HTTPS://h:80/a%20b?c#d",
+        "http://u:p@h/x",
+        "http://[::1]/x",
+        "ftp://h/x",
+        "/mnt/x",
+        "http:/h",
+        "http://",
+        "http:///x",
+        "http://u@/x",
+        "http://:1/",
+        "http://-h/",
+        "http://h/a b",
+        "http://h/ä",
+        "http://h/\"",
+        "http://h/<b>",
+        "http://h/\\",
+        "http://h/^`{|}",
+        "http://h/!#$&'()*+,-.;=?@[]_~",
+        "http://h/\n",
+        " http://h/",
+        &format!("http://h/{}", "x".repeat(2039)),
+        &format!("http://h/{}", "x".repeat(2040)),
+    ];
+    for url in urls {
+        assert_eq!(judge("url", url), Url::parse(url).is_ok(), "address {url:?}");
+    }
+    let sum = "0123456789abcdefABCDEF0123456789abcdefABCDEF0123456789abcdefABCD";
+    for sum in ["", sum, &sum[1..], &format!(" {sum}\n"), &sum.replace('a', "g"), &format!("{sum}0")] {
+        assert_eq!(judge("sha256", sum), Sum::parse(sum).is_ok(), "digest {sum:?}");
     }
 }

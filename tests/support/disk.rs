@@ -10,17 +10,23 @@ use nix::sched::{CloneFlags, unshare};
 /// becomes of the test, the mount ends with it. Make it before the [`super::Router`].
 pub struct Disk {
     dir: tempfile::TempDir,
+    kind: &'static str,
 }
 
 impl Disk {
     pub fn new(megabytes: u64) -> Self {
+        Self::of("ext4", megabytes)
+    }
+
+    /// The same with another file system: `xfs` or `btrfs`, whose files can share blocks.
+    pub fn of(kind: &'static str, megabytes: u64) -> Self {
         // A thread that shares nothing: the test harness's other threads keep their view.
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
         // Nothing goes out to the machine; what is done here reaches the programs started from here.
         for flag in [MsFlags::MS_SLAVE, MsFlags::MS_SHARED] {
             mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | flag, None::<&str>).unwrap();
         }
-        let disk = Self { dir: tempfile::tempdir().unwrap() };
+        let disk = Self { dir: tempfile::tempdir().unwrap(), kind };
         std::fs::create_dir(disk.path()).unwrap();
         disk.make("disk", megabytes);
         disk.mount("disk");
@@ -34,12 +40,25 @@ impl Disk {
     /// Makes a file system for [`Disk::mount`].
     pub fn make(&self, name: &str, megabytes: u64) {
         std::fs::File::create(self.file(name)).unwrap().set_len(megabytes << 20).unwrap();
-        run(Command::new("mke2fs").args(["-q", "-t", "ext4", "-m", "0"]).arg(self.file(name)));
+        let (program, options) = match self.kind {
+            "ext4" => ("mke2fs", &["-q", "-t", "ext4", "-m", "0"][..]),
+            "xfs" => ("mkfs.xfs", &["-q", "-m", "reflink=1"][..]),
+            _ => ("mkfs.btrfs", &["-q"][..]),
+        };
+        run(Command::new(program).args(options).arg(self.file(name)));
     }
 
     /// Mounts one of them; the first is called `disk`.
     pub fn mount(&self, name: &str) {
-        run(Command::new("mount").args(["-o", "loop,errors=remount-ro"]).arg(self.file(name)).arg(self.path()));
+        let options = if self.kind == "ext4" { "loop,errors=remount-ro" } else { "loop" };
+        run(Command::new("mount").args(["-o", options]).arg(self.file(name)).arg(self.path()));
+    }
+
+    /// Bytes free once everything is on the disk.
+    pub fn free(&self) -> u64 {
+        rustix::fs::syncfs(std::fs::File::open(self.path()).unwrap()).unwrap();
+        let stat = rustix::fs::statvfs(self.path()).unwrap();
+        stat.f_bfree * stat.f_frsize
     }
 
     /// Takes it away from whoever uses it.

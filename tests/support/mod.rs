@@ -15,6 +15,7 @@ pub mod disk;
 pub mod image;
 pub mod nfs;
 pub mod tftp;
+pub mod web;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -110,7 +111,8 @@ impl Router {
         self.scratch("ubus.sock")
     }
 
-    fn socket(&self) -> PathBuf {
+    /// The agent's local socket.
+    pub fn socket(&self) -> PathBuf {
         self.scratch("piboot.sock")
     }
 

@@ -5,10 +5,11 @@ use std::net::Ipv4Addr;
 use serde::{Deserialize, Serialize};
 
 use super::BootSummary;
+use crate::config::RootKind;
 use crate::image::adapt::Change;
 use crate::pi::{Evidence, Mac, Model, Serial};
 
-/// `enroll {mac and/or serial, hostname, image, ip, ssh_keys}`
+/// `enroll {mac and/or serial, hostname, image, ip, ssh_keys, root}`
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct EnrollRequest {
     /// Hardware address.
@@ -29,6 +30,9 @@ pub struct EnrollRequest {
     /// Public keys for the first user.
     #[serde(default)]
     pub ssh_keys: Vec<String>,
+    /// How its root comes to be; `auto` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<RootKind>,
 }
 
 /// `unenroll {id, delete}`
@@ -39,6 +43,31 @@ pub struct UnenrollRequest {
     /// Delete its files too.
     #[serde(default)]
     pub delete: bool,
+}
+
+/// `backup {id, path, live}`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BackupRequest {
+    /// Device id.
+    pub id: String,
+    /// Absolute path of the new file, or of a pipe.
+    pub path: std::path::PathBuf,
+    /// Even if the Pi runs.
+    #[serde(default)]
+    pub live: bool,
+}
+
+/// `restore {path, id, replace}`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RestoreRequest {
+    /// Absolute path of the backup, or of a pipe.
+    pub path: std::path::PathBuf,
+    /// The device that it is to become; the one that it was, if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Replace files that are there.
+    #[serde(default)]
+    pub replace: bool,
 }
 
 /// `devices`
@@ -67,6 +96,9 @@ pub struct DeviceInfo {
     pub image: String,
     /// `ready`, `preparing`, `blocked`, `booting`, `stuck`, `running`, `off`, `lost`
     pub state: String,
+    /// Bytes that its files take on the disk, once that was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_bytes: Option<u64>,
     /// The job that prepares it.
     pub job: Option<u32>,
     /// Why it is blocked, or what its boot is stuck at.
@@ -87,6 +119,21 @@ pub struct DeviceDetail {
     pub changes: Vec<Change>,
     /// What adapting noticed and left alone.
     pub notes: Vec<Change>,
+    /// How its root is to be made.
+    #[serde(default)]
+    pub root: RootKind,
+    /// How its root was made, `copy` or `clone`, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_by: Option<String>,
+    /// The device, or snapshot of one (`lion@before-upgrade`), that it began as.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clone_of: Option<String>,
+    /// Failed boots in a row after which it is rolled back; 0: never.
+    #[serde(default)]
+    pub rollback_after: u32,
+    /// How many snapshots it has.
+    #[serde(default)]
+    pub snapshots: usize,
 }
 
 /// A Pi that waits to be enrolled.

@@ -3,6 +3,7 @@
 mod boots;
 mod devices;
 mod images;
+mod snapshots;
 mod status;
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 pub use boots::*;
 pub use devices::*;
 pub use images::*;
+pub use snapshots::*;
 pub use status::*;
 
 /// `device {id}`, and every verb that takes nothing else.

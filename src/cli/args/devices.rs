@@ -2,6 +2,7 @@
 
 use argh::FromArgs;
 
+use crate::config::RootKind;
 use crate::pi::{Mac, Serial};
 
 /// List enrolled Pis and those that wait to be enrolled.
@@ -40,6 +41,9 @@ pub(in crate::cli) struct Enroll {
     /// public key line for the first user; may be repeated
     #[argh(option)]
     pub(in crate::cli) ssh_key: Vec<String>,
+    /// how its root comes to be: auto, copy or clone (default: auto, a clone where the disk's file system shares blocks)
+    #[argh(option)]
+    pub(in crate::cli) root: Option<RootKind>,
     /// return at once instead of waiting for the copy of the image
     #[argh(switch)]
     pub(in crate::cli) no_wait: bool,

@@ -21,17 +21,22 @@ pub(in crate::cli) struct Image {
 #[argh(subcommand)]
 pub(in crate::cli) enum ImageCommand {
     Import(ImageImport),
+    ListOnline(ImageListOnline),
+    Disks(ImageDisks),
     Inspect(ImageInspect),
     Remove(ImageRemove),
 }
 
-/// Import an image file (.img, .img.xz).
+/// Import an image: a file, a disk such as /dev/sda, an address on the web, or - for standard input.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "import")]
 pub(in crate::cli) struct ImageImport {
-    /// the file
+    /// file, disk, http:// or https:// address, or -
     #[argh(positional)]
-    pub(in crate::cli) file: PathBuf,
+    pub(in crate::cli) source: String,
+    /// SHA-256 that a download has to have
+    #[argh(option)]
+    pub(in crate::cli) sha256: Option<String>,
     /// name the image gets
     #[argh(option)]
     pub(in crate::cli) name: String,
@@ -39,6 +44,23 @@ pub(in crate::cli) struct ImageImport {
     #[argh(switch)]
     pub(in crate::cli) no_wait: bool,
 }
+
+/// List the systems that can be downloaded, as Raspberry Pi Imager knows them.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "list-online")]
+pub(in crate::cli) struct ImageListOnline {
+    /// only those for this board, for example pi4 or "Raspberry Pi Zero 2 W"
+    #[argh(option)]
+    pub(in crate::cli) board: Option<String>,
+    /// address of another list (default: option os_list)
+    #[argh(option)]
+    pub(in crate::cli) list: Option<String>,
+}
+
+/// List the disks that an image can be read from.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "disks")]
+pub(in crate::cli) struct ImageDisks {}
 
 /// Say what is in an image file, or which boards an imported image boots and why it does not boot the others.
 #[derive(FromArgs, Debug)]

@@ -1,16 +1,22 @@
 //! What the command line takes.
 
+mod backups;
 mod boots;
 mod devices;
 mod images;
+mod sdcard;
+mod snapshots;
 
 use std::path::PathBuf;
 
 use argh::FromArgs;
 
+pub(super) use backups::*;
 pub(super) use boots::*;
 pub(super) use devices::*;
 pub(super) use images::*;
+pub(super) use sdcard::*;
+pub(super) use snapshots::*;
 
 /// Network-boot server for Raspberry Pis.
 #[derive(FromArgs, Debug)]
@@ -39,6 +45,13 @@ pub(in crate::cli) enum Command {
     Device(DeviceOne),
     Enroll(Enroll),
     Unenroll(Unenroll),
+    Clone(CloneDevice),
+    Snapshots(Snapshots),
+    Snapshot(Snapshot),
+    Rollback(Rollback),
+    Backup(Backup),
+    Restore(Restore),
+    SdCard(SdCard),
     Images(Images),
     Image(Image),
     Volume(Volume),

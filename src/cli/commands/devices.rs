@@ -7,9 +7,13 @@ use crate::cli::client::Client;
 use crate::cli::{CliError, say_line};
 
 pub(super) fn enroll(enroll: Enroll, client: &Client) -> Result<(), CliError> {
-    let Enroll { mac, serial, hostname, image, ip, ssh_key, no_wait } = enroll;
-    let request = EnrollRequest { mac, serial, hostname, image, ip, ssh_keys: ssh_key };
-    let enrolled: Enrolled = client.call("enroll", request)?;
+    let Enroll { mac, serial, hostname, image, ip, ssh_key, root, no_wait } = enroll;
+    let request = EnrollRequest { mac, serial, hostname, image, ip, ssh_keys: ssh_key, root };
+    enrolled(client, client.call("enroll", request)?, no_wait)
+}
+
+/// Says what became of a new device, and waits for its root.
+pub(super) fn enrolled(client: &Client, enrolled: Enrolled, no_wait: bool) -> Result<(), CliError> {
     if client.json {
         say_line(&format!("{:#}", serde_json::to_value(&enrolled).unwrap_or_default()));
         return if enrolled.why.is_some() { Err(CliError::Said) } else { Ok(()) };

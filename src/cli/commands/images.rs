@@ -1,24 +1,44 @@
 //! Commands about images.
 
-use super::await_job;
-use crate::api::types::{Images, ImportRequest, NameRequest, Removed, Started};
+use std::path::Path;
+
+use serde_json::json;
+
+use super::{await_job, shown};
+use crate::api::types::{Disks, Images, ImportRequest, NameRequest, Removed, Started};
 use crate::cli::args::ImageCommand;
 use crate::cli::client::Client;
-use crate::cli::{CliError, say, say_line, show};
+use crate::cli::{CliError, STANDARD_INPUT, online, say, say_line, show, upload};
 use crate::config::check_image_name;
 use crate::image;
+use crate::incoming::url::is_url;
+
+/// The agent runs elsewhere in the tree.
+fn absolute(source: &str) -> Result<String, CliError> {
+    let failed = |why: String| CliError::Failed(format!("cannot use {source}: {why}"));
+    let path = Path::new(source).canonicalize().map_err(|e| failed(e.to_string()))?;
+    path.into_os_string().into_string().map_err(|_| failed("its path is no UTF-8".to_owned()))
+}
 
 pub(super) fn image(command: ImageCommand, client: &Client) -> Result<(), CliError> {
     match command {
         ImageCommand::Import(import) => {
-            let source = import
-                .file
-                .canonicalize()
-                .map_err(|e| CliError::Failed(format!("cannot use {}: {e}", import.file.display())))?;
-            let request = ImportRequest { source, name: import.name };
+            if import.sha256.is_some() && !is_url(&import.source) {
+                return Err(CliError::Failed(
+                    "--sha256 is for downloads: what a file is can be seen by sha256sum".to_owned(),
+                ));
+            }
+            if import.source == STANDARD_INPUT {
+                let job = upload::standard_input(client, import.name, !import.no_wait)?;
+                return await_job(client, job, import.no_wait);
+            }
+            let source = if is_url(&import.source) { import.source } else { absolute(&import.source)? };
+            let request = ImportRequest { source, name: import.name, sha256: import.sha256, size: None };
             let Some(started) = client.ask::<Started>("image_import", request)? else { return Ok(()) };
             await_job(client, Some(started.job), import.no_wait)
         }
+        ImageCommand::ListOnline(wanted) => online::list(client, wanted.list, wanted.board),
+        ImageCommand::Disks(_) => shown(client.ask::<Disks>("disks", json!({}))?, |disks| online::disks(&disks)),
         ImageCommand::Remove(remove) => {
             let Some(started) = client.ask::<Removed>("image_remove", NameRequest { name: remove.name })? else {
                 return Ok(());

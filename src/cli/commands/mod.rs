@@ -1,8 +1,11 @@
 //! What each subcommand asks the agent, and how it shows the answer.
 
+mod backups;
 mod boots;
 mod devices;
 mod images;
+mod sdcard;
+mod snapshots;
 
 use serde_json::json;
 
@@ -32,6 +35,13 @@ pub(super) fn run(command: Command, client: &Client) -> Result<(), CliError> {
         }
         Command::Enroll(enroll) => devices::enroll(enroll, client),
         Command::Unenroll(unenroll) => devices::unenroll(unenroll, client),
+        Command::Clone(clone) => snapshots::clone(clone, client),
+        Command::Snapshots(of) => snapshots::list(of.id, client, now_ms),
+        Command::Snapshot(snapshot) => snapshots::snapshot(snapshot.command, client),
+        Command::Rollback(rollback) => snapshots::rollback(rollback, client),
+        Command::Backup(backup) => backups::backup(backup, client),
+        Command::Restore(restore) => backups::restore(restore, client),
+        Command::SdCard(card) => sdcard::sdcard(card, client),
         Command::Images(_) => shown(client.ask::<Images>("images", none)?, |i| show::images(&i)),
         Command::Image(image) => images::image(image.command, client),
         Command::Volume(volume) => match volume.command {

@@ -3,10 +3,11 @@
 use std::os::unix::fs::FileExt;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use super::{ImportError, Job, space};
+use super::{ImportError, Job, Unpacked, space};
 use crate::image::blocks::FileBlocks;
-use crate::image::partition::PartitionTable;
-use crate::image::source::{ImageStream, SourceError};
+use crate::image::partition::{PartitionError, PartitionTable};
+use crate::image::source::{ImageStream, Source, SourceError};
+use crate::image::unpack::Format;
 
 /// Zero stretches of this size become holes: a file system's block size or a multiple, small enough to find many.
 const CHUNK: usize = 64 * 1024;
@@ -18,6 +19,12 @@ const RESERVE: u64 = 16 << 20;
 /// Bytes of a partition's beginning that hold its superblock or boot sector.
 const HEAD: u64 = 4096;
 
+struct Plan {
+    need: space::Need,
+    /// Whether the unpacked image's space must be given back while it is copied.
+    punch: bool,
+}
+
 struct Piece {
     data: Vec<u8>,
     length: usize,
@@ -25,12 +32,15 @@ struct Piece {
 }
 
 impl Job<'_> {
-    /// Unpacks the image; answers it and the digest of the packed file.
-    pub(super) fn decode(&self) -> Result<(FileBlocks, String), ImportError> {
+    /// Unpacks the image into the scratch file.
+    pub(super) fn decode(&self, source: Source) -> Result<Unpacked, ImportError> {
+        let size = source.size();
         // Packing never makes an image's content smaller than what it packs to.
-        self.partial.require(self.file.size(), 0)?;
-        self.progress.set_total(self.file.size(), 0);
-        let stream = self.file.stream()?;
+        if source.format() != Format::Raw {
+            self.partial.require(size.unwrap_or(0), 0)?;
+        }
+        self.progress.set_total(size.unwrap_or(0), 0);
+        let stream = source.into_stream()?;
         let (full, pieces) = sync_channel::<Result<Piece, SourceError>>(PIECES);
         let (empty, spare) = sync_channel::<Vec<u8>>(PIECES);
         for _ in 0..PIECES {
@@ -39,12 +49,13 @@ impl Job<'_> {
         }
         std::thread::scope(|scope| {
             let decoder = scope.spawn(move || decode_all(stream, &spare, &full));
-            let written = self.write_pieces(pieces, &empty);
+            let written = self.write_pieces(pieces, &empty, size);
             // Without spare buffers the decoder ends at once, also when writing failed.
             drop(empty);
-            let sha256 = decoder.join().unwrap_or(None);
+            let decoded = decoder.join().unwrap_or(None);
             let disk = written?;
-            sha256.map(|sha256| (disk, sha256)).ok_or(ImportError::Cancelled)
+            let (sha256, source_bytes) = decoded.ok_or(ImportError::Cancelled)?;
+            Ok(Unpacked { disk, sha256, source_bytes })
         })
     }
 
@@ -52,13 +63,15 @@ impl Job<'_> {
         &self,
         pieces: Receiver<Result<Piece, SourceError>>,
         empty: &SyncSender<Vec<u8>>,
+        size: Option<u64>,
     ) -> Result<FileBlocks, ImportError> {
         let file = self.partial.scratch()?;
         let path = self.partial.path().join("disk.img");
         let failed = |error| ImportError::disk("write", &path, error);
         let (mut position, mut consumed) = (0_u64, 0_u64);
         let mut table: Option<PartitionTable> = None;
-        let mut punch = None;
+        let mut waiting = false;
+        let mut plan: Option<Plan> = None;
         while let Ok(piece) = pieces.recv() {
             let piece = piece?;
             if self.progress.cancelled() {
@@ -78,43 +91,54 @@ impl Job<'_> {
             consumed = piece.consumed;
             // The decoder may have ended and dropped its end.
             let _ = empty.try_send(piece.data);
-            if table.is_none() {
+            if table.is_none() && !waiting {
                 rustix::fs::ftruncate(&file, position).map_err(|errno| failed(errno.into()))?;
                 let disk = FileBlocks::new(file.try_clone().map_err(failed)?).map_err(failed)?;
-                table = Some(self.table(&disk)?);
+                match self.table(&disk) {
+                    // The copy of a damaged GPT is at the end.
+                    Err(ImportError::Partition { error: PartitionError::Gpt(_), .. }) => waiting = true,
+                    other => table = Some(other?),
+                }
             }
-            if let Some(table) = table.as_ref().filter(|_| punch.is_none()) {
+            if let Some(table) = table.as_ref().filter(|_| plan.is_none()) {
                 let (boot, root) = (self.named(table.boot())?, self.named(table.root())?);
                 let heads = (boot.start + boot.size).max(root.start + HEAD);
                 if position >= heads.min(table.end()) {
                     rustix::fs::ftruncate(&file, position).map_err(|errno| failed(errno.into()))?;
-                    punch = Some(self.plan(&file, table, position)?);
+                    let made = self.plan(&file, table, position)?;
+                    self.progress
+                        .set_total(size.unwrap_or(consumed).saturating_add(made.need.bytes), made.need.entries);
+                    plan = Some(made);
                 }
             }
         }
         rustix::fs::ftruncate(&file, position).map_err(|errno| failed(errno.into()))?;
-        let disk = FileBlocks::new(file).map_err(failed)?;
-        Ok(if punch == Some(true) { disk.punching() } else { disk })
+        let disk = FileBlocks::new(file.try_clone().map_err(failed)?).map_err(failed)?;
+        if waiting {
+            plan = Some(self.plan(&file, &self.table(&disk)?, position)?);
+        }
+        if let Some(plan) = &plan {
+            self.progress.set_total(consumed.saturating_add(plan.need.bytes), plan.need.entries);
+        }
+        Ok(if plan.is_some_and(|plan| plan.punch) { disk.punching() } else { disk })
     }
 
-    /// Checks early that the file systems can be read and that there is room; answers whether the unpacked image's
-    /// space must be given back while it is copied.
-    fn plan(&self, file: &std::fs::File, table: &PartitionTable, position: u64) -> Result<bool, ImportError> {
+    /// Checks early that the file systems can be read and that there is room.
+    fn plan(&self, file: &std::fs::File, table: &PartitionTable, position: u64) -> Result<Plan, ImportError> {
         let failed = |error| ImportError::disk("read", self.partial.path(), error);
         let disk = FileBlocks::new(file.try_clone().map_err(failed)?).map_err(failed)?;
         let root = self.named(table.root())?;
         // The file system may be checked against its whole partition although little of it is here yet.
         let whole = Ahead { disk: &disk, size: table.end().max(position) };
         let need = space::Need::of(&whole, table).map_err(|error| self.extract_error(error))?;
-        self.progress.set_total(self.file.size().saturating_add(need.bytes), need.entries);
         let to_come = need.bytes.min(root.start.saturating_add(root.size).saturating_sub(position));
         let comfortable = to_come.saturating_add(need.bytes).saturating_add(RESERVE);
         if self.partial.require(comfortable, need.entries).is_ok() {
-            return Ok(false);
+            return Ok(Plan { need, punch: false });
         }
         let tight = to_come.saturating_add(need.bytes / 8).saturating_add(RESERVE);
         self.partial.require(tight.max(need.bytes.saturating_sub(position)), need.entries)?;
-        Ok(true)
+        Ok(Plan { need, punch: true })
     }
 }
 
@@ -140,15 +164,19 @@ impl crate::image::blocks::BlockSource for Ahead<'_> {
     }
 }
 
-/// Decodes until the end, an error, or until nobody wants more; answers the digest if the end was reached.
+/// Decodes until the end, an error, or until nobody wants more; answers the digest and the packed
+/// size if the end was reached.
 fn decode_all(
     mut stream: ImageStream,
     spare: &Receiver<Vec<u8>>,
     full: &SyncSender<Result<Piece, SourceError>>,
-) -> Option<String> {
+) -> Option<(String, u64)> {
     while let Ok(mut data) = spare.recv() {
         match stream.read(&mut data) {
-            Ok(0) => return Some(stream.finish()),
+            Ok(0) => {
+                let consumed = stream.consumed();
+                return Some((stream.finish(), consumed));
+            }
             Ok(length) => full.send(Ok(Piece { data, length, consumed: stream.consumed() })).ok()?,
             Err(error) => {
                 let _ = full.send(Err(error));

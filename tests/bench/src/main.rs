@@ -7,6 +7,7 @@ mod import;
 mod measure;
 mod nfs;
 mod observe;
+mod roots;
 mod stage;
 mod storm;
 mod tftp;
@@ -17,8 +18,14 @@ use std::process::ExitCode;
 type Area = (&'static str, fn(&str) -> Result<(), measure::Error>);
 
 /// The areas there are.
-const AREAS: [Area; 5] =
-    [("import", import::run), ("nfs", nfs::run), ("observe", observe::run), ("storm", storm::run), ("tftp", tftp::run)];
+const AREAS: [Area; 6] = [
+    ("import", import::run),
+    ("nfs", nfs::run),
+    ("observe", observe::run),
+    ("roots", roots::run),
+    ("storm", storm::run),
+    ("tftp", tftp::run),
+];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -2,9 +2,10 @@
 //! sessions. Calls of `piboot` go to the real agent over the real bus.
 
 use std::collections::HashMap;
+use std::io::BufReader;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Map, Value, json};
@@ -12,17 +13,21 @@ use ubus_zero::client::UbusClient;
 use ubus_zero::envelope::{EnvBuilder, UbusAttr, try_find};
 use ubus_zero::json::{blobmsg_to_json, json_to_blobmsg};
 use ubus_zero::unix::UnixUbusTransport;
-use ubus_zero::{MsgType, UbusError};
+use ubus_zero::{MsgType, UbusError, UbusObject};
 
+use super::cgi::{self, Cgi};
 use super::http::{self, Answer, Request};
 use super::rights::{Login, Rights};
 use super::{page, uci};
+use crate::openwrt::ubus::Served;
 use crate::openwrt::{Entrance, OpenWrt, PATIENCE};
 
 /// The web server of a router; it answers until the process ends.
 pub struct Bridge {
     pub address: SocketAddr,
     shared: Arc<Shared>,
+    /// rpcd's object, for programs that ask it themselves.
+    _session: Served,
 }
 
 struct Shared {
@@ -35,6 +40,9 @@ struct Shared {
     instead: Mutex<HashMap<String, Value>>,
     /// Methods of `piboot` that nobody may call, whatever the package grants.
     denied: Mutex<Vec<String>>,
+    /// The program behind `/cgi-bin/piboot-upload`, and how many of its requests from now on break off.
+    cgi: Cgi,
+    failing_uploads: AtomicUsize,
     /// Calls by method, and those that were denied.
     calls: Mutex<HashMap<String, usize>>,
 }
@@ -66,8 +74,12 @@ impl Bridge {
             expired: AtomicBool::new(false),
             instead: Mutex::default(),
             denied: Mutex::default(),
+            cgi: Cgi::install(router),
+            failing_uploads: AtomicUsize::new(0),
             calls: Mutex::default(),
         });
+        let asked = shared.clone();
+        let session = Served::new(&router.bus, move || asked.session_object());
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let server = shared.clone();
@@ -75,13 +87,22 @@ impl Bridge {
             for stream in listener.incoming().flatten() {
                 let shared = server.clone();
                 std::thread::spawn(move || {
-                    if let Some(request) = http::read(&stream) {
+                    let mut reader = BufReader::new(&stream);
+                    let Some(head) = http::read_head(&mut reader) else { return };
+                    if head.path == cgi::UPLOAD {
+                        shared.count(cgi::UPLOAD);
+                        let fails = &shared.failing_uploads;
+                        let failing =
+                            fails.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+                        return shared.cgi.run(&head, &mut reader, &stream, failing.is_ok());
+                    }
+                    if let Some(request) = http::read_body(head, &mut reader) {
                         http::write(&stream, &shared.answer(&request));
                     }
                 });
             }
         });
-        Self { address, shared }
+        Self { address, shared, _session: session }
     }
 
     /// The address of a page, for a login.
@@ -101,6 +122,16 @@ impl Bridge {
             Some(answer) => instead.insert(method.to_owned(), answer),
             None => instead.remove(method),
         };
+    }
+
+    /// So many of the next requests to the program for uploads break off in the middle.
+    pub fn fail_uploads(&self, count: usize) {
+        self.shared.failing_uploads.store(count, Ordering::Relaxed);
+    }
+
+    /// How often the program for uploads was asked.
+    pub fn uploads(&self) -> usize {
+        self.calls(cgi::UPLOAD)
     }
 
     /// From now on nobody may call a method of `piboot`.
@@ -253,6 +284,17 @@ impl Shared {
             "ubus" => self.may_call(login, object, function),
             _ => false,
         }
+    }
+
+    /// rpcd's `session`, as far as a program asks it (its session.c, rpc_handle_access).
+    fn session_object(self: Arc<Self>) -> UbusObject {
+        UbusObject::new("session").method("access", move |args| {
+            let args = blobmsg_to_json(args)?;
+            let session = args["ubus_rpc_session"].as_str().unwrap_or_default();
+            let login = Login::of_session(session).filter(|_| !self.expired.load(Ordering::Relaxed));
+            let Some(login) = login else { return Err(UbusError::Status(4)) };
+            json_to_blobmsg(&json!({ "access": self.access(login, args.as_object().unwrap()) }))
+        })
     }
 
     fn may_call(&self, login: Login, object: &str, method: &str) -> bool {

@@ -210,6 +210,26 @@ impl Page<'_> {
         ));
     }
 
+    /// Chooses a file in a field for files, as its dialog does.
+    #[track_caller]
+    pub fn choose_file(&self, selector: &str, file: &Path) {
+        let params = json!({ "expression": format!("document.querySelector({})", json!(selector)) });
+        let element = self.call("Runtime.evaluate", &params)["result"]["objectId"].clone();
+        assert!(element.is_string(), "{selector} is not there");
+        self.call("DOM.setFileInputFiles", &json!({ "files": [file], "objectId": element }));
+    }
+
+    /// Chooses an entry of a list by its value.
+    #[track_caller]
+    pub fn choose(&self, selector: &str, value: &str) {
+        let list = format!("document.querySelector({})", json!(selector));
+        self.wait(&format!("[...{list}.options].some(option => option.value == {})", json!(value)));
+        self.eval(&format!(
+            "{list}.value = {}; ['input', 'change'].forEach(kind => {list}.dispatchEvent(new Event(kind, {{ bubbles: true }})))",
+            json!(value)
+        ));
+    }
+
     /// Puts text into a field, as typing does, instead of what is there.
     #[track_caller]
     pub fn fill(&self, selector: &str, text: &str) {

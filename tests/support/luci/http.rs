@@ -6,6 +6,27 @@ use std::net::TcpStream;
 /// Longest body that uhttpd takes for ubus.
 const MAX_BODY: usize = 65536;
 
+/// What comes before a body.
+#[derive(Debug, Clone, Default)]
+pub struct Head {
+    pub method: String,
+    pub target: String,
+    pub path: String,
+    pub query: String,
+    /// Names in small letters.
+    pub headers: Vec<(String, String)>,
+}
+
+impl Head {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    pub fn length(&self) -> Option<u64> {
+        self.header("content-length").map_or(Some(0), |text| text.parse().ok())
+    }
+}
+
 #[derive(Debug)]
 pub struct Request {
     pub path: String,
@@ -29,29 +50,34 @@ impl Answer {
     }
 }
 
-/// Reads one request; `None` if the browser thought better of it.
-pub fn read(stream: &TcpStream) -> Option<Request> {
-    let mut reader = BufReader::new(stream);
+/// Reads up to the body of a request; `None` if the browser thought better of it.
+pub fn read_head(reader: &mut BufReader<&TcpStream>) -> Option<Head> {
     let mut line = String::new();
     reader.read_line(&mut line).ok()?;
-    let target = line.split(' ').nth(1)?.to_owned();
-    let mut length = 0;
+    let mut words = line.split(' ').map(str::to_owned);
+    let (method, target) = (words.next()?, words.next()?);
+    let mut headers = Vec::new();
     loop {
         line.clear();
         reader.read_line(&mut line).ok()?;
         if line.trim().is_empty() {
             break;
         }
-        if let Some((name, value)) = line.split_once(':')
-            && name.eq_ignore_ascii_case("content-length")
-        {
-            length = value.trim().parse().ok().filter(|length| *length <= MAX_BODY)?;
+        if let Some((name, value)) = line.split_once(':') {
+            headers.push((name.to_lowercase(), value.trim().to_owned()));
         }
     }
+    let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+    let (path, query) = (path.to_owned(), query.to_owned());
+    Some(Head { method, target, path, query, headers })
+}
+
+/// Reads the body of a request that is not for a program.
+pub fn read_body(head: Head, reader: &mut BufReader<&TcpStream>) -> Option<Request> {
+    let length = head.length().and_then(|length| usize::try_from(length).ok()).filter(|length| *length <= MAX_BODY)?;
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    let (path, query) = target.split_once('?').unwrap_or((&target, ""));
-    Some(Request { path: path.to_owned(), query: query.to_owned(), body })
+    Some(Request { path: head.path, query: head.query, body })
 }
 
 /// Writes the answer and ends the connection.

@@ -12,6 +12,7 @@
 
 pub mod bridge;
 pub mod browser;
+mod cgi;
 mod http;
 mod page;
 pub mod rights;

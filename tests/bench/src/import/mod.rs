@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use nix::sys::resource::{UsageWho, getrusage};
-use piboot::image::{import, inspect};
+use piboot::image::{Source, import, inspect};
 use piboot::progress::NoProgress;
 
 use crate::measure::{Error, Figures, Results};
@@ -46,7 +46,7 @@ fn cache() -> PathBuf {
     std::env::var_os("PIBOOT_CACHE").map_or_else(home, PathBuf::from)
 }
 
-fn awkward() -> Result<PathBuf, Error> {
+pub fn awkward() -> Result<PathBuf, Error> {
     let directory = cache().join("bench");
     fs::create_dir_all(&directory)?;
     let image = directory.join("shallow.img.xz");
@@ -58,7 +58,7 @@ fn awkward() -> Result<PathBuf, Error> {
 }
 
 /// The largest packed image in the cache.
-fn real() -> Option<PathBuf> {
+pub fn real() -> Option<PathBuf> {
     if let Some(image) = std::env::var_os("PIBOOT_BENCH_IMAGE") {
         return Some(image.into());
     }
@@ -90,15 +90,23 @@ fn measure(contestant: &str, image: &Path) -> Result<Figures, Error> {
 
 /// A fresh ext4 for each import: one that had files removed in the last minutes spends its time on not using their inodes
 /// again, and other programs' work would count.
-struct Volume(tempfile::TempDir);
+pub struct Volume(tempfile::TempDir);
 
 impl Volume {
     fn new() -> Result<Self, Error> {
+        Self::of("ext4")
+    }
+
+    /// The same of another file system.
+    pub fn of(kind: &str) -> Result<Self, Error> {
         // Not in /tmp, which may be memory.
         let volume = Self(tempfile::Builder::new().prefix("piboot-bench").tempdir_in("/var/tmp")?);
         let disk = volume.0.path().join("disk");
         fs::File::create(&disk)?.set_len(16 << 30)?;
-        succeed(Command::new("mke2fs").args(["-q", "-F", "-t", "ext4", "-m", "0"]).arg(&disk))?;
+        match kind {
+            "ext4" => succeed(Command::new("mke2fs").args(["-q", "-F", "-t", "ext4", "-m", "0"]).arg(&disk))?,
+            other => succeed(Command::new(format!("mkfs.{other}")).arg("-q").arg(&disk))?,
+        }
         fs::create_dir(volume.path())?;
         succeed(Command::new("mount").args(["-o", "loop"]).arg(&disk).arg(volume.path()))?;
         for directory in ["images", "scratch"] {
@@ -107,7 +115,8 @@ impl Volume {
         Ok(volume)
     }
 
-    fn path(&self) -> PathBuf {
+    /// Where it is mounted.
+    pub fn path(&self) -> PathBuf {
         self.0.path().join("mnt")
     }
 }
@@ -122,7 +131,7 @@ impl Drop for Volume {
 pub fn once(contestant: &str, image: &Path, volume: &Path) -> Result<(), Error> {
     let who = match contestant {
         "piboot" => {
-            import(image, "bench", &volume.join("images"), &volume.join("scratch"), 0, &NoProgress)?;
+            import(Source::open(image)?, "bench", &volume.join("images"), &volume.join("scratch"), 0, &NoProgress)?;
             UsageWho::RUSAGE_SELF
         }
         _ => {
@@ -139,7 +148,7 @@ pub fn once(contestant: &str, image: &Path, volume: &Path) -> Result<(), Error> 
 /// The commands of the usual netboot tutorials.
 fn by_hand(image: &Path, volume: &Path) -> Result<(), Error> {
     let found = inspect(image)?;
-    let partition = |number: u8| {
+    let partition = |number: u16| {
         let found = found.partitions.iter().find(|partition| partition.number == number);
         found.ok_or_else(|| Error::new("the image has not the two partitions of Raspberry Pi OS"))
     };
@@ -163,7 +172,7 @@ fn by_hand(image: &Path, volume: &Path) -> Result<(), Error> {
     succeed(command.args([boot.start, root.start, root.bytes].map(|figure| figure.to_string())))
 }
 
-fn succeed(command: &mut Command) -> Result<(), Error> {
+pub fn succeed(command: &mut Command) -> Result<(), Error> {
     let output = command.output()?;
     if output.status.success() {
         return Ok(());

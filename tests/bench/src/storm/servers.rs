@@ -194,9 +194,11 @@ fn enrol(router: &Router, tree: &Tree, pis: &[Pi]) -> Result<(), Error> {
             export_pair,
             image,
             image_sha256: String::new(),
+            root: None,
             made_ms: 0,
             adapted_for,
             changes: vec![],
+            rolled_back: None,
             notes: vec![],
         };
         record.save(&directory)?;

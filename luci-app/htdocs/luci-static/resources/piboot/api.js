@@ -87,7 +87,7 @@ function foreignProblem(method, error) {
 function verb(method, ...params) {
 	const call = rpc.declare({ object: 'piboot', method, params });
 
-	return (args) => call(...params.map(name => args?.[name])).then(
+	return (args) => call(...params.map(name => args?.[name] ?? undefined)).then(
 		reply => settle(method, reply),
 		error => { throw foreignProblem(method, error) });
 }
@@ -109,13 +109,20 @@ return baseclass.extend({
 	boot: verb('boot', 'boot'),
 	bootPackets: verb('boot_packets', 'boot'),
 	led: verb('led'),
+	snapshots: verb('snapshots', 'id'),
 
 	enroll: verb('enroll', 'mac', 'serial', 'hostname', 'image', 'ip', 'ssh_keys'),
 	unenroll: verb('unenroll', 'id', 'delete'),
-	imageImport: verb('image_import', 'source', 'name'),
+	imageImport: verb('image_import', 'source', 'name', 'sha256', 'size'),
+	osList: verb('os_list', 'url', 'board'),
+	disks: verb('disks'),
 	imageRemove: verb('image_remove', 'name'),
 	jobCancel: verb('job_cancel', 'job'),
 	volumeAccept: verb('volume_accept'),
+	deviceClone: verb('device_clone', 'from', 'snapshot', 'mac', 'serial', 'hostname', 'ip', 'ssh_keys', 'root'),
+	snapshot: verb('snapshot', 'id', 'name'),
+	snapshotRemove: verb('snapshot_remove', 'id', 'snapshot'),
+	rollback: verb('rollback', 'id', 'snapshot', 'discard'),
 
 	may, settle, foreignProblem
 });

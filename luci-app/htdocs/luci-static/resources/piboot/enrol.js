@@ -169,4 +169,4 @@ function unenrol(device, page_) {
 	], [ page.closeButton(_('Cancel')), button ]);
 }
 
-return baseclass.extend({ enrol, unenrol });
+return baseclass.extend({ enrol, unenrol, watch });

@@ -30,6 +30,17 @@ function imageName(name) {
 	return null;
 }
 
+function snapshotName(name) {
+	if (!/^[a-z0-9][a-z0-9._-]{0,62}$/.test(name))
+		return _('A snapshot name has 1 to 63 lower-case letters, digits, dots, underscores and hyphens, and starts with a letter or digit.');
+
+	return null;
+}
+
+function mac(text) {
+	return /^[0-9a-f]{2}([:-][0-9a-f]{2}){5}$/i.test(text) ? null : _('This is no MAC address, such as dc:a6:32:79:26:df.');
+}
+
 function address(text) {
 	const parts = /^([0-9]{1,3})\.([0-9]{1,3})\.([0-9]{1,3})\.([0-9]{1,3})$/.exec(text);
 	const bytes = parts ? parts.slice(1).map(Number) : [];
@@ -73,10 +84,28 @@ function proposal(pi, taken) {
 			return tried;
 }
 
+/* The address of a file on the web, as the agent takes it. */
+function url(value) {
+	if (!/^https?:\/\//i.test(value))
+		return _('Give an address that begins with https:// or http://.');
+
+	if (!/^[!#-;=?-[\]_a-z~]{1,2048}$/.test(value))
+		return _('Blanks and special characters in an address have to be encoded, a blank as "%20".');
+
+	const host = value.replace(/^[^:]*:\/\//, '').split(/[/?#]/)[0].split('@').pop();
+
+	return host == '' || /^[:-]/.test(host) ? _('This address names no server.') : null;
+}
+
+/* A digest as `sha256sum` prints it. */
+function sha256(value) {
+	return /^\s*[0-9a-fA-F]{64}\s*$/.test(value) ? null : _('A SHA-256 digest has 64 hexadecimal digits.');
+}
+
 /* What an image may be called that comes from this file. */
 function imageProposal(file) {
 	return file.replace(/^.*\//, '').toLowerCase().replace(/\.(xz|gz|zip|zst|img)$/g, '').replace(/\.img$/, '')
 		.replace(/[^a-z0-9._-]+/g, '-').replace(/^[^a-z0-9]+/, '').slice(0, 63);
 }
 
-return baseclass.extend({ hostname, deviceId, imageName, address, path, keys, keyList, proposal, imageProposal });
+return baseclass.extend({ hostname, deviceId, imageName, snapshotName, mac, address, path, keys, keyList, proposal, imageProposal, url, sha256 });

@@ -148,6 +148,16 @@ const JobBar = baseclass.extend({
 		]);
 	},
 
+	/* Bytes a second since the job was first seen; nothing before that says anything. */
+	rate(job) {
+		const now = performance.now();
+
+		if (this.since === undefined || job.bytes < this.since.bytes || job.state == 'waiting')
+			this.since = { bytes: job.bytes, at: now };
+
+		return now - this.since.at > 2500 ? (job.bytes - this.since.bytes) * 1000 / (now - this.since.at) : null;
+	},
+
 	update(job) {
 		const over = text.jobIsOver(job);
 		const share = text.percent(job);
@@ -157,13 +167,40 @@ const JobBar = baseclass.extend({
 		this.bar.style.display = over ? 'none' : '';
 		this.bar.title = share === null ? text.jobLine(job) : '%d %%'.format(share);
 		this.fill.style.width = '%d%%'.format(share ?? 0);
-		this.line.textContent = text.jobLine(job);
+		this.line.textContent = text.jobLine(job, over ? null : this.rate(job));
 		this.line.className = job.state == 'failed' || job.state == 'interrupted' ? 'alert-message error' : '';
 
 		if (this.stop)
 			this.stop.style.display = over ? 'none' : '';
 	}
 });
+
+/* A bar for a file on its way. */
+const SendBar = baseclass.extend({
+	__init__(title, cancel) {
+		this.fill = E('div');
+		this.bar = E('div', { 'class': 'cbi-progressbar', 'role': 'progressbar' }, [ this.fill ]);
+		this.line = E('div', { 'role': 'status' });
+		this.node = E('div', { 'class': 'piboot-upload', 'style': 'margin:.5em 0' }, [
+			E('strong', {}, [ title ]), this.bar, this.line,
+			E('button', { 'class': 'btn cbi-button cbi-button-negative', 'click': ui.createHandlerFn(this, cancel) }, [ _('Cancel') ])
+		]);
+	},
+
+	update({ sent, total, rate, left, waits }) {
+		const share = total > 0 ? Math.floor(100 * sent / total) : 0;
+
+		this.fill.style.width = '%d%%'.format(share);
+		this.bar.title = '%d %%'.format(share);
+		this.line.textContent = waits !== null ? _('%s It is tried again.').format(waits) : [
+			'%d %%'.format(share), _('%s of %s').format(text.bytes(sent), text.bytes(total)), text.pace(rate, left)
+		].filter(part => part).join(', ');
+	}
+});
+
+function sendBar(title, cancel) {
+	return new SendBar(title, cancel);
+}
 
 function jobBar(cancel) {
 	return new JobBar(cancel);
@@ -213,5 +250,5 @@ function field(label, input, help, check) {
 }
 
 return baseclass.extend({
-	mayWrite, paragraph, explain, run, label, below, linkButton, save, jobBar, dialog, closeButton, complain, field
+	mayWrite, paragraph, explain, run, label, below, linkButton, save, jobBar, sendBar, dialog, closeButton, complain, field
 });

@@ -74,6 +74,10 @@ const JOB_KINDS = {
 	import: _('Import of image "%s"'),
 	examine: _('Which boards the image "%s" boots'),
 	provision: _('Root file system of "%s"'),
+	snapshot: _('Snapshot of "%s"'),
+	rollback: _('Roll-back of "%s"'),
+	backup: _('Backup of "%s"'),
+	restore: _('Restore of "%s"'),
 	'delete': _('Deletion of the files of "%s"')
 };
 
@@ -227,8 +231,16 @@ function percent(job) {
 	return isNaN(part) ? null : Math.floor(Math.max(0, Math.min(1, part)) * 100);
 }
 
-/* Where a job stands, in one line. */
-function jobLine(job) {
+/* "8.1 MB/s, 1 min 5 s left"; empty while nobody knows. */
+function pace(rate, left) {
+	return [
+		rate > 0 ? _('%s/s').format(bytes(rate)) : null,
+		rate > 0 && left !== null ? _('%s left').format(span(left)) : null
+	].filter(part => part !== null).join(', ');
+}
+
+/* Where a job stands, in one line; `rate` in bytes a second, if that is known. */
+function jobLine(job, rate) {
 	const name = JOB_STATES[job.state] ?? job.state;
 
 	if (jobIsOver(job))
@@ -237,7 +249,9 @@ function jobLine(job) {
 	const share = percent(job);
 	const done = job.bytes > 0 ? bytes(job.bytes) : null;
 
-	return [ share !== null ? '%d %%'.format(share) : name, done ].filter(part => part !== null).join(', ');
+	const left = job.total_bytes > 0 ? Math.max(0, job.total_bytes - job.bytes) / rate : null;
+
+	return [ share !== null ? '%d %%'.format(share) : name, done, pace(rate, left) ].filter(part => part).join(', ');
 }
 
 /* Who uses an image, for those who want it gone. */
@@ -248,5 +262,5 @@ function list(names, most) {
 
 return baseclass.extend({
 	bytes, duration, span, ago, date, state, stateClass, bootState, boots, end, confidence, speaker, stage, stageOrder, outcome,
-	jobTitle, jobIsOver, percent, jobLine, list
+	jobTitle, jobIsOver, percent, pace, jobLine, list
 });

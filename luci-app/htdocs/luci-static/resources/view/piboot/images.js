@@ -5,8 +5,10 @@
 'require piboot.api as api';
 'require piboot.names as names';
 'require piboot.page as page';
+'require piboot.sources as sources';
 'require piboot.table as table';
 'require piboot.text as text';
+'require piboot.upload as upload';
 
 /* Jobs that ended are shown as long as anybody may wonder what came of them. */
 const REMEMBERED_MS = 3600 * 1000;
@@ -31,6 +33,7 @@ return view.extend({
 			{ title: _('System'), text: image => image.os ?? _('unknown') },
 			{ title: _('Architecture'), text: image => image.architecture ?? _('unknown') },
 			{ title: _('Size'), text: image => text.bytes(image.root_bytes + image.boot_bytes) },
+			{ title: _('On the disk'), text: image => image.used_bytes == null ? '–' : text.bytes(image.used_bytes) },
 			{ title: _('Runs on'), text: image => text.boots(image.fits) },
 			{ title: _('From'), text: image => '%s, %s'.format(image.source, text.date(image.imported_at)) },
 			{ title: _('Used by'), text: image => text.list(image.used_by, 8) || '–' }
@@ -70,37 +73,46 @@ return view.extend({
 
 	makeImport() {
 		const trouble = E('div');
-		const source = page.field(_('File'),
-			E('input', { 'type': 'text', 'id': 'piboot-source', 'class': 'cbi-input-text', 'placeholder': '/mnt/ssd/raspios.img.xz', 'spellcheck': 'false' }),
-			_('An image of an SD card on the router, .img or .img.xz. Copy it to the SSD first, for example with scp.'),
-			names.path);
 		const name = page.field(_('Name'),
 			E('input', { 'type': 'text', 'id': 'piboot-name', 'class': 'cbi-input-text', 'maxlength': 63, 'spellcheck': 'false' }),
 			_('What the image is called from now on.'),
 			names.imageName);
 		let own = false; /* the name was typed, not proposed */
+		let source = null;
 
+		const propose = () => {
+			if (!own && source !== null)
+				name.input.value = names.imageProposal(source.proposal());
+		};
+
+		source = sources.create(propose);
 		name.input.addEventListener('input', () => { own = name.input.value != '' });
-		source.input.addEventListener('input', () => {
-			if (!own)
-				name.input.value = names.imageProposal(source.input.value);
-		});
+
+		const begun = () => {
+			dom.content(trouble, null);
+			source.clear();
+			name.input.value = '';
+			own = false;
+			return this.page.look();
+		};
 
 		const submit = () => {
-			if ([ source, name ].filter(field => !field.verify()).length)
+			/* All that is wrong is shown at once. */
+			if ([ source.verify(), name.verify() ].includes(false))
 				return;
 
-			return api.imageImport({ source: source.input.value, name: name.input.value }).then(() => {
-				dom.content(trouble, null);
-				source.input.value = name.input.value = '';
-				own = false;
-				return this.page.look();
-			}).catch(error => page.complain(trouble, error));
+			const request = source.request();
+
+			if (request.file)
+				return this.send(request.file, name.input.value).then(begun).catch(error => page.complain(trouble, error));
+
+			return api.imageImport(Object.assign({ name: name.input.value }, request)).then(begun)
+				.catch(error => page.complain(trouble, error));
 		};
 
 		return E('div', { 'class': 'cbi-section', 'id': 'piboot-import' }, [
 			E('h3', {}, [ _('Import an image') ]),
-			source.row, name.row, trouble,
+			source.node, name.row, trouble,
 			E('div', { 'class': 'cbi-value' }, [
 				E('label', { 'class': 'cbi-value-title' }),
 				E('div', { 'class': 'cbi-value-field' }, [
@@ -113,10 +125,44 @@ return view.extend({
 		]);
 	},
 
+	/* Sends a file. The promise ends when the agent takes it, or does not; what goes wrong later is shown by the bar. */
+	send(file, name) {
+		const stay = event => event.preventDefault();
+		const bar = page.sendBar(_('Upload of "%s"').format(file.name), () => {
+			sending.cancel();
+			return sending.job === null ? null : this.cancel({ id: sending.job });
+		});
+		let taken = null;
+		const begun = new Promise(resolve => { taken = resolve });
+		const sending = upload.create(file, name, () => {
+			bar.update(sending.state());
+
+			if (sending.job !== null) {
+				this.sending.add(sending.job);
+				taken();
+			}
+		});
+
+		this.jobs.appendChild(bar.node);
+		window.addEventListener('beforeunload', stay);
+
+		const ended = sending.run().finally(() => {
+			window.removeEventListener('beforeunload', stay);
+			bar.node.remove();
+			this.sending.delete(sending.job);
+			this.page.look();
+		});
+
+		/* Once there is a job, that says more: it was cancelled, or what came is no image. */
+		ended.catch(error => sending.job === null || error.code == 'cancelled' ? null : page.complain(this.trouble, error));
+
+		return Promise.race([ begun, ended ]);
+	},
+
 	/* Running ones first seen stay where they are; one bar a job. */
 	showJobs(jobs) {
 		const now = Date.now();
-		const shown = jobs.filter(job => isOfImages(job, now) || this.bars.has(job.id));
+		const shown = jobs.filter(job => !this.sending.has(job.id) && (isOfImages(job, now) || this.bars.has(job.id)));
 
 		for (const job of shown) {
 			if (!this.bars.has(job.id)) {
@@ -141,6 +187,7 @@ return view.extend({
 
 	render() {
 		this.bars = new Map();
+		this.sending = new Set(); /* jobs whose bar is that of an upload */
 		this.trouble = E('div');
 		this.jobs = E('div', { 'id': 'piboot-jobs' });
 		this.table = this.makeTable();

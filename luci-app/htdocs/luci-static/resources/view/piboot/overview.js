@@ -7,6 +7,7 @@
 'require piboot.enrol as enrol';
 'require piboot.led as led';
 'require piboot.page as page';
+'require piboot.snapshots as snapshots';
 'require piboot.table as table';
 'require piboot.text as text';
 
@@ -123,6 +124,7 @@ return view.extend({
 	makeDevices() {
 		const actions = (device, current) => E('div', {}, [
 			boots(_('Boots'), 'device=' + encodeURIComponent(device.id)),
+			' ', this.button(_('Snapshots'), 'cbi-button-neutral', () => snapshots.open(current(), this)),
 			page.mayWrite() ? ' ' : '',
 			page.mayWrite() ? this.button(_('Unenrol'), 'cbi-button-remove', () => enrol.unenrol(current(), this)) : ''
 		]);
@@ -131,6 +133,7 @@ return view.extend({
 			{ title: _('Host name'), text: pi => pi.hostname },
 			{ title: _('Board'), text: pi => [ pi.board ?? _('not seen yet'), pi.mac ?? pi.serial ].join(', ') },
 			{ title: _('Image'), text: pi => pi.image },
+			{ title: _('On the disk'), text: pi => pi.disk_bytes == null ? '–' : text.bytes(pi.disk_bytes) },
 			{ title: _('Address'), text: pi => pi.ip ?? '–' },
 			{
 				title: _('State'), width: '30%', sign: pi => [ pi.state, stateLine(pi, this.jobs), pi.boot?.id ].join(' '),

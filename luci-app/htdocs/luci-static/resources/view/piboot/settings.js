@@ -95,6 +95,11 @@ return view.extend({
 		option = section.taboption('advanced', form.Flag, 'sync', _('Wait for the disk'),
 			_('Creating, renaming and removing files waits for the disk. Slow; without it a power cut of the router may undo the last seconds of that. Data that a Pi flushes is safe either way.'));
 
+		option = section.taboption('advanced', form.Value, 'os_list', _('List of systems'),
+			_('What can be imported from the internet: the address of a list as Raspberry Pi Imager reads it.'));
+		option.placeholder = 'https://downloads.raspberrypi.com/os_list_imagingutility_v4.json';
+		option.validate = rule(names.url);
+
 		option = section.taboption('advanced', form.Value, 'dnsmasq_confdir', _('Drop-in directory'),
 			_('Only for a dnsmasq that does not come from OpenWrt: the directory of its conf-dir line.'));
 		option.validate = rule(absolute);

@@ -1,13 +1,13 @@
-//! Any first sector: what is accepted must lie after the table and not overlap.
+//! Any beginning of a disk: the partitions that are accepted lie after the table and do not overlap.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use piboot::image::partition::parse;
+use piboot::image::partition::read;
 
-fuzz_target!(|sector: &[u8]| {
-    let Ok(table) = parse(sector) else { return };
-    assert!((1..=4).contains(&table.partitions.len()));
+fuzz_target!(|disk: &[u8]| {
+    let Ok(table) = read(&disk) else { return };
+    assert!((1..=1024).contains(&table.partitions.len()));
     for partition in &table.partitions {
         assert!(partition.start >= 512 && partition.size > 0);
         assert!(partition.start + partition.size <= table.end());

@@ -1,0 +1,20 @@
+//! Verbs about backups of Pis.
+
+use super::types::*;
+use super::{Api, ApiError, Servers};
+
+impl<S: Servers> Api<S> {
+    pub(super) fn backup(&mut self, request: BackupRequest) -> Result<Started, ApiError> {
+        let device = self.configured(&request.id)?.clone();
+        let job = self.fleet.backup(&device, request.path, request.live);
+        job.map(|job| Started { job }).map_err(|e| ApiError::Failed(e.to_string()))
+    }
+
+    pub(super) fn restore(&mut self, request: RestoreRequest) -> Result<Started, ApiError> {
+        // People know their Pis by host name.
+        let own_id = |id: &str| self.configured(id).map_or_else(|_| id.to_owned(), |device| device.id.clone());
+        let id = request.id.as_deref().map(own_id);
+        let job = self.fleet.restore(request.path, id.as_deref(), request.replace);
+        job.map(|job| Started { job }).map_err(|e| ApiError::Failed(e.to_string()))
+    }
+}

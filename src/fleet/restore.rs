@@ -1,0 +1,157 @@
+//! A device out of its backup: built beside, and exchanged with what is there in one step.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::Sender;
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+use super::backup::{Head, TREES, decompress, open, read_head};
+use super::exported::ExportedAt;
+use super::provision::{Provision, discard, partial_name};
+use super::record::{AdaptedFor, DeviceRecord, free_export_pair};
+use crate::archive::{ArchiveError, Input, unpack_tree};
+use crate::config::Device;
+use crate::image::adapt::{self, Pass};
+use crate::progress::Progress;
+use crate::storage::tree_writer::TreeWriter;
+use crate::storage::{Layout, RESERVE_BYTES, SyncGuard, sync_directory};
+
+/// What came of a restore, for whoever keeps the configuration.
+#[derive(Debug)]
+pub(super) struct Restored {
+    /// The device, as it was when it was backed up or as it is configured.
+    pub(super) device: Device,
+}
+
+/// The work of a restore; owned, because it runs on another thread.
+#[derive(Debug)]
+pub(super) struct Restoring {
+    pub(super) layout: Layout,
+    pub(super) path: PathBuf,
+    /// The device that it is to become.
+    pub(super) id: String,
+    /// Its section, if it is enrolled.
+    pub(super) configured: Option<Device>,
+    /// Whether files that are there go.
+    pub(super) replace: bool,
+    pub(super) exported: Option<ExportedAt>,
+    pub(super) now_ms: i64,
+    pub(super) results: Sender<Restored>,
+}
+
+impl Restoring {
+    /// Builds the trees and puts them in place. Whatever fails, what was there is there.
+    pub(super) fn run(&self, progress: &dyn Progress) -> Result<String, String> {
+        let partial = self.layout.scratch().join(partial_name(&self.id));
+        discard(&partial)?;
+        let made = self.run_in(&partial, progress);
+        // After an exchange that is what was replaced. What cannot be removed now goes at the next start.
+        let removed = discard(&partial);
+        let message = made?;
+        removed?;
+        Ok(message)
+    }
+
+    fn run_in(&self, partial: &Path, progress: &dyn Progress) -> Result<String, String> {
+        let shown = self.path.display();
+        let cannot = |e: ArchiveError| format!("{shown}: {e}");
+        let input = Input::open(&self.path, progress).map_err(|e| format!("cannot use {shown}: {e}"))?;
+        let mut reader = decompress(input).map_err(cannot)?;
+        let head = read_head(&mut reader).map_err(cannot)?;
+        let device = self.configured.clone().unwrap_or_else(|| head.device.clone());
+        if device.id != self.id {
+            return Err(format!("{shown} is of {}: to make it the device {}, enrol that first", device.id, self.id));
+        }
+        progress.set_total(head.manifest.bytes, head.manifest.entries);
+        self.check_space(head.manifest.bytes)?;
+        let failed = |e: &dyn std::fmt::Display| format!("cannot write {}: {e}", partial.display());
+        let guard = SyncGuard::open(&self.layout.scratch()).map_err(|e| failed(&e))?;
+        std::fs::create_dir(partial).map_err(|e| failed(&e))?;
+        let writer = TreeWriter::new(open(partial).map_err(|e| failed(&e))?).map_err(|e| failed(&e))?;
+        let done = unpack_tree(&mut reader, writer, &TREES, progress, || self.leave_reserve()).map_err(cannot)?;
+        let record = self.record(&head, &device, partial)?;
+        record.save(partial).map_err(|e| e.to_string())?;
+        // Everything reaches the disk before the rename that publishes it.
+        guard.finish().map_err(|e| format!("the files could not be written to disk: {e}"))?;
+        if progress.cancelled() {
+            return Err("cancelled".to_owned());
+        }
+        self.publish(partial)?;
+        let message = format!(
+            "{} restored from {shown}: {} MB in {} files",
+            self.id,
+            done.bytes.div_ceil(1_000_000),
+            done.entries
+        );
+        // Nobody listens only while the agent stops; its next start finds the files.
+        let _ = self.results.send(Restored { device });
+        Ok(message)
+    }
+
+    /// The record that belongs to the restored trees. A device that becomes another one gets an identity of its own.
+    fn record(&self, head: &Head, device: &Device, partial: &Path) -> Result<DeviceRecord, String> {
+        let mut record = head.record.clone();
+        // Handles of another router, or of another device, must not be taken for those of this one.
+        record.export_pair = match DeviceRecord::load(&self.layout.device(&self.id)) {
+            Ok(Some(old)) => old.export_pair,
+            _ => free_export_pair(&self.layout).map_err(|e| e.to_string())?,
+        };
+        if head.manifest.id == device.id {
+            return Ok(record);
+        }
+        let exported = self.exported.clone().ok_or("none of the configured interfaces has an IPv4 address")?;
+        let (layout, now_ms) = (self.layout.clone(), self.now_ms);
+        let provision = Provision { layout, device: device.clone(), exported, now_ms };
+        let (boot, root) = (partial.join("boot"), partial.join("root"));
+        let report = adapt::adapt(&boot, &root, &provision.target(), Pass::Fresh).map_err(|e| e.to_string())?;
+        record.adapted_for = AdaptedFor::of(device, &provision.exported);
+        (record.changes, record.notes) = (report.changes, report.notes);
+        record.made_ms = self.now_ms;
+        Ok(record)
+    }
+
+    fn publish(&self, partial: &Path) -> Result<(), String> {
+        let place = self.layout.device(&self.id);
+        // In one step: at no moment is there neither.
+        let flags = if place.exists() && self.replace { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
+        renameat_with(CWD, partial, CWD, &place, flags).map_err(|errno| match errno {
+            rustix::io::Errno::EXIST => already_there(&self.id),
+            other => format!("cannot move the restored files to {}: {other}", place.display()),
+        })?;
+        sync_directory(&self.layout.devices())
+            .and_then(|()| sync_directory(&self.layout.scratch()))
+            .map_err(|e| e.to_string())
+    }
+
+    fn check_space(&self, bytes: u64) -> Result<(), String> {
+        let free = self.free().map_err(|e| format!("cannot ask for free space: {e}"))?;
+        if free >= bytes.saturating_add(RESERVE_BYTES) {
+            return Ok(());
+        }
+        Err(format!(
+            "what is in {} needs {} MB and {} MB are free in {}: remove a device or an image{}",
+            self.path.display(),
+            bytes.saturating_add(RESERVE_BYTES) >> 20,
+            free >> 20,
+            self.layout.data_dir().display(),
+            if self.replace { " (the old files go when the new ones are complete)" } else { "" }
+        ))
+    }
+
+    /// However much the archive holds, and whatever it says of that: what others need is left.
+    fn leave_reserve(&self) -> Result<(), ArchiveError> {
+        let free = self.free().map_err(ArchiveError::Write)?;
+        if free < RESERVE_BYTES { Err(ArchiveError::NoSpace(free >> 20)) } else { Ok(()) }
+    }
+
+    fn free(&self) -> io::Result<u64> {
+        let stat = rustix::fs::statvfs(self.layout.data_dir())?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+}
+
+/// What to say where files of a device are in the way.
+pub(super) fn already_there(id: &str) -> String {
+    format!("there are files of {id} already: give --replace to have them replaced, there is no way back")
+}

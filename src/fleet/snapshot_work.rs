@@ -1,0 +1,209 @@
+//! The file work of snapshots, done by jobs: take one, make a device what it was in one.
+//!
+//! Rolling back leaves either the old trees or the new whenever it is killed. The snapshot is copied to the scratch
+//! directory, moved to `snapshots/<id>/.swap` with a mark in it, and exchanged with the device's directory in one step
+//! (renameat2(2), RENAME_EXCHANGE). By the mark [`finish_swaps`] tells on which side of that step it was killed.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, RenameFlags};
+
+use super::provision::{ROLLBACK, SNAPSHOT, copy_trees, discard, set_aside, shared};
+use super::record::{DeviceRecord, RolledBack};
+use super::roots;
+use super::snapshots::{BEFORE_ROLLBACK, Snapshot};
+use crate::config::RootKind;
+use crate::progress::Progress;
+use crate::storage::tree_copy::Copied;
+use crate::storage::{Layout, SyncGuard, sync_directory};
+
+/// Where trees wait in `snapshots/<id>` to be exchanged with the device's; no name of a snapshot.
+const SWAP: &str = ".swap";
+/// A file in trees that are not the device's yet.
+const MARK: &str = ".incoming";
+
+/// What a job on a device's snapshots needs to know; owned, because the job runs on another thread.
+#[derive(Debug, Clone)]
+pub(super) struct SnapshotWork {
+    pub(super) layout: Layout,
+    /// The device.
+    pub(super) id: String,
+    /// Unix time in ms at the start of the job.
+    pub(super) now_ms: i64,
+}
+
+impl SnapshotWork {
+    /// Takes a snapshot. Whatever fails, nothing is left behind.
+    pub(super) fn take(&self, name: &str, progress: &dyn Progress) -> Result<String, String> {
+        let partial = self.layout.scratch().join(format!("{SNAPSHOT}{}.partial", self.id));
+        let (from, place) = (self.layout.device(&self.id), self.layout.snapshot(&self.id, name));
+        cleaned(&partial, || {
+            let copied = self.copy(&from, &partial, progress)?;
+            let record = load(&from)?;
+            record.save(&partial).map_err(|e| e.to_string())?;
+            self.snapshot(name, &record, copied).save(&partial).map_err(|e| cannot("write", &partial, &e))?;
+            self.publish(&partial, &place, progress)?;
+            Ok(format!("snapshot {name} of {} taken ({} entries{})", self.id, copied.entries, shared(&copied)))
+        })
+    }
+
+    /// Makes the device what it was in snapshot `name`.
+    pub(super) fn roll_back(
+        &self,
+        name: &str,
+        discard_old: bool,
+        after_failed: u32,
+        progress: &dyn Progress,
+    ) -> Result<String, String> {
+        let partial = self.layout.scratch().join(format!("{ROLLBACK}{}.partial", self.id));
+        let (device, snapshot) = (self.layout.device(&self.id), self.layout.snapshot(&self.id, name));
+        let swap = self.layout.snapshots_of(&self.id).join(SWAP);
+        let now = load(&device)?;
+        unmark(&device)?;
+        cleaned(&partial, || {
+            self.copy(&snapshot, &partial, progress)?;
+            let rolled_back = RolledBack { to: name.to_owned(), at_ms: self.now_ms, after_failed };
+            // Its number is the device's, whatever becomes of its files.
+            let record =
+                DeviceRecord { export_pair: now.export_pair, rolled_back: Some(rolled_back), ..load(&snapshot)? };
+            record.save(&partial).map_err(|e| e.to_string())?;
+            std::fs::write(partial.join(MARK), "").map_err(|e| cannot("write", &partial, &e))?;
+            self.publish(&partial, &swap, progress)
+        })?;
+        exchange(&device, &swap).map_err(|e| {
+            // Both are where they were; the next start tidies up if this does not.
+            let _ = discard(&swap);
+            cannot("exchange", &device, &e)
+        })?;
+        for aside in finish_swap(&self.layout, &self.id, discard_old, self.now_ms)? {
+            discard(&aside)?;
+        }
+        let kept = if discard_old { String::new() } else { format!("; what it was is snapshot {BEFORE_ROLLBACK}") };
+        Ok(format!("{} is rolled back to snapshot {name}{kept}", self.id))
+    }
+
+    fn copy(&self, from: &Path, partial: &Path, progress: &dyn Progress) -> Result<Copied, String> {
+        let content = roots::content(RootKind::Auto, &self.layout.scratch()).map_err(|e| e.to_string())?;
+        if let Some(known) = Snapshot::load(from) {
+            progress.set_total(known.shared_bytes.saturating_add(known.copied_bytes), known.entries);
+        }
+        let scratch = self.layout.scratch();
+        let guard = SyncGuard::open(&scratch).map_err(|e| cannot("use", &scratch, &e.into()))?;
+        std::fs::create_dir(partial).map_err(|e| cannot("create", partial, &e))?;
+        let copied = copy_trees(content, from, partial, progress)?;
+        guard.finish().map_err(|e| format!("the copy could not be written to disk: {e}"))?;
+        Ok(copied)
+    }
+
+    /// Moves finished trees to their place, durably.
+    fn publish(&self, partial: &Path, place: &Path, progress: &dyn Progress) -> Result<(), String> {
+        // The records, which were written after the trees.
+        let written = sync_directory(partial).and_then(|()| sync_directory(&self.layout.scratch()));
+        written.map_err(|e| cannot("write", partial, &e))?;
+        if progress.cancelled() {
+            return Err("cancelled".to_owned());
+        }
+        let moved = std::fs::rename(partial, place).and_then(|()| sync_directory(&self.layout.snapshots_of(&self.id)));
+        moved.map_err(|e| cannot("move the finished trees to", place, &e))
+    }
+
+    fn snapshot(&self, name: &str, record: &DeviceRecord, copied: Copied) -> Snapshot {
+        Snapshot {
+            name: name.to_owned(),
+            made_ms: self.now_ms,
+            image: record.image.clone(),
+            hostname: record.adapted_for.hostname.clone(),
+            entries: copied.entries,
+            shared_bytes: copied.shared,
+            copied_bytes: copied.bytes,
+        }
+    }
+}
+
+/// Ends what a kill left between two steps of a roll-back, of whatever device. Trees that are not wanted are set aside
+/// for whoever sweeps the scratch directory.
+pub(super) fn finish_swaps(layout: &Layout, now_ms: i64) {
+    for entry in std::fs::read_dir(layout.snapshots()).into_iter().flatten().flatten() {
+        let (name, swap) = (entry.file_name(), entry.path().join(SWAP));
+        let Some(id) = name.to_str().filter(|_| swap.exists()) else { continue };
+        let ended = if swap.join(MARK).exists() {
+            // The exchange did not come to pass.
+            set_aside(layout, &swap).map(drop).map_err(|e| cannot("move", &swap, &e))
+        } else {
+            finish_swap(layout, id, false, now_ms).map(drop)
+        };
+        match ended {
+            Ok(()) => {
+                log::warn!("a roll-back of {id} was interrupted; it is now as it was before or after, as a whole")
+            }
+            Err(error) => log::error!("a roll-back of {id} was interrupted and cannot be tidied up: {error}"),
+        }
+    }
+}
+
+/// After the exchange: the device's old trees become the snapshot `before-rollback`, or are set aside. Answers where what
+/// is to be deleted went.
+fn finish_swap(layout: &Layout, id: &str, discard_old: bool, now_ms: i64) -> Result<Vec<PathBuf>, String> {
+    let (device, swap) = (layout.device(id), layout.snapshots_of(id).join(SWAP));
+    let mut gone = Vec::new();
+    // The mark goes while `.swap` still shows that something is to be ended.
+    unmark(&device)?;
+    for directory in [device, layout.devices(), layout.snapshots_of(id)] {
+        sync_directory(&directory).map_err(|e| cannot("write", &directory, &e))?;
+    }
+    if discard_old {
+        gone.push(set_aside(layout, &swap).map_err(|e| cannot("move", &swap, &e))?);
+    } else {
+        let record = load(&swap)?;
+        let snapshot = Snapshot {
+            name: BEFORE_ROLLBACK.to_owned(),
+            made_ms: now_ms,
+            image: record.image,
+            hostname: record.adapted_for.hostname,
+            entries: 0,
+            shared_bytes: 0,
+            copied_bytes: 0,
+        };
+        snapshot.save(&swap).map_err(|e| cannot("write", &swap, &e))?;
+        let place = layout.snapshot(id, BEFORE_ROLLBACK);
+        if place.exists() {
+            gone.push(set_aside(layout, &place).map_err(|e| cannot("move", &place, &e))?);
+        }
+        let moved = std::fs::rename(&swap, &place).and_then(|()| sync_directory(&layout.snapshots_of(id)));
+        moved.map_err(|e| cannot("move the old trees to", &place, &e))?;
+    }
+    Ok(gone)
+}
+
+/// The trees are the device's now.
+fn unmark(device: &Path) -> Result<(), String> {
+    match std::fs::remove_file(device.join(MARK)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(cannot("tidy", device, &error)),
+        _ => Ok(()),
+    }
+}
+
+/// Swaps two directories of one file system in one step.
+fn exchange(a: &Path, b: &Path) -> io::Result<()> {
+    Ok(rustix::fs::renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE)?)
+}
+
+fn load(directory: &Path) -> Result<DeviceRecord, String> {
+    let record = DeviceRecord::load(directory).map_err(|e| e.to_string())?;
+    record.ok_or_else(|| format!("there are no trees in {}", directory.display()))
+}
+
+/// Work on `partial`, of which nothing is left if it fails.
+fn cleaned<T>(partial: &Path, work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    discard(partial)?;
+    let result = work();
+    if result.is_err() {
+        discard(partial)?;
+    }
+    result
+}
+
+fn cannot(what: &str, path: &Path, error: &io::Error) -> String {
+    format!("cannot {what} {}: {error}", path.display())
+}
