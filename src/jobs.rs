@@ -39,6 +39,8 @@ pub enum JobKind {
     Backup,
     /// Making a device's trees from such a file.
     Restore,
+    /// Making a device's trees anew, in the place of those that it has.
+    Replace,
 }
 
 /// Jobs of one lane run one after the other: those on devices do not wait for an image that comes over a slow network.
@@ -52,9 +54,13 @@ impl JobKind {
     const fn lane(self) -> Lane {
         match self {
             Self::Import | Self::Examine => Lane::Images,
-            Self::Provision | Self::Delete | Self::Snapshot | Self::Rollback | Self::Backup | Self::Restore => {
-                Lane::Devices
-            }
+            Self::Provision
+            | Self::Delete
+            | Self::Snapshot
+            | Self::Rollback
+            | Self::Backup
+            | Self::Restore
+            | Self::Replace => Lane::Devices,
         }
     }
 }

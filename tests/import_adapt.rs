@@ -9,7 +9,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use piboot::image::adapt::{AdaptError, Pass, Report, Target, adapt, rule_names};
+use piboot::config::{PasswordHash, Regional};
+use piboot::image::adapt::{AdaptError, Earlier, Pass, Report, Target, adapt, rule_names};
 use piboot::pi::Mac;
 
 struct Trees(tempfile::TempDir);
@@ -52,7 +53,11 @@ impl Trees {
     }
 
     fn adapt(&self, pass: Pass) -> Report {
-        adapt(&self.path("boot"), &self.path("root"), &device(), pass).unwrap()
+        self.adapt_for(&device(), pass)
+    }
+
+    fn adapt_for(&self, target: &Target, pass: Pass) -> Report {
+        adapt(&self.path("boot"), &self.path("root"), target, pass).unwrap()
     }
 
     /// Everything in both trees: mode, owner, content or link target.
@@ -88,6 +93,10 @@ fn device() -> Target {
         mac: Some(Mac([0xdc, 0xa6, 0x32, 1, 2, 3])),
         ssh_keys: vec!["ssh-ed25519 AAAAC3Nza me@home".to_owned()],
         trim: true,
+        user: None,
+        password: None,
+        regional: Regional::default(),
+        earlier: None,
     }
 }
 
@@ -393,17 +402,218 @@ fn text_in_another_encoding_is_edited_and_the_rest_of_it_kept() {
 }
 
 #[test]
-fn settings_of_the_imager_are_named_as_not_applied() {
-    for name in ["firstrun.sh", "custom.toml"] {
+fn settings_of_the_imager_are_applied_or_named_as_not_applied() {
+    for (name, text, words) in [
+        ("firstrun.sh", "#!/bin/bash\n", "not applied"),
+        ("custom.toml", "[user\n", "not understood"),
+        ("custom.toml", "[wlan]\nssid = 'home'\n", "not applied: wlan.ssid"),
+        ("userconf.txt", "anna:geheim\n", "not applied"),
+    ] {
         let trees = bookworm();
-        trees.put(&format!("boot/{name}"), "x");
+        trees.put(&format!("boot/{name}"), text);
         let report = trees.adapt(Pass::Fresh);
         let note = report.notes.iter().find(|note| note.rule == "imager").unwrap();
         assert_eq!(note.path, format!("boot/{name}"));
-        assert!(note.what.contains("not applied"), "{}", note.what);
+        assert!(note.what.contains(words), "{}", note.what);
         assert!(!trees.adapt(Pass::Again).notes.iter().any(|note| note.rule == "imager"), "once is enough");
     }
     assert!(!bookworm().adapt(Pass::Fresh).notes.iter().any(|note| note.rule == "imager"));
+
+    let custom = format!("[user]\nname = \"anna\"\npassword = \"{HASH}\"\n[locale]\ntimezone = \"Europe/Berlin\"\n");
+    for (name, text) in [("custom.toml", custom), ("userconf.txt", format!("anna:{HASH}\n"))] {
+        let trees = with_users();
+        trees.put(&format!("boot/{name}"), &text);
+        let report = trees.adapt(Pass::Fresh);
+        assert!(!trees.exists(&format!("boot/{name}")), "no password is served over TFTP");
+        assert!(trees.get("root/etc/passwd").contains("anna:x:1000:1000:,,,:/home/anna:"));
+        assert!(trees.get("root/etc/shadow").contains(&format!("anna:{HASH}:")));
+        assert!(!format!("{report:?}").contains(HASH), "no report has it");
+        // What is configured for the device counts more, and its password is not anna's.
+        let trees = with_users();
+        trees.put(&format!("boot/{name}"), &text);
+        trees.adapt_for(&Target { user: Some("lion".into()), ..device() }, Pass::Fresh);
+        assert!(trees.get("root/etc/shadow").contains("lion:!:"), "{}", trees.get("root/etc/shadow"));
+    }
+}
+
+const HASH: &str = "$6$saltsalt$aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+
+fn hash() -> Option<PasswordHash> {
+    HASH.parse().ok()
+}
+
+/// Bookworm with what else goes by its user's name, and the questions of its first boot.
+fn with_users() -> Trees {
+    let trees = bookworm();
+    for (path, text) in [
+        ("root/etc/shadow", "root:*:19000:0:99999:7:::\npi:!:0:0:99999:7:::\n"),
+        ("root/etc/group", "adm:x:4:pi\nsudo:x:27:pi\npi:x:1000:\n"),
+        ("root/etc/gshadow", "adm:*::pi\nsudo:*::pi\npi:!::\n"),
+        ("root/etc/subuid", "pi:100000:65536\n"),
+        ("root/etc/subgid", "pi:100000:65536\n"),
+        ("root/etc/sudoers.d/010_pi-nopasswd", "pi ALL=(ALL) NOPASSWD: ALL\n"),
+        (
+            "root/etc/systemd/system/getty@tty1.service.d/autologin.conf",
+            "[Service]\nExecStart=\nExecStart=-/sbin/agetty --autologin pi --noclear %I $TERM\n",
+        ),
+        ("root/etc/lightdm/lightdm.conf", "[Seat:*]\nautologin-user=pi\n"),
+        ("root/etc/ssh/sshd_config.d/rename_user.conf", "Banner /usr/share/userconf-pi/sshd_banner\n"),
+        ("root/usr/lib/systemd/system/userconfig.service", "[Unit]\n"),
+        ("root/usr/lib/systemd/system/getty@tty1.service", "[Unit]\n"),
+        ("root/usr/share/zoneinfo/Europe/Berlin", "TZif"),
+        ("root/etc/timezone", "Europe/London\n"),
+        ("root/etc/default/keyboard", "XKBMODEL=\"pc105\"\nXKBLAYOUT=\"gb\"\n"),
+    ] {
+        trees.put(path, text);
+    }
+    trees
+}
+
+#[test]
+fn the_first_user_gets_another_name_wherever_it_stands() {
+    let trees = with_users();
+    let target = Target { user: Some("lion".into()), password: hash(), ..device() };
+    trees.adapt_for(&target, Pass::Fresh);
+    for (path, text) in [
+        ("root/etc/passwd", "root:x:0:0:root:/root:/bin/bash\nlion:x:1000:1000:,,,:/home/lion:/bin/bash\n".to_owned()),
+        ("root/etc/shadow", format!("root:*:19000:0:99999:7:::\nlion:{HASH}::0:99999:7:::\n")),
+        ("root/etc/group", "adm:x:4:lion\nsudo:x:27:lion\nlion:x:1000:\n".to_owned()),
+        ("root/etc/gshadow", "adm:*::lion\nsudo:*::lion\nlion:!::\n".to_owned()),
+        ("root/etc/subuid", "lion:100000:65536\n".to_owned()),
+        ("root/etc/subgid", "lion:100000:65536\n".to_owned()),
+        ("root/etc/sudoers.d/010_pi-nopasswd", "lion ALL=(ALL) NOPASSWD: ALL\n".to_owned()),
+        ("root/etc/lightdm/lightdm.conf", "[Seat:*]\nautologin-user=lion\n".to_owned()),
+        ("root/home/lion/.ssh/authorized_keys", "ssh-ed25519 AAAAC3Nza me@home\n".to_owned()),
+    ] {
+        assert_eq!(trees.get(path), text, "{path}");
+    }
+    assert!(trees.get("root/etc/systemd/system/getty@tty1.service.d/autologin.conf").contains("--autologin lion "));
+    assert!(trees.exists("root/home/lion/.bashrc") && !trees.exists("root/home/pi"));
+    assert_eq!(trees.target(&format!("{ETC}/userconfig.service")), "/dev/null");
+    assert!(!trees.exists("root/etc/ssh/sshd_config.d/rename_user.conf"));
+    assert_eq!(
+        trees.target(&format!("{ETC}/getty.target.wants/getty@tty1.service")),
+        "/usr/lib/systemd/system/getty@tty1.service"
+    );
+    let before = trees.snapshot();
+    for pass in [Pass::Fresh, Pass::Again] {
+        assert_eq!(trees.adapt_for(&target, pass).changes, []);
+    }
+    assert_eq!(trees.snapshot(), before);
+
+    // Later: only what is asked for anew, from whatever the Pi's user made of it.
+    let earlier = Earlier {
+        user: Some("lion".into()),
+        password: hash(),
+        ssh_keys: target.ssh_keys.clone(),
+        ..Earlier::default()
+    };
+    let shadow = trees.get("root/etc/shadow").replace(HASH, "$y$own");
+    trees.put("root/etc/shadow", &shadow);
+    let again = Target { earlier: Some(earlier.clone()), ..target.clone() };
+    assert_eq!(trees.adapt_for(&again, Pass::Again).changes, [], "its own password stays");
+    let other: Option<PasswordHash> = HASH.replace("salt", "SALT").parse().ok();
+    trees.adapt_for(&Target { user: Some("bear".into()), password: other, ..again }, Pass::Again);
+    assert!(trees.get("root/etc/shadow").contains("bear:$6$SALTSALT$"), "{}", trees.get("root/etc/shadow"));
+    assert!(trees.get("root/etc/passwd").contains("bear:x:1000:1000:,,,:/home/bear:"));
+    assert!(trees.exists("root/home/bear/.bashrc"));
+}
+
+#[test]
+fn an_interrupted_renaming_is_completed() {
+    let trees = with_users();
+    fs::rename(trees.path("root/home/pi"), trees.path("root/home/lion")).unwrap();
+    trees.adapt_for(&Target { user: Some("lion".into()), ..device() }, Pass::Again);
+    assert!(
+        trees.get("root/etc/passwd").contains("lion:x:1000:1000:,,,:/home/lion:"),
+        "{}",
+        trees.get("root/etc/passwd")
+    );
+}
+
+#[test]
+fn a_user_is_made_where_there_is_none_and_a_system_users_name_is_refused() {
+    let trees = with_users();
+    let passwd = "root:x:0:0:root:/root:/bin/bash\ngames:x:5:60:games:/usr/games:/usr/sbin/nologin\n";
+    trees.put("root/etc/passwd", passwd);
+    trees.put("root/etc/skel/.profile", "# login\n");
+    let refused = |user: &str| {
+        let target = Target { user: Some(user.into()), ..device() };
+        adapt(&trees.path("boot"), &trees.path("root"), &target, Pass::Fresh)
+    };
+    assert!(matches!(refused("games"), Err(AdaptError::User(_))));
+    trees.adapt_for(&Target { user: Some("lion".into()), password: hash(), ..device() }, Pass::Fresh);
+    assert_eq!(
+        trees.get("root/etc/passwd"),
+        format!("{passwd}lion:x:1001:1001::/home/lion:/bin/sh\n"),
+        "1000 is a group's"
+    );
+    assert!(trees.get("root/etc/shadow").ends_with(&format!("lion:{HASH}::0:99999:7:::\n")));
+    assert!(trees.get("root/etc/group").contains("sudo:x:27:pi,lion\n"));
+    assert!(trees.get("root/etc/group").ends_with("lion:x:1001:\n"));
+    for (path, mode) in
+        [("root/home/lion", 0o700), ("root/home/lion/.profile", 0o644), ("root/home/lion/.ssh/authorized_keys", 0o600)]
+    {
+        let meta = fs::metadata(trees.path(path)).unwrap();
+        assert_eq!((meta.uid(), meta.gid(), meta.mode() & 0o7777), (1001, 1001, mode), "{path}");
+    }
+    let sudoers = fs::metadata(trees.path("root/etc/sudoers.d/010_lion-nopasswd")).unwrap();
+    assert_eq!((sudoers.uid(), sudoers.mode() & 0o7777), (0, 0o440));
+}
+
+#[test]
+fn keys_that_are_not_configured_any_more_go_and_the_users_own_stay() {
+    let trees = bookworm();
+    trees.adapt(Pass::Fresh);
+    let keys = "root/home/pi/.ssh/authorized_keys";
+    trees.put(keys, &format!("{}ssh-rsa OWN own\n", trees.get(keys)));
+    let earlier = Earlier { ssh_keys: device().ssh_keys, ..Earlier::default() };
+    let target =
+        Target { ssh_keys: vec!["ssh-ed25519 AAAANEW you".into()], earlier: Some(earlier.clone()), ..device() };
+    trees.adapt_for(&target, Pass::Again);
+    assert_eq!(trees.get(keys), "ssh-rsa OWN own\nssh-ed25519 AAAANEW you\n");
+    let earlier = Earlier { ssh_keys: target.ssh_keys, ..earlier };
+    trees.adapt_for(&Target { ssh_keys: vec![], earlier: Some(earlier), ..device() }, Pass::Again);
+    assert_eq!(trees.get(keys), "ssh-rsa OWN own\n");
+}
+
+#[test]
+fn language_and_time_are_set_where_they_are_asked_for() {
+    let trees = with_users();
+    let before = trees.snapshot();
+    trees.adapt(Pass::Again);
+    assert_eq!(before.get(&trees.path("root/etc/timezone")), trees.snapshot().get(&trees.path("root/etc/timezone")));
+    let regional = Regional {
+        locale: Some("de_DE.UTF-8".into()),
+        timezone: Some("Europe/Berlin".into()),
+        keyboard: Some("de".into()),
+    };
+    let target = Target { regional: regional.clone(), ..device() };
+    let report = trees.adapt_for(&target, Pass::Again);
+    assert_eq!(trees.target("root/etc/localtime"), "/usr/share/zoneinfo/Europe/Berlin");
+    assert_eq!(trees.get("root/etc/timezone"), "Europe/Berlin\n");
+    assert_eq!(trees.get("root/etc/default/locale"), "LANG=de_DE.UTF-8\n");
+    assert_eq!(trees.get("root/etc/default/keyboard"), "XKBMODEL=\"pc105\"\nXKBLAYOUT=\"de\"\n");
+    assert!(report.notes.iter().any(|note| note.rule == "locale" && note.what.contains("dpkg-reconfigure locales")));
+    // Changed on the Pi, it stays.
+    trees.put("root/etc/timezone", "Europe/Paris\n");
+    let earlier = Some(Earlier { regional: regional.clone(), ssh_keys: device().ssh_keys, ..Earlier::default() });
+    assert_eq!(trees.adapt_for(&Target { earlier, ..target.clone() }, Pass::Again).changes, []);
+    let nowhere = Regional { timezone: Some("Mars/Base".into()), ..Regional::default() };
+    let report = trees.adapt_for(&Target { regional: nowhere, ..device() }, Pass::Again);
+    assert!(report.notes.iter().any(|note| note.what.contains("Mars/Base")), "{report:?}");
+}
+
+#[test]
+fn cloud_init_makes_no_user_beside_the_devices_own() {
+    let trees = trixie();
+    trees.put("boot/user-data", "#cloud-config\nchpasswd: {users: [{name: ubuntu, password: ubuntu, type: text}]}\n");
+    trees.adapt_for(&Target { user: Some("lion".into()), ..device() }, Pass::Fresh);
+    let data = trees.get("root/var/lib/cloud/seed/nocloud/user-data");
+    assert!(data.contains("name: ubuntu") && data.contains("users: []"), "{data}");
+    let before = trees.snapshot();
+    trees.adapt_for(&Target { user: Some("lion".into()), ..device() }, Pass::Again);
+    assert_eq!(trees.snapshot(), before);
 }
 
 #[test]

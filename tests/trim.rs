@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use emupi::{Model, Pi, boot};
+use piboot::config::Regional;
 use piboot::image::adapt::{Pass, Report, Target, adapt};
 use support::{Router, image};
 
@@ -50,6 +51,10 @@ impl Trees {
             mac: None,
             ssh_keys: Vec::new(),
             trim,
+            user: None,
+            password: None,
+            regional: Regional::default(),
+            earlier: None,
         };
         adapt(&self.0.path().join("boot"), &self.0.path().join("root"), &target, pass).unwrap()
     }

@@ -237,10 +237,8 @@ impl BootOptions {
 
     /// What is wrong with it.
     pub(super) fn findings(&self) -> Vec<Finding> {
-        let finding = |severity, option: &str, text: &str| Finding {
-            severity,
-            place: format!("piboot.main.{option}"),
-            text: text.to_owned(),
+        let finding = |severity, option: &str, text: &str| {
+            Finding::new(severity, format!("piboot.main.{option}"), text.to_owned())
         };
         let mut findings = Vec::new();
         if let (DhcpMode::Dnsmasq, None, None) = (self.mode, &self.confdir, &self.openwrt) {

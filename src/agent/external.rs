@@ -81,7 +81,7 @@ impl ExternalWatch {
             )
         };
         let text = if stuck { hangs() } else { state.problem.clone()? };
-        Some(Finding { severity: Severity::Error, place: "nfs".to_owned(), text })
+        Some(Finding::new(Severity::Error, "nfs".to_owned(), text))
     }
 }
 

@@ -63,7 +63,7 @@ fn section_of(bridge: &str, sections: &[Section]) -> Option<String> {
 }
 
 fn warning(text: String) -> Finding {
-    Finding { severity: Severity::Warning, place: "network".to_owned(), text }
+    Finding::new(Severity::Warning, "network".to_owned(), text)
 }
 
 #[cfg(test)]

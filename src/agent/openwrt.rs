@@ -155,7 +155,7 @@ impl Shared {
                 Ok(true) => log::info!("dnsmasq has the boot options of {} Pis", plan.clients.len()),
                 Ok(false) => {}
                 Err((why, is_final)) => {
-                    findings.push(Finding { severity: Severity::Error, place: "dhcp".to_owned(), text: why.clone() });
+                    findings.push(Finding::new(Severity::Error, "dhcp".to_owned(), why.clone()));
                     if is_final {
                         failed = Some((plan.clone(), others, why));
                     }

@@ -387,12 +387,11 @@ impl Servers for Wire {
 
     fn findings(&self) -> Vec<Finding> {
         let problems = self.problems.iter();
-        let mut findings: Vec<Finding> = problems
-            .map(|(place, text)| Finding { severity: Severity::Error, place: place.clone(), text: text.clone() })
-            .collect();
+        let mut findings: Vec<Finding> =
+            problems.map(|(place, text)| Finding::new(Severity::Error, place.clone(), text.clone())).collect();
         if let Some(nfs::PortmapState::Unregistered(why)) = self.nfs.as_ref().map(nfs::Handle::portmap) {
             let text = format!("{why}. Without it Pis do not find their root");
-            findings.push(Finding { severity: Severity::Error, place: "nfs".to_owned(), text });
+            findings.push(Finding::new(Severity::Error, "nfs".to_owned(), text));
         }
         findings.extend(self.external.as_ref().and_then(ExternalWatch::finding));
         findings.extend(self.interest.flood(self.sink.clock().now()).map(network::flood));

@@ -13,28 +13,24 @@ impl<S: Servers> Api<S> {
         let mut findings = self.findings();
         let fleet = &self.fleet;
         if fleet.clock().wall_ms() < FIRST_DATE_MS {
-            findings.push(Finding {
-                severity: Severity::Warning,
-                place: "clock".to_owned(),
-                text: "the router does not know the time: the history of boots is in disorder until it does; see that it reaches an NTP server (System > System > Time Synchronization)".to_owned(),
-            });
+            findings.push(Finding::new(
+                Severity::Warning,
+                "clock".to_owned(),
+                "the router does not know the time: the history of boots is in disorder until it does; see that it reaches an NTP server (System > System > Time Synchronization)".to_owned(),
+            ));
         }
         for device in &fleet.config().devices {
             let model = device.mac.and_then(|mac| fleet.seen().get(mac)).and_then(crate::fleet::SeenPi::family);
             // What its own files hold is what counts, once it has some.
             if let Some(why) = model.and_then(|model| fleet.misfit(device, model)) {
-                findings.push(Finding { severity: Severity::Error, place: device.id.clone(), text: why });
+                findings.push(Finding::new(Severity::Error, device.id.clone(), why));
             }
             for problem in fleet.tree_problems(device, model) {
                 let severity = match problem.bearing {
                     Bearing::Firmware | Bearing::Root | Bearing::Init => Severity::Error,
                     Bearing::Spoils => Severity::Warning,
                 };
-                findings.push(Finding {
-                    severity,
-                    place: device.id.clone(),
-                    text: format!("{}; {}", problem.text, problem.todo),
-                });
+                findings.push(Finding::new(severity, device.id.clone(), format!("{}; {}", problem.text, problem.todo)));
             }
         }
         findings.extend(self.rollback_findings());
@@ -45,11 +41,9 @@ impl<S: Servers> Api<S> {
     /// Errors first.
     pub(super) fn findings(&self) -> Vec<Finding> {
         let fleet = &self.fleet;
-        let problem =
-            |p: &crate::config::Problem| Finding { severity: p.severity, place: p.place.clone(), text: p.why.clone() };
-        let mut findings: Vec<Finding> = fleet.problems().iter().map(problem).collect();
-        let error = |place: &str, text: String| Finding { severity: Severity::Error, place: place.to_owned(), text };
-        findings.extend(fleet.volume().problems.iter().map(|p| error("storage", p.to_string())));
+        let mut findings: Vec<Finding> = fleet.problems().iter().cloned().map(Finding::from).collect();
+        let error = |place: &str, text: String| Finding::new(Severity::Error, place.to_owned(), text);
+        findings.extend(fleet.volume().problems.iter().map(|p| error("storage", p.to_string()).known_as(p.id())));
         findings.extend(fleet.store_problem().map(|text| error("storage", text.to_owned())));
         findings.extend(fleet.automatic_problem().map(|(place, text)| error(place, text)));
         findings.extend(self.servers.findings());
@@ -59,7 +53,7 @@ impl<S: Servers> Api<S> {
             if let Some(DeviceState::Blocked { why }) = fleet.state(&device.id)
                 && volume_is_well
             {
-                findings.push(error(&device.id, why.clone()));
+                findings.push(error(&device.id, why.clone()).known_as("device-blocked"));
             }
         }
         findings.sort_by_key(|f| f.severity != Severity::Error);

@@ -3,8 +3,9 @@
 use super::types::*;
 use super::{Api, ApiError, GIVEN_UP_AFTER, Servers};
 use crate::boot::{BootEnd, BootState};
-use crate::config::{Device, Severity};
-use crate::fleet::{DeviceRecord, DeviceState, Enrolment};
+use crate::config::{Device, Password, PasswordHash, Severity};
+use crate::fleet::{DeviceRecord, DeviceState, Edit, EnrolError, Enrolment};
+use crate::jobs::JobKind;
 
 impl<S: Servers> Api<S> {
     pub(super) fn devices(&mut self) -> Devices {
@@ -21,6 +22,10 @@ impl<S: Servers> Api<S> {
         let (changes, notes, made_by) = record.map(|r| (r.changes, r.notes, r.root)).unwrap_or_default();
         Ok(DeviceDetail {
             info,
+            fixed_ip: device.ip,
+            ssh_keys: device.ssh_keys.clone(),
+            user: device.user.clone(),
+            has_password: device.password.is_some(),
             changes,
             notes,
             root: device.root,
@@ -61,6 +66,7 @@ impl<S: Servers> Api<S> {
             }
             Some(DeviceState::Preparing { job: number }) => (state, job) = ("preparing", Some(*number)),
             Some(DeviceState::Blocked { why: reason }) => (state, why) = ("blocked", Some(reason.clone())),
+            Some(DeviceState::Disabled) => state = "disabled",
             None => {}
         }
         DeviceInfo {
@@ -69,6 +75,7 @@ impl<S: Servers> Api<S> {
             mac: device.mac,
             serial: device.serial,
             board: seen.map(crate::fleet::SeenPi::board),
+            model: seen.and_then(crate::fleet::SeenPi::family),
             image: device.image.clone(),
             state: state.to_owned(),
             disk_bytes: self.fleet.device_usage(&device.id).and_then(|measured| measured.disk_bytes),
@@ -80,10 +87,20 @@ impl<S: Servers> Api<S> {
     }
 
     pub(super) fn enroll(&mut self, request: EnrollRequest) -> Result<Enrolled, ApiError> {
-        let EnrollRequest { mac, serial, hostname, image, ip, ssh_keys, root } = request;
-        let root = root.unwrap_or_default();
-        let enrolment = Enrolment { mac, serial, hostname, image, ip, ssh_keys, root, clone_of: None };
-        let device = self.fleet.enrol(enrolment).map_err(|e| ApiError::Failed(e.to_string()))?;
+        let EnrollRequest { mac, serial, hostname, image, ip, ssh_keys, root, user, password, password_hash } = request;
+        let enrolment = Enrolment {
+            mac,
+            serial,
+            hostname,
+            image,
+            ip,
+            ssh_keys,
+            root: root.unwrap_or_default(),
+            clone_of: None,
+            user: user.filter(|user| !user.is_empty()),
+            password: hashed(password, password_hash)?.flatten(),
+        };
+        let device = self.fleet.enrol(enrolment).map_err(failed)?;
         Ok(self.enrolled(device.id))
     }
 
@@ -99,6 +116,43 @@ impl<S: Servers> Api<S> {
         Enrolled { id, job, why, warnings: warnings.unwrap_or_default() }
     }
 
+    pub(super) fn device_edit(&mut self, request: EditRequest) -> Result<Edited, ApiError> {
+        let id = self.configured(&request.id)?.id.clone();
+        let ip = request.ip.map(|ip| if ip.is_empty() { Ok(None) } else { address(&ip).map(Some) }).transpose()?;
+        let edit = Edit {
+            hostname: request.hostname,
+            ip,
+            ssh_keys: request.ssh_keys,
+            user: request.user.map(|user| Some(user).filter(|user| !user.is_empty())),
+            password: hashed(request.password, request.password_hash)?,
+            disabled: request.disabled,
+            image: request.image,
+            force: request.force,
+        };
+        let (device, notes) = self.fleet.edit(&id, edit).map_err(failed)?;
+        self.reconcile();
+        let job = self.fleet.jobs().active(JobKind::Provision, &device.id);
+        Ok(Edited { id, job, notes })
+    }
+
+    pub(super) fn device_switch(&mut self, request: &SwitchRequest) -> Result<Started, ApiError> {
+        let id = self.configured(&request.id)?.id.clone();
+        self.replace_root(&id, &request.image, request.keep, request.force)
+    }
+
+    pub(super) fn device_reset(&mut self, request: &ResetRequest) -> Result<Started, ApiError> {
+        let device = self.configured(&request.id)?;
+        let (id, image) = (device.id.clone(), device.image.clone());
+        self.replace_root(&id, &image, request.keep, request.force)
+    }
+
+    fn replace_root(&mut self, id: &str, image: &str, keep: bool, force: bool) -> Result<Started, ApiError> {
+        let job = self.fleet.switch(id, image, keep, force).map_err(failed)?;
+        // The door closes before anything changes behind it.
+        self.reconcile();
+        Ok(Started { job })
+    }
+
     pub(super) fn unenroll(&mut self, request: &UnenrollRequest) -> Result<Unenrolled, ApiError> {
         let id = self.configured(&request.id)?.id.clone();
         // The door closes before the files go.
@@ -106,5 +160,27 @@ impl<S: Servers> Api<S> {
         self.reconcile();
         let removal = removal.map_err(|e| ApiError::Failed(e.to_string()))?;
         Ok(Unenrolled { id, job: removal.job, kept: removal.kept.map(|p| p.display().to_string()) })
+    }
+}
+
+fn failed(error: EnrolError) -> ApiError {
+    ApiError::Failed(error.to_string())
+}
+
+fn address(text: &str) -> Result<std::net::Ipv4Addr, ApiError> {
+    text.parse().map_err(|_| ApiError::InvalidArgument(format!("ip: '{text}' is not an IPv4 address")))
+}
+
+/// The hash of a password given as either; an empty password is none, and means that none is configured.
+fn hashed(password: Option<Password>, hash: Option<PasswordHash>) -> Result<Option<Option<PasswordHash>>, ApiError> {
+    match (password, hash) {
+        (Some(_), Some(_)) => {
+            Err(ApiError::InvalidArgument("password and password_hash are given: one of them is enough".to_owned()))
+        }
+        (Some(Password(text)), None) if text.is_empty() => Ok(Some(None)),
+        (Some(Password(text)), None) => {
+            PasswordHash::of(&text).map(|hash| Some(Some(hash))).map_err(|e| ApiError::InvalidArgument(e.to_string()))
+        }
+        (None, hash) => Ok(hash.map(Some)),
     }
 }

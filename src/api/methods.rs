@@ -34,8 +34,28 @@ pub const METHODS: &[(&str, Parameters)] = {
                 ("ip", String),
                 ("ssh_keys", Strings),
                 ("root", String),
+                ("user", String),
+                ("password", String),
+                ("password_hash", String),
             ],
         ),
+        (
+            "device_edit",
+            &[
+                ("id", String),
+                ("hostname", String),
+                ("ip", String),
+                ("ssh_keys", Strings),
+                ("user", String),
+                ("password", String),
+                ("password_hash", String),
+                ("disabled", Boolean),
+                ("image", String),
+                ("force", Boolean),
+            ],
+        ),
+        ("device_switch", &[("id", String), ("image", String), ("keep", Boolean), ("force", Boolean)]),
+        ("device_reset", &[("id", String), ("keep", Boolean), ("force", Boolean)]),
         (
             "device_clone",
             &[
@@ -128,6 +148,7 @@ mod tests {
             ("root", ParameterType::String) => json!("clone"),
             ("ip", ParameterType::String) => json!("192.168.1.50"),
             ("flashes", ParameterType::String) => json!("4-3"),
+            ("password_hash", ParameterType::String) => json!("$6$salt$aaaaaaaaaaaaaaaaaaaaaa"),
             (_, ParameterType::String) => json!("text"),
             (_, ParameterType::Integer) => json!(7),
             (_, ParameterType::Boolean) => json!(true),
@@ -159,6 +180,9 @@ mod tests {
     fn the_table_of_methods_says_what_requests_take() {
         assert_takes::<IdRequest>("device");
         assert_takes::<EnrollRequest>("enroll");
+        assert_takes::<EditRequest>("device_edit");
+        assert_takes::<SwitchRequest>("device_switch");
+        assert_takes::<ResetRequest>("device_reset");
         assert_takes::<DeviceCloneRequest>("device_clone");
         assert_takes::<SnapshotRequest>("snapshot");
         assert_takes::<IdRequest>("snapshots");
@@ -178,6 +202,6 @@ mod tests {
         assert_takes::<UploadRequest>("image_upload");
         assert_takes::<PieceRequest>("image_upload_piece");
         let with_parameters = METHODS.iter().chain(STREAMED).filter(|(_, parameters)| !parameters.is_empty());
-        assert_eq!(with_parameters.count(), 20, "one of them is not compared above");
+        assert_eq!(with_parameters.count(), 23, "one of them is not compared above");
     }
 }

@@ -36,7 +36,7 @@ impl<S: Servers> Api<S> {
         let DeviceCloneRequest { from, snapshot, mac, serial, hostname, ip, ssh_keys, root } = request;
         let from = self.configured(&from)?.id.clone();
         let root = root.unwrap_or_default();
-        let device = Enrolment { mac, serial, hostname, image: None, ip, ssh_keys, root, clone_of: None };
+        let device = Enrolment { mac, serial, hostname, ip, ssh_keys, root, ..Enrolment::default() };
         let device = self.fleet.clone_device(CloneRequest { from, snapshot, device }).map_err(enrol_error)?;
         Ok(self.enrolled(device.id))
     }
@@ -45,7 +45,7 @@ impl<S: Servers> Api<S> {
     pub(super) fn rollback_findings(&self) -> Vec<Finding> {
         let devices = self.fleet.config().devices.iter();
         let notes = devices.flat_map(|device| {
-            let finding = |text| Finding { severity: Severity::Warning, place: device.id.clone(), text };
+            let finding = |text| Finding::new(Severity::Warning, device.id.clone(), text);
             self.fleet.rollback_notes(&device.id).into_iter().map(finding)
         });
         notes.collect()

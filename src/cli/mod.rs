@@ -6,6 +6,7 @@ mod commands;
 mod decode;
 mod follow;
 mod online;
+mod password;
 mod show;
 mod timeline;
 mod upload;

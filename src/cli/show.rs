@@ -187,6 +187,15 @@ fn device_row(device: &DeviceInfo, now_ms: i64) -> Vec<String> {
 
 pub(super) fn device(detail: &DeviceDetail, now_ms: i64) -> String {
     let mut text = devices(&Devices { devices: vec![detail.info.clone()], pending: Vec::new() }, now_ms);
+    let _ = writeln!(text, "\nhost name       {}", detail.info.hostname);
+    if let Some(ip) = detail.fixed_ip {
+        let _ = writeln!(text, "address         {ip}, always");
+    }
+    let password = if detail.has_password { "a password is configured" } else { "password as in the image" };
+    let _ = writeln!(text, "user            {}, {password}", detail.user.as_deref().unwrap_or("as in the image"));
+    for key in &detail.ssh_keys {
+        let _ = writeln!(text, "ssh key         {key}");
+    }
     let how = detail.made_by.as_deref().map(|how| format!("root made by {how}"));
     let began = detail.clone_of.as_ref().map(|original| format!("began as {original}"));
     let kept = (detail.snapshots > 0).then(|| format!("{} snapshots", detail.snapshots));

@@ -155,7 +155,7 @@ pub fn remove_device(text: &str, id: &str) -> Result<String, EditError> {
     Ok(cut(text, &section))
 }
 
-fn find(text: &str, id: &str) -> Result<Option<Section>, EditError> {
+pub(super) fn find(text: &str, id: &str) -> Result<Option<Section>, EditError> {
     let section = uci::parse(text)?.into_iter().find(|s| s.name.as_deref() == Some(id));
     match section {
         Some(section) if section.kind != "device" => Err(EditError::NotADevice(id.to_owned())),
@@ -192,6 +192,15 @@ fn device_block(device: &Device) -> String {
     if !device.trim {
         option("option", "trim", "0");
     }
+    if let Some(user) = &device.user {
+        option("option", "user", user);
+    }
+    if let Some(password) = &device.password {
+        option("option", "password", password.as_str());
+    }
+    if device.disabled {
+        option("option", "disabled", "1");
+    }
     for key in &device.ssh_keys {
         option("list", "ssh_key", key);
     }
@@ -216,6 +225,9 @@ mod tests {
             rollback_after: 3,
             ssh_keys: vec!["ssh-ed25519 AAAA it's me".to_owned()],
             trim: true,
+            user: Some("lion".to_owned()),
+            password: "$6$salt$aaaaaaaaaaaaaaaaaaaaaaaa".parse().ok(),
+            disabled: true,
         }
     }
 

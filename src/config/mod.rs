@@ -8,6 +8,8 @@ mod edit;
 pub mod file;
 mod model;
 mod names;
+mod options;
+mod password;
 mod read;
 pub mod uci;
 
@@ -16,12 +18,14 @@ pub use edit::{
 };
 pub use file::FileError;
 pub use model::{
-    CloneOf, Config, Device, DhcpMode, ExternalNfs, Main, NfsMode, Problem, RootKind, Severity, UnknownPolicy,
+    CloneOf, Config, Device, DhcpMode, ExternalNfs, Main, NfsMode, Problem, Regional, RootKind, Severity, UnknownPolicy,
 };
 pub use names::{
-    NameError, check_address, check_device_id, check_hostname, check_image_name, check_snapshot_name,
-    device_id_from_hostname,
+    NameError, check_address, check_device_id, check_hostname, check_image_name, check_keyboard, check_locale,
+    check_snapshot_name, check_timezone, check_user, device_id_from_hostname,
 };
+pub use options::{Setting, set_options};
+pub use password::{Password, PasswordError, PasswordHash};
 pub use read::is_ssh_key;
 
 use std::path::Path;

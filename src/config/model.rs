@@ -8,6 +8,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::names::{NameError, check_device_id, check_snapshot_name};
+use super::password::PasswordHash;
 use crate::pi::quirks::Quirk;
 use crate::pi::{Mac, Serial};
 
@@ -45,8 +46,24 @@ pub struct Main {
     pub quirks_off: Vec<Quirk>,
     /// Who serves the roots.
     pub nfs: NfsMode,
+    /// Language and time of the Pis.
+    pub regional: Regional,
     /// Where the list of systems is that can be downloaded.
     pub os_list: String,
+}
+
+/// Language and time of a system; what is absent stays as the image has it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Regional {
+    /// `de_DE.UTF-8`
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locale: Option<String>,
+    /// `Europe/Berlin`
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timezone: Option<String>,
+    /// Layout of the keyboard: `de`
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keyboard: Option<String>,
 }
 
 /// The list that Raspberry Pi Imager reads.
@@ -77,6 +94,12 @@ pub struct Device {
     pub ssh_keys: Vec<String>,
     /// Whether what it need not load over TFTP is left out.
     pub trim: bool,
+    /// Name of the first user; absent: as the image has it.
+    pub user: Option<String>,
+    /// That user's password; absent: as the image has it.
+    pub password: Option<PasswordHash>,
+    /// Nothing is served to it.
+    pub disabled: bool,
 }
 
 impl Device {
@@ -264,6 +287,7 @@ impl Default for Main {
             sync: false,
             quirks_off: Vec::new(),
             nfs: NfsMode::Builtin,
+            regional: Regional::default(),
             os_list: OS_LIST.to_owned(),
         }
     }

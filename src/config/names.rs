@@ -19,6 +19,20 @@ pub enum NameError {
         "'{0}' is not an image name (1 to 63 lower-case letters, digits, '.', '_' and '-', starting with a letter or digit)"
     )]
     Image(String),
+    /// No name of a user, or one that every system has for itself.
+    #[error(
+        "'{0}' is not a user name (1 to 32 lower-case letters, digits, '_' and '-', starting with a letter, and not root)"
+    )]
+    User(String),
+    /// No name of a locale.
+    #[error("'{0}' is not a locale, such as de_DE.UTF-8 (locale(7))")]
+    Locale(String),
+    /// No name of a time zone.
+    #[error("'{0}' is not a time zone of the tz database, such as Europe/Berlin")]
+    Timezone(String),
+    /// No name of a keyboard layout.
+    #[error("'{0}' is not a keyboard layout, such as us or de (xkeyboard-config(7))")]
+    Keyboard(String),
     /// Cannot name a snapshot's directory.
     #[error(
         "'{0}' is not a snapshot name (1 to 63 lower-case letters, digits, '.', '_' and '-', starting with a letter or digit)"
@@ -91,6 +105,52 @@ fn is_plain(name: &str) -> bool {
         && name.starts_with(|c: char| c.is_ascii_alphanumeric())
 }
 
+/// Checks the name of a Pi's user: what both Debian's adduser and userconf-pi take.
+///
+/// # Errors
+/// When it is none.
+pub fn check_user(name: &str) -> Result<(), NameError> {
+    let good = (1..=32).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-'))
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name != "root";
+    if good { Ok(()) } else { Err(NameError::User(name.to_owned())) }
+}
+
+/// Checks a locale: what it is written into is read by shells.
+///
+/// # Errors
+/// When it is none.
+pub fn check_locale(name: &str) -> Result<(), NameError> {
+    let good = (1..=40).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b'@'))
+        && name.starts_with(|c: char| c.is_ascii_alphabetic());
+    if good { Ok(()) } else { Err(NameError::Locale(name.to_owned())) }
+}
+
+/// Checks the name of a time zone: a path below /usr/share/zoneinfo that stays there.
+///
+/// # Errors
+/// When it is none.
+pub fn check_timezone(name: &str) -> Result<(), NameError> {
+    let is_part = |part: &str| {
+        part.starts_with(|c: char| c.is_ascii_alphabetic())
+            && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'+'))
+    };
+    let good = name.len() <= 64 && name.split('/').all(is_part);
+    if good { Ok(()) } else { Err(NameError::Timezone(name.to_owned())) }
+}
+
+/// Checks the name of a keyboard layout.
+///
+/// # Errors
+/// When it is none.
+pub fn check_keyboard(name: &str) -> Result<(), NameError> {
+    let good =
+        (1..=32).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_lowercase() || matches!(b, b'_' | b','));
+    if good { Ok(()) } else { Err(NameError::Keyboard(name.to_owned())) }
+}
+
 /// The device id for a host name: `running-lion` → `running_lion`; a leading digit gets `pi_` before it.
 #[must_use]
 pub fn device_id_from_hostname(hostname: &str) -> String {
@@ -112,6 +172,30 @@ mod tests {
             assert!(check_hostname(bad).is_err(), "{bad}");
         }
         assert_eq!(device_id_from_hostname("4-pi"), "pi_4_pi");
+    }
+
+    #[test]
+    fn users() {
+        for good in ["pi", "a", "lion_2-x", &"x".repeat(32)] {
+            assert_eq!(check_user(good), Ok(()), "{good}");
+        }
+        for bad in ["", "root", "Pi", "1a", "-a", "a:b", "a b", "a\nb", "ü", "$(id)", &"x".repeat(33)] {
+            assert!(check_user(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn language_and_time() {
+        for (good, bad) in [("Europe/Berlin", "../etc"), ("Etc/GMT+1", "/Europe"), ("UTC", "Europe/"), ("A/B_c", "a b")]
+        {
+            assert_eq!((check_timezone(good).is_ok(), check_timezone(bad).is_ok()), (true, false), "{good} {bad}");
+        }
+        for (good, bad) in [("de_DE.UTF-8", "de;id"), ("C.UTF-8", ""), ("ca_ES@valencia", "de DE")] {
+            assert_eq!((check_locale(good).is_ok(), check_locale(bad).is_ok()), (true, false), "{good} {bad}");
+        }
+        for (good, bad) in [("de", "de\""), ("us,de", ""), ("latam", "$x")] {
+            assert_eq!((check_keyboard(good).is_ok(), check_keyboard(bad).is_ok()), (true, false), "{good} {bad}");
+        }
     }
 
     #[test]

@@ -10,8 +10,11 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::bytes;
-use super::model::{Config, Device, DhcpMode, Main, Problem, RootKind, Severity, UnknownPolicy};
-use super::names::{NameError, check_address, check_device_id, check_hostname, check_image_name};
+use super::model::{Config, Device, DhcpMode, Main, Problem, Regional, RootKind, Severity, UnknownPolicy};
+use super::names::{
+    NameError, check_address, check_device_id, check_hostname, check_image_name, check_keyboard, check_locale,
+    check_timezone, check_user,
+};
 use super::uci::{Section, Value};
 use crate::incoming::url::Url;
 use crate::pi::quirks::Quirk;
@@ -210,6 +213,9 @@ fn read_main(fields: &mut Fields<'_>, before: Option<&Main>) -> Main {
         "nfs",
         "nfs_server",
         "nfs_path",
+        "locale",
+        "timezone",
+        "keyboard",
         "os_list",
     ]);
     let interfaces = match fields.section.get("interface") {
@@ -218,6 +224,7 @@ fn read_main(fields: &mut Fields<'_>, before: Option<&Main>) -> Main {
     };
     let quirks_off = read_quirks_off(fields);
     let nfs = nfs::read(fields, before.map(|b| &b.nfs));
+    let regional = read_regional(fields, before.map(|b| &b.regional));
     let image = |text: &str| checked(text, check_image_name);
     let main = Main {
         enabled: fields.setting("enabled", choice, default.enabled, before.map(|b| b.enabled)),
@@ -241,6 +248,7 @@ fn read_main(fields: &mut Fields<'_>, before: Option<&Main>) -> Main {
         sync: fields.setting("sync", choice, default.sync, before.map(|b| b.sync)),
         quirks_off,
         nfs,
+        regional,
         os_list: fields.setting(
             "os_list",
             |text| Url::parse(text).map(|url| url.as_str().to_owned()).map_err(|e| e.to_string()),
@@ -254,6 +262,17 @@ fn read_main(fields: &mut Fields<'_>, before: Option<&Main>) -> Main {
         return Main { unknown: UnknownPolicy::Ask, ..main };
     }
     main
+}
+
+fn read_regional(fields: &mut Fields<'_>, before: Option<&Regional>) -> Regional {
+    let mut name = |option: &str, check: fn(&str) -> Result<(), NameError>, before: Option<&Option<String>>| {
+        fields.setting(option, |text| checked(text, check).map(Some), None, before.cloned())
+    };
+    Regional {
+        locale: name("locale", check_locale, before.map(|b| &b.locale)),
+        timezone: name("timezone", check_timezone, before.map(|b| &b.timezone)),
+        keyboard: name("keyboard", check_keyboard, before.map(|b| &b.keyboard)),
+    }
 }
 
 /// A name that is none is left out.
@@ -303,6 +322,9 @@ fn read_device(fields: &mut Fields<'_>, before: &[Device]) -> Option<Device> {
         "rollback_after",
         "ssh_key",
         "trim",
+        "user",
+        "password",
+        "disabled",
     ]);
     let id = fields.name.to_owned();
     if let Err(error) = check_device_id(&id) {
@@ -345,6 +367,9 @@ fn read_device(fields: &mut Fields<'_>, before: &[Device]) -> Option<Device> {
     let clone_of = fields.one("clone_of", parsed);
     let rollback_after = fields.one("rollback_after", count).unwrap_or_default();
     let trim = fields.one("trim", choice).unwrap_or(true);
+    let user = fields.one("user", |text| checked(text, check_user));
+    let password = fields.one("password", parsed);
+    let disabled = fields.one("disabled", choice).unwrap_or_default();
     let ssh_keys: Vec<String> = fields.section.get("ssh_key").map(|v| v.values().to_vec()).unwrap_or_default();
     let (good_keys, bad_keys): (Vec<_>, Vec<_>) = ssh_keys.into_iter().partition(|key| is_ssh_key(key));
     for key in bad_keys {
@@ -373,7 +398,23 @@ fn read_device(fields: &mut Fields<'_>, before: &[Device]) -> Option<Device> {
         return None;
     };
     let hostname = hostname.unwrap_or_else(|| id.replace('_', "-"));
-    Some(Device { id, serial, mac, ip, hostname, image, root, clone_of, rollback_after, ssh_keys: good_keys, trim })
+    let ssh_keys = good_keys;
+    Some(Device {
+        id,
+        serial,
+        mac,
+        ip,
+        hostname,
+        image,
+        root,
+        clone_of,
+        rollback_after,
+        trim,
+        ssh_keys,
+        user,
+        password,
+        disabled,
+    })
 }
 
 /// One line of an authorized_keys file: type, base64, comment; no line break can smuggle in a second.
@@ -471,6 +512,25 @@ mod tests {
         for (problem, start) in problems.iter().zip(expected) {
             assert!(problem.starts_with(start), "{problem}");
         }
+    }
+
+    #[test]
+    fn a_password_is_a_hash_and_what_is_none_is_not_repeated() {
+        let device =
+            |options: &str| format!("config device 'a'\n\toption serial '38c128c0'\n\toption image 'x'\n{options}");
+        let (config, problems) = read(&device(
+            "\toption user 'lion'\n\toption password '$6$salt$aaaaaaaaaaaaaaaaaaaaaaaa'\n\toption disabled '1'\n",
+        ));
+        assert_eq!(problems, Vec::<String>::new());
+        let device_a = config.device("a").unwrap();
+        assert_eq!((device_a.user.as_deref(), device_a.disabled), (Some("lion"), true));
+        assert!(device_a.password.is_some() && !format!("{config:?}").contains("aaaa"), "{config:?}");
+        let (config, problems) = read(&device("\toption user 'root'\n\toption password 'secret'\n"));
+        let device_a = config.device("a").unwrap();
+        assert_eq!((&device_a.user, &device_a.password), (&None, &None));
+        assert!(problems[0].starts_with("piboot.a.user: 'root' is not a user name"), "{problems:?}");
+        assert!(problems[1].starts_with("piboot.a.password: this is no hash"), "{problems:?}");
+        assert!(!problems.concat().contains("secret"), "{problems:?}");
     }
 
     #[test]

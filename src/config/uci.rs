@@ -85,17 +85,28 @@ pub fn is_name(name: &str) -> bool {
 pub fn parse(text: &str) -> Result<Vec<Section>, SyntaxError> {
     let mut reader = Reader { text, chars: text.char_indices().peekable() };
     let mut sections: Vec<Section> = Vec::new();
-    loop {
-        let start = reader.skip_to_statement();
-        let Some(keyword) = reader.word()? else { break };
-        let mut words = Vec::new();
-        while let Some(word) = reader.word()? {
-            words.push(word);
-        }
-        let end = reader.position();
-        statement(&mut sections, &keyword, words, start..end).map_err(|what| reader.error(start, what))?;
+    while let Some((keyword, words, span, _)) = reader.statement()? {
+        let start = span.start;
+        statement(&mut sections, &keyword, words, span).map_err(|what| reader.error(start, what))?;
     }
     Ok(sections)
+}
+
+/// The places of the `option` and `list` statements of that name between two places in a text, without the comments behind
+/// them.
+///
+/// # Errors
+/// Names the first line that is not UCI.
+pub(super) fn places_of(text: &str, within: &Range<usize>, name: &str) -> Result<Vec<Range<usize>>, SyntaxError> {
+    let mut reader = Reader { text, chars: text.char_indices().peekable() };
+    let mut places = Vec::new();
+    while let Some((keyword, words, span, words_end)) = reader.statement()? {
+        let is_meant = keyword != "config" && words.first().is_some_and(|word| word == name);
+        if is_meant && within.contains(&span.start) {
+            places.push(span.start..words_end);
+        }
+    }
+    Ok(places)
 }
 
 /// Takes one statement's words into `sections`.
@@ -152,6 +163,19 @@ impl Reader<'_> {
     fn error(&self, at: usize, what: String) -> SyntaxError {
         let line = self.text.as_bytes().iter().take(at).filter(|&&b| b == b'\n').count() + 1;
         SyntaxError { line, what }
+    }
+
+    /// The next statement: keyword, the words behind it, its place with a comment behind it, and the end of its last word.
+    #[expect(clippy::type_complexity, reason = "two callers, a few lines away")]
+    fn statement(&mut self) -> Result<Option<(String, Vec<String>, Range<usize>, usize)>, SyntaxError> {
+        let start = self.skip_to_statement();
+        let Some(keyword) = self.word()? else { return Ok(None) };
+        let (mut words, mut words_end) = (Vec::new(), self.position());
+        while let Some(word) = self.word()? {
+            words.push(word);
+            words_end = self.position();
+        }
+        Ok(Some((keyword, words, start..self.position(), words_end)))
     }
 
     /// Skips blanks, line ends, `;` and comments; returns where the next statement starts.

@@ -117,6 +117,7 @@ impl Fleet {
             configured,
             replace,
             exported: self.exported(),
+            regional: self.config.main.regional.clone(),
             now_ms: self.clock.wall_ms(),
             results: self.restored.0.clone(),
         };

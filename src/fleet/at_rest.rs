@@ -25,6 +25,12 @@ impl Fleet {
         if let Some(job) = self.jobs.all_on(id).first().copied().or_else(|| self.claimed(id)) {
             return Some(format!("job {job} is working on the files of {id}: wait until it is done, or cancel it"));
         }
+        self.used_by_pi(device, plan)
+    }
+
+    /// The same as far as the Pi is concerned.
+    pub(super) fn used_by_pi(&self, device: &Device, plan: Plan) -> Option<String> {
+        let id = &device.id;
         let now = self.clock.now();
         let boot = device.mac.and_then(|mac| self.tracker.boot(mac))?;
         let mounted = boot.reached(Stage::Mount);

@@ -44,6 +44,9 @@ impl Fleet {
         if device.ssh_keys.is_empty() {
             device.ssh_keys = original.ssh_keys;
         }
+        // The user is in the files already.
+        device.user = device.user.or(original.user);
+        device.password = device.password.or(original.password);
         device.clone_of = Some(CloneOf { device: from, snapshot });
         self.enrol(device)
     }

@@ -80,6 +80,7 @@ impl Fleet {
                 Readiness::Ready
             }
             Some(DeviceState::Blocked { why }) => Readiness::Blocked(why.clone()),
+            Some(DeviceState::Disabled) => Readiness::Blocked("it is disabled".to_owned()),
             Some(DeviceState::Preparing { .. }) | None => Readiness::Preparing,
         };
         let model = boot.model.or_else(|| self.seen.get(boot.mac).and_then(super::SeenPi::family));

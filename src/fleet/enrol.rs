@@ -9,8 +9,8 @@ use super::provision::{discard, set_aside};
 use super::roots::RootError;
 use super::snapshots::SnapshotError;
 use crate::config::{
-    self, CloneOf, Device, EditError, FileError, NameError, RootKind, check_hostname, check_image_name,
-    device_id_from_hostname,
+    self, CloneOf, Device, EditError, FileError, NameError, PasswordHash, RootKind, check_hostname, check_image_name,
+    check_user, device_id_from_hostname,
 };
 use crate::image;
 use crate::jobs::{JobKind, JobsError};
@@ -31,6 +31,10 @@ pub struct Enrolment {
     pub ip: Option<Ipv4Addr>,
     /// Public keys for the first user.
     pub ssh_keys: Vec<String>,
+    /// Name of the first user.
+    pub user: Option<String>,
+    /// That user's password.
+    pub password: Option<PasswordHash>,
     /// How its root comes to be.
     pub root: RootKind,
     /// The device or snapshot that it begins as, instead of the image.
@@ -64,6 +68,22 @@ pub enum EnrolError {
     /// Somebody has it already.
     #[error("{0} is enrolled already, as {1}")]
     Taken(String, String),
+    /// The router's own address.
+    #[error("{0} is this router's own address")]
+    RoutersOwn(Ipv4Addr),
+    /// A Pi that is up would not survive it.
+    #[error("{0} (or force it: then the Pi loses what it uses at once)")]
+    Up(String),
+    /// Its root was made from another image.
+    #[error("the root of {id} was made from image '{from}': 'piboot device switch {id} {image}' makes it a new one")]
+    HasRoot {
+        /// The device.
+        id: String,
+        /// What its root was made from.
+        from: String,
+        /// What it was to be.
+        image: String,
+    },
     /// The device of that id is not configured.
     #[error("no device '{0}' is enrolled: 'piboot devices' lists them")]
     Unknown(String),
@@ -185,10 +205,8 @@ impl Fleet {
             return Err(EnrolError::Volume(problem.to_string()));
         }
         self.check_room(&id, &image, request.root, request.clone_of.as_ref())?;
-        if let Some(bad) = request.ssh_keys.iter().find(|key| !config::is_ssh_key(key)) {
-            let shown: String = bad.chars().take(24).filter(|c| !c.is_control()).collect();
-            return Err(EnrolError::Key(format!("'{shown}…' is not a public key line (ssh-ed25519 AAAA… name)")));
-        }
+        check_keys(&request.ssh_keys)?;
+        request.user.as_deref().map_or(Ok(()), check_user)?;
         Ok(Device {
             id,
             serial,
@@ -201,6 +219,9 @@ impl Fleet {
             rollback_after: 0,
             ssh_keys: request.ssh_keys,
             trim: true,
+            user: request.user,
+            password: request.password,
+            disabled: false,
         })
     }
 
@@ -290,6 +311,13 @@ impl Fleet {
         }
         Ok(())
     }
+}
+
+/// Checks public keys, as lines of an authorized_keys file.
+pub(super) fn check_keys(keys: &[String]) -> Result<(), EnrolError> {
+    let Some(bad) = keys.iter().find(|key| !config::is_ssh_key(key)) else { return Ok(()) };
+    let shown: String = bad.chars().take(24).filter(|c| !c.is_control()).collect();
+    Err(EnrolError::Key(format!("'{shown}…' is not a public key line (ssh-ed25519 AAAA… name)")))
 }
 
 /// `pi-4b-5b154510`: what it is and which one.

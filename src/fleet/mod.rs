@@ -8,6 +8,7 @@ mod archives;
 mod at_rest;
 mod automatic;
 mod backup;
+mod change;
 mod clone;
 mod diagnose;
 mod enrol;
@@ -31,6 +32,9 @@ mod store;
 mod usage;
 
 pub use archives::BackupError;
+mod switch;
+
+pub use change::Edit;
 pub use clone::CloneRequest;
 pub use enrol::{EnrolError, Enrolment, Removal};
 pub use exported::ExportedAt;

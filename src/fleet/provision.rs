@@ -11,9 +11,9 @@ use super::exported::ExportedAt;
 use super::record::{AdaptedFor, DeviceRecord, free_export_pair};
 use super::roots;
 use super::space_left::SpaceLeft;
-use crate::config::{CloneOf, Device};
+use crate::config::{CloneOf, Device, Regional};
 use crate::image;
-use crate::image::adapt::{self, Pass, Target};
+use crate::image::adapt::{self, Earlier, Pass, Target};
 use crate::progress::Progress;
 use crate::storage::tree_copy::{self, Content, Copied};
 use crate::storage::{Layout, SyncGuard, sync_directory, tree_remove};
@@ -22,7 +22,7 @@ use crate::storage::{Layout, SyncGuard, sync_directory, tree_remove};
 const MAX_CHANGES: usize = 400;
 
 /// What trees that are being made are called in the scratch directory, and what those that are to go.
-const PARTIAL: &str = "device-";
+pub(super) const PARTIAL: &str = "device-";
 const DELETED: &str = "deleted-";
 /// And what snapshots that are being made, and what devices that are being rolled back.
 pub(super) const SNAPSHOT: &str = "snapshot-";
@@ -37,12 +37,14 @@ pub struct Provision {
     pub device: Device,
     /// Where the Pi shall mount from.
     pub exported: ExportedAt,
+    /// Language and time of all Pis.
+    pub regional: Regional,
     /// Unix time in ms at the start of the job.
     pub now_ms: i64,
 }
 
 impl Provision {
-    pub(super) fn target(&self) -> Target {
+    pub(super) fn target(&self, earlier: Option<Earlier>) -> Target {
         Target {
             id: self.device.id.clone(),
             hostname: self.device.hostname.clone(),
@@ -52,6 +54,10 @@ impl Provision {
             mac: self.device.mac,
             ssh_keys: self.device.ssh_keys.clone(),
             trim: self.device.is_trimmed(),
+            user: self.device.user.clone(),
+            password: self.device.password.clone(),
+            regional: self.regional.clone(),
+            earlier,
         }
     }
 
@@ -75,6 +81,23 @@ impl Provision {
         if place.exists() {
             return Err(format!("{} exists already", place.display()));
         }
+        let export_pair = free_export_pair(&self.layout).map_err(|e| e.to_string())?;
+        let built = self.build(partial, export_pair, None, progress)?;
+        std::fs::rename(partial, &place)
+            .map_err(|e| format!("cannot move the finished trees to {}: {e}", place.display()))?;
+        sync_directory(&self.layout.devices()).map_err(|e| e.to_string())?;
+        Ok(built)
+    }
+
+    /// Makes the device's trees in `partial`, all of it on the disk when this returns; `export_pair` and `switched_from`
+    /// are for their record. Says what they are.
+    pub(super) fn build(
+        &self,
+        partial: &Path,
+        export_pair: u16,
+        switched_from: Option<String>,
+        progress: &dyn Progress,
+    ) -> Result<String, String> {
         let content = roots::content(self.device.root, &self.layout.scratch()).map_err(|e| e.to_string())?;
         let origin = self.origin()?;
         progress.set_total(origin.bytes, origin.entries);
@@ -83,17 +106,19 @@ impl Provision {
             SyncGuard::open(&self.layout.scratch()).map_err(|e| format!("cannot use the scratch directory: {e}"))?;
         std::fs::create_dir(partial).map_err(|e| format!("cannot create {}: {e}", partial.display()))?;
         let copied = copy_trees(content, &origin.directory, partial, progress)?;
-        let report = adapt::adapt(&partial.join("boot"), &partial.join("root"), &self.target(), Pass::Fresh)
+        let target = self.target(origin.earlier);
+        let report = adapt::adapt(&partial.join("boot"), &partial.join("root"), &target, Pass::Fresh)
             .map_err(|e| e.to_string())?;
         let record = DeviceRecord {
-            export_pair: free_export_pair(&self.layout).map_err(|e| e.to_string())?,
+            export_pair,
             image: origin.image,
             image_sha256: origin.image_sha256,
             root: Some(roots::word(content).to_owned()),
             made_ms: self.now_ms,
-            adapted_for: AdaptedFor::of(&self.device, &self.exported),
+            adapted_for: AdaptedFor::of(&self.device, &self.exported, &self.regional),
             changes: report.changes,
             notes: report.notes,
+            switched_from,
             rolled_back: None,
         };
         record.save(partial).map_err(|e| e.to_string())?;
@@ -103,9 +128,6 @@ impl Provision {
         if progress.cancelled() {
             return Err("cancelled".to_owned());
         }
-        std::fs::rename(partial, &place)
-            .map_err(|e| format!("cannot move the finished trees to {}: {e}", place.display()))?;
-        sync_directory(&self.layout.devices()).map_err(|e| e.to_string())?;
         let (id, word, changes) = (&self.device.id, roots::word(content), record.changes.len());
         Ok(format!("{id} boots from a {word} of {} ({changes} changes{})", origin.what, shared(&copied)))
     }
@@ -122,6 +144,7 @@ impl Provision {
                 image_sha256: info.sha256,
                 bytes: info.boot_bytes.saturating_add(info.root_bytes),
                 entries: info.boot_entries.saturating_add(info.root_entries),
+                earlier: None,
             });
         };
         let (directory, what) = match snapshot {
@@ -140,7 +163,8 @@ impl Provision {
         let (bytes, entries) = info.map_or((0, 0), |info| {
             (info.boot_bytes.saturating_add(info.root_bytes), info.boot_entries.saturating_add(info.root_entries))
         });
-        Ok(Origin { directory, what, image: record.image, image_sha256: record.image_sha256, bytes, entries })
+        let earlier = Some(record.adapted_for.as_earlier());
+        Ok(Origin { directory, what, image: record.image, image_sha256: record.image_sha256, bytes, entries, earlier })
     }
 
     /// Whether that much fits now: others may have taken the space since this was asked for.
@@ -170,15 +194,16 @@ impl Provision {
         let mut record = DeviceRecord::load(&place)
             .map_err(|e| e.to_string())?
             .ok_or_else(|| format!("{} has no trees", self.device.id))?;
-        let report = adapt::adapt(&place.join("boot"), &place.join("root"), &self.target(), Pass::Again)
-            .map_err(|e| e.to_string())?;
+        let target = self.target(Some(record.adapted_for.as_earlier()));
+        let report =
+            adapt::adapt(&place.join("boot"), &place.join("root"), &target, Pass::Again).map_err(|e| e.to_string())?;
         let count = report.changes.len();
         record.changes.extend(report.changes);
         // A router that moves between two networks must not grow the record for ever.
         let excess = record.changes.len().saturating_sub(MAX_CHANGES);
         record.changes.drain(..excess);
         record.notes = report.notes;
-        record.adapted_for = AdaptedFor::of(&self.device, &self.exported);
+        record.adapted_for = AdaptedFor::of(&self.device, &self.exported, &self.regional);
         record.save(&place).map_err(|e| e.to_string())?;
         Ok(format!("{} adapted ({count} changes)", self.device.id))
     }
@@ -200,6 +225,8 @@ struct Origin {
     /// As far as known.
     bytes: u64,
     entries: u64,
+    /// What it was adapted for, where it is a device's.
+    earlier: Option<Earlier>,
 }
 
 /// `, 1200 MB shared`, or that some could not be.

@@ -24,6 +24,8 @@ pub enum DeviceState {
         /// The job's number.
         job: u32,
     },
+    /// Nothing is served to it, because so it is configured.
+    Disabled,
     /// It cannot boot until something is done.
     Blocked {
         /// What, for people.
@@ -85,6 +87,11 @@ impl Fleet {
         self.states.retain(|id, _| devices.iter().any(|d| d.id == *id));
         self.served.retain(|id, _| devices.iter().any(|d| d.id == *id));
         for device in &devices {
+            if device.disabled {
+                self.served.remove(&device.id);
+                self.states.insert(device.id.clone(), DeviceState::Disabled);
+                continue;
+            }
             wanted.enrolled.extend(device.mac.map(|mac| Enrolled {
                 mac,
                 hostname: device.hostname.clone(),
@@ -120,7 +127,10 @@ impl Fleet {
             return (None, DeviceState::Preparing { job });
         }
         let record = match DeviceRecord::load(&self.layout.device(&device.id)) {
-            Ok(Some(record)) => record,
+            Ok(Some(mut record)) => {
+                self.settle_switch(&device.id, &mut record);
+                record
+            }
             Ok(None) => {
                 let state = self.prepare(device);
                 return (self.served_before(device), state);
@@ -135,7 +145,8 @@ impl Fleet {
             root: self.layout.device_root(&device.id),
             export_pair: record.export_pair,
         };
-        let outdated = self.exported().is_some_and(|at| record.adapted_for != AdaptedFor::of(device, &at));
+        let regional = &self.config.main.regional;
+        let outdated = self.exported().is_some_and(|at| record.adapted_for != AdaptedFor::of(device, &at, regional));
         if outdated && self.volume.is_writable() && !self.failed.contains_key(&device.id) {
             let adapt = |provision: Provision| move |_: &Running| provision.adapt();
             if let Err(error) = self.submit(device, adapt) {
@@ -144,12 +155,14 @@ impl Fleet {
         }
         let state = match self.failed.get(&device.id) {
             Some(why) => DeviceState::Blocked { why: why.clone() },
-            None if record.image != device.image => DeviceState::Blocked {
-                why: format!(
-                    "its root was made from image '{}', and '{}' is configured now: unenrol it with its data and enrol it again to change the image",
-                    record.image, device.image
-                ),
-            },
+            // As it is by now: a switch may just have been written down.
+            None if self.config.device(&device.id).is_some_and(|device| device.image != record.image) => {
+                let (id, from, image) = (&device.id, &record.image, &device.image);
+                let why = format!(
+                    "its root was made from image '{from}', and '{image}' is configured now: 'piboot device switch {id} {image}' makes it a new one, and 'piboot device edit {id} --image {from}' goes on with the old one"
+                );
+                DeviceState::Blocked { why }
+            }
             None => DeviceState::Ready,
         };
         (Some(served), state)
@@ -202,12 +215,7 @@ impl Fleet {
     where
         T: FnOnce(&Running) -> Result<String, String> + Send + 'static,
     {
-        let router = self.server.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED);
-        let exported = ExportedAt::of(&self.config.main.nfs, router);
-        let (layout, device, now_ms) = (self.layout.clone(), device.clone(), self.clock.wall_ms());
-        let id = device.id.clone();
-        let provision = Provision { layout, device, exported, now_ms };
-        match self.jobs.submit(JobKind::Provision, &id, Box::new(task(provision))) {
+        match self.jobs.submit(JobKind::Provision, &device.id, Box::new(task(self.provision(device)))) {
             Err(JobsError::Busy(job, _)) => Ok(job),
             other => {
                 if let Ok(job) = other {
@@ -215,6 +223,17 @@ impl Fleet {
                 }
                 other
             }
+        }
+    }
+
+    /// What a job on a device's trees needs to know.
+    pub(super) fn provision(&self, device: &Device) -> Provision {
+        Provision {
+            layout: self.layout.clone(),
+            device: device.clone(),
+            exported: ExportedAt::of(&self.config.main.nfs, self.server.unwrap_or(Ipv4Addr::UNSPECIFIED)),
+            regional: self.config.main.regional.clone(),
+            now_ms: self.clock.wall_ms(),
         }
     }
 

@@ -5,8 +5,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::exported::ExportedAt;
-use crate::config::Device;
-use crate::image::adapt::Change;
+use crate::config::{Device, PasswordHash, Regional};
+use crate::image::adapt::{Change, Earlier};
 use crate::storage::{Layout, write_beside};
 
 /// File name in a device's directory.
@@ -32,12 +32,21 @@ pub struct AdaptedFor {
     /// Whether its boot files are trimmed.
     #[serde(default)]
     pub trim: bool,
+    /// Name of the first user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// That user's password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<PasswordHash>,
+    /// Language and time.
+    #[serde(default)]
+    pub regional: Regional,
 }
 
 impl AdaptedFor {
-    /// What `device` asks for when it is to mount from there.
+    /// What `device` asks for when it is to mount from there and all Pis have that language and time.
     #[must_use]
-    pub fn of(device: &Device, exported: &ExportedAt) -> Self {
+    pub fn of(device: &Device, exported: &ExportedAt, regional: &Regional) -> Self {
         Self {
             hostname: device.hostname.clone(),
             server: exported.server,
@@ -45,6 +54,20 @@ impl AdaptedFor {
             ssh_keys: device.ssh_keys.clone(),
             mac: device.mac,
             trim: device.is_trimmed(),
+            user: device.user.clone(),
+            password: device.password.clone(),
+            regional: regional.clone(),
+        }
+    }
+
+    /// What of it the user of the device may have changed since.
+    #[must_use]
+    pub fn as_earlier(&self) -> Earlier {
+        Earlier {
+            ssh_keys: self.ssh_keys.clone(),
+            user: self.user.clone(),
+            password: self.password.clone(),
+            regional: self.regional.clone(),
         }
     }
 }
@@ -71,6 +94,9 @@ pub struct DeviceRecord {
     /// What adapting noticed and left alone.
     #[serde(default)]
     pub notes: Vec<Change>,
+    /// The image of the root before this one, until the configuration says that it is another now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub switched_from: Option<String>,
     /// The last roll-back to a snapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rolled_back: Option<RolledBack>,
@@ -157,6 +183,9 @@ mod tests {
             ssh_keys: vec![],
             mac: None,
             trim: true,
+            user: None,
+            password: None,
+            regional: Regional::default(),
         };
         DeviceRecord {
             export_pair,
@@ -167,6 +196,7 @@ mod tests {
             adapted_for,
             changes: vec![],
             notes: vec![],
+            switched_from: None,
             rolled_back: None,
         }
     }
@@ -185,6 +215,18 @@ mod tests {
         assert_eq!(DeviceRecord::load(&layout.device("c")).unwrap(), None);
         std::fs::write(layout.device("a").join(FILE), "{").unwrap();
         assert!(matches!(free_export_pair(&layout), Err(RecordError::Damaged(..))), "its number is not known");
+    }
+
+    #[test]
+    fn a_record_of_an_earlier_version_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = r#"{"export_pair":1,"image":"lite","image_sha256":"","made_ms":1,"adapted_for":{"hostname":"lion",
+            "server":"10.0.0.1","ssh_keys":[],"mac":null},"changes":[],"notes":[]}"#;
+        // Its boot files were not trimmed, and will be.
+        let mut read = record(1);
+        read.adapted_for.trim = false;
+        std::fs::write(dir.path().join(FILE), old).unwrap();
+        assert_eq!(DeviceRecord::load(dir.path()).unwrap(), Some(read), "nothing else is adapted anew");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::exported::ExportedAt;
 use super::provision::{Provision, discard, partial_name};
 use super::record::{AdaptedFor, DeviceRecord, free_export_pair};
 use crate::archive::{ArchiveError, Input, unpack_tree};
-use crate::config::Device;
+use crate::config::{Device, Regional};
 use crate::image::adapt::{self, Pass};
 use crate::progress::Progress;
 use crate::storage::tree_writer::TreeWriter;
@@ -36,6 +36,8 @@ pub(super) struct Restoring {
     /// Whether files that are there go.
     pub(super) replace: bool,
     pub(super) exported: Option<ExportedAt>,
+    /// Language and time of all Pis.
+    pub(super) regional: Regional,
     pub(super) now_ms: i64,
     pub(super) results: Sender<Restored>,
 }
@@ -101,11 +103,12 @@ impl Restoring {
             return Ok(record);
         }
         let exported = self.exported.clone().ok_or("none of the configured interfaces has an IPv4 address")?;
-        let (layout, now_ms) = (self.layout.clone(), self.now_ms);
-        let provision = Provision { layout, device: device.clone(), exported, now_ms };
+        let (layout, device, regional) = (self.layout.clone(), device.clone(), self.regional.clone());
+        let provision = Provision { layout, device, exported, regional, now_ms: self.now_ms };
+        let target = provision.target(Some(record.adapted_for.as_earlier()));
         let (boot, root) = (partial.join("boot"), partial.join("root"));
-        let report = adapt::adapt(&boot, &root, &provision.target(), Pass::Fresh).map_err(|e| e.to_string())?;
-        record.adapted_for = AdaptedFor::of(device, &provision.exported);
+        let report = adapt::adapt(&boot, &root, &target, Pass::Fresh).map_err(|e| e.to_string())?;
+        record.adapted_for = AdaptedFor::of(&provision.device, &provision.exported, &provision.regional);
         (record.changes, record.notes) = (report.changes, report.notes);
         record.made_ms = self.now_ms;
         Ok(record)

@@ -61,9 +61,9 @@ impl Fleet {
             return;
         }
         log::info!("{id} is of image {} again, as it was in the snapshot", record.image);
-        device.image = record.image;
-        let device = device.clone();
-        if let Err(error) = self.edit_config(|text| config::put_device(text, &device).map(Some)) {
+        device.image.clone_from(&record.image);
+        let image = [("image", config::Setting::One(record.image))];
+        if let Err(error) = self.edit_config(|text| config::set_options(text, id, &image)) {
             log::error!("cannot note the image of {id}: {error}");
         }
     }

@@ -96,6 +96,30 @@ impl Fleet {
     }
 }
 
+impl Fleet {
+    /// Whether a device that has a root can be made a new one from `image` beside it.
+    pub(super) fn check_room_beside(&self, image: &str, kind: RootKind) -> Result<(), EnrolError> {
+        let info = image::load_info(&self.layout.image(image));
+        let info = info.map_err(|_| EnrolError::UnknownImage(image.to_owned()))?;
+        if info.has_no_kernel() {
+            return Err(EnrolError::NoKernel(image.to_owned()));
+        }
+        let content = content(kind, &self.layout.scratch())?;
+        let entries = info.root_entries.saturating_add(info.boot_entries);
+        let needed = needed(content, info.root_bytes.saturating_add(info.boot_bytes), entries);
+        if needed <= self.volume.free_bytes {
+            return Ok(());
+        }
+        Err(EnrolError::Volume(format!(
+            "a {} of image '{image}' beside the root that is there needs {} MB, and only {} MB are free in {}: remove a snapshot, a device or an image",
+            word(content),
+            needed >> 20,
+            self.volume.free_bytes >> 20,
+            self.layout.data_dir().display()
+        )))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -76,7 +76,8 @@ impl SnapshotWork {
             let _ = discard(&swap);
             cannot("exchange", &device, &e)
         })?;
-        for aside in finish_swap(&self.layout, &self.id, discard_old, self.now_ms)? {
+        let keep_as = (!discard_old).then_some(BEFORE_ROLLBACK);
+        for aside in finish_swap(&self.layout, &self.id, keep_as, self.now_ms)? {
             discard(&aside)?;
         }
         let kept = if discard_old { String::new() } else { format!("; what it was is snapshot {BEFORE_ROLLBACK}") };
@@ -131,7 +132,7 @@ pub(super) fn finish_swaps(layout: &Layout, now_ms: i64) {
             // The exchange did not come to pass.
             set_aside(layout, &swap).map(drop).map_err(|e| cannot("move", &swap, &e))
         } else {
-            finish_swap(layout, id, false, now_ms).map(drop)
+            finish_swap(layout, id, Some(BEFORE_ROLLBACK), now_ms).map(drop)
         };
         match ended {
             Ok(()) => {
@@ -142,9 +143,31 @@ pub(super) fn finish_swaps(layout: &Layout, now_ms: i64) {
     }
 }
 
-/// After the exchange: the device's old trees become the snapshot `before-rollback`, or are set aside. Answers where what
-/// is to be deleted went.
-fn finish_swap(layout: &Layout, id: &str, discard_old: bool, now_ms: i64) -> Result<Vec<PathBuf>, String> {
+/// Puts finished trees in the place of a device's, which become a snapshot. Killed in the middle, the device has its old
+/// trees or the new ones, and the old ones are then called `before-rollback`.
+pub(super) fn keep_as_snapshot(
+    layout: &Layout,
+    id: &str,
+    finished: &Path,
+    name: &str,
+    now_ms: i64,
+) -> Result<(), String> {
+    let (device, swap) = (layout.device(id), layout.snapshots_of(id).join(SWAP));
+    std::fs::write(finished.join(MARK), "").map_err(|e| cannot("write", finished, &e))?;
+    let marked = sync_directory(finished).and_then(|()| sync_directory(&layout.scratch()));
+    marked.map_err(|e| cannot("write", finished, &e))?;
+    let moved = std::fs::rename(finished, &swap).and_then(|()| sync_directory(&layout.snapshots_of(id)));
+    moved.map_err(|e| cannot("move the finished trees to", &swap, &e))?;
+    exchange(&device, &swap).map_err(|e| {
+        // Both are where they were; the next start tidies up if this does not.
+        let _ = discard(&swap);
+        cannot("exchange", &device, &e)
+    })?;
+    finish_swap(layout, id, Some(name), now_ms)?.iter().try_for_each(|aside| discard(aside))
+}
+
+/// After the exchange: the device's old trees become a snapshot, or are set aside. Answers where what is to be deleted went.
+fn finish_swap(layout: &Layout, id: &str, keep_as: Option<&str>, now_ms: i64) -> Result<Vec<PathBuf>, String> {
     let (device, swap) = (layout.device(id), layout.snapshots_of(id).join(SWAP));
     let mut gone = Vec::new();
     // The mark goes while `.swap` still shows that something is to be ended.
@@ -152,27 +175,27 @@ fn finish_swap(layout: &Layout, id: &str, discard_old: bool, now_ms: i64) -> Res
     for directory in [device, layout.devices(), layout.snapshots_of(id)] {
         sync_directory(&directory).map_err(|e| cannot("write", &directory, &e))?;
     }
-    if discard_old {
+    let Some(name) = keep_as else {
         gone.push(set_aside(layout, &swap).map_err(|e| cannot("move", &swap, &e))?);
-    } else {
-        let record = load(&swap)?;
-        let snapshot = Snapshot {
-            name: BEFORE_ROLLBACK.to_owned(),
-            made_ms: now_ms,
-            image: record.image,
-            hostname: record.adapted_for.hostname,
-            entries: 0,
-            shared_bytes: 0,
-            copied_bytes: 0,
-        };
-        snapshot.save(&swap).map_err(|e| cannot("write", &swap, &e))?;
-        let place = layout.snapshot(id, BEFORE_ROLLBACK);
-        if place.exists() {
-            gone.push(set_aside(layout, &place).map_err(|e| cannot("move", &place, &e))?);
-        }
-        let moved = std::fs::rename(&swap, &place).and_then(|()| sync_directory(&layout.snapshots_of(id)));
-        moved.map_err(|e| cannot("move the old trees to", &place, &e))?;
+        return Ok(gone);
+    };
+    let record = load(&swap)?;
+    let snapshot = Snapshot {
+        name: name.to_owned(),
+        made_ms: now_ms,
+        image: record.image,
+        hostname: record.adapted_for.hostname,
+        entries: 0,
+        shared_bytes: 0,
+        copied_bytes: 0,
+    };
+    snapshot.save(&swap).map_err(|e| cannot("write", &swap, &e))?;
+    let place = layout.snapshot(id, name);
+    if place.exists() {
+        gone.push(set_aside(layout, &place).map_err(|e| cannot("move", &place, &e))?);
     }
+    let moved = std::fs::rename(&swap, &place).and_then(|()| sync_directory(&layout.snapshots_of(id)));
+    moved.map_err(|e| cannot("move the old trees to", &place, &e))?;
     Ok(gone)
 }
 
@@ -185,7 +208,7 @@ fn unmark(device: &Path) -> Result<(), String> {
 }
 
 /// Swaps two directories of one file system in one step.
-fn exchange(a: &Path, b: &Path) -> io::Result<()> {
+pub(super) fn exchange(a: &Path, b: &Path) -> io::Result<()> {
     Ok(rustix::fs::renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE)?)
 }
 

@@ -237,7 +237,7 @@ pub(super) fn claim_name(id: &str, snapshot: &str) -> String {
 }
 
 /// `name`, or `name-2` and so on if that is taken.
-fn free_name(name: &str, is_taken: impl Fn(&str) -> bool) -> String {
+pub(super) fn free_name(name: &str, is_taken: impl Fn(&str) -> bool) -> String {
     let numbered = (2..).map(|n| format!("{name}-{n}"));
     let mut names = std::iter::once(name.to_owned()).chain(numbered).take(MAX_SNAPSHOTS + 1);
     names.find(|name| !is_taken(name)).unwrap_or_else(|| name.to_owned())

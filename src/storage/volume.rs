@@ -77,6 +77,24 @@ pub enum VolumeProblem {
     Unsuitable(String),
 }
 
+impl VolumeProblem {
+    /// A word for programs that stays.
+    #[must_use]
+    pub const fn id(&self) -> &'static str {
+        match self {
+            Self::Missing(_) => "disk-missing",
+            Self::NotADirectory(_) => "not-a-directory",
+            Self::Unreadable(..) => "disk-unreadable",
+            Self::Another { .. } => "another-disk",
+            Self::ReadOnly(_) => "disk-read-only",
+            Self::Full(..) => "disk-full",
+            Self::FewInodes(..) => "disk-few-inodes",
+            Self::NoExec(_) => "disk-noexec",
+            Self::Unsuitable(_) => "disk-unsuitable",
+        }
+    }
+}
+
 impl PartialEq for VolumeProblem {
     fn eq(&self, other: &Self) -> bool {
         // What tells two problems of a kind apart: never a figure, which changes with each write.

@@ -44,15 +44,27 @@ fn a_pi_is_enrolled_by_clicking_and_its_boot_is_shown() {
     page.fill("#piboot-hostname", "running-lion");
     page.fill("#piboot-ip", "192.168.1.77");
     page.fill("#piboot-keys", KEY);
+    page.fill("#piboot-user", "root");
+    page.wait_text("A user name has 1 to 32");
+    page.fill("#piboot-user", "anna");
+    page.fill("#piboot-password", "Kaffee & Kuchen");
     page.screenshot("enrol");
     page.click_button(".modal", "Enrol");
     page.wait_text("It can boot now");
+    page.wait("document.querySelector('.modal a').href.endsWith('boots#device=running_lion')");
     page.screenshot("enrolled");
     page.click_button(".modal", "Close");
     page.wait("document.querySelector('#piboot-devices tr[data-key=running_lion]')");
     page.wait("!document.querySelector('#piboot-pending tr[data-key]')");
     let config = router.uci(&["export", "piboot"]);
-    for option in ["hostname 'running-lion'", "image 'small'", "ip '192.168.1.77'", &format!("ssh_key '{KEY}'")] {
+    for option in [
+        "hostname 'running-lion'",
+        "image 'small'",
+        "ip '192.168.1.77'",
+        "user 'anna'",
+        "password '$6$",
+        &format!("ssh_key '{KEY}'"),
+    ] {
         assert!(config.contains(option), "{config}");
     }
 

@@ -22,6 +22,7 @@ mod luci;
 
 mod acts;
 mod desk;
+mod devices;
 mod failures;
 mod looks;
 mod pictures;

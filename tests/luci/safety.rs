@@ -11,20 +11,27 @@ use crate::luci::rights::Login;
 const HOSTILE: &str = "<img src=x onerror=\"window.owned=1\">&amp;<b>";
 
 /// Answers in which everything that comes from the network, or may, is hostile.
-fn hostile() -> [(&'static str, Value); 6] {
+fn hostile() -> [(&'static str, Value); 8] {
     let boot = json!({ "id": 7, "device": HOSTILE, "mac": "dc:a6:32:01:02:03", "started_ms": 1, "state": "booting", "stage": HOSTILE, "took_ms": 5, "tftp_bytes": 1, "finding": HOSTILE });
     let job = |id, state| json!({ "id": id, "kind": "import", "subject": HOSTILE, "state": state, "bytes": 1, "total_bytes": 2, "files": 0, "total_files": 0, "message": HOSTILE, "queued_ms": 0, "finished_ms": 4e12 });
+    let detail = json!({
+        "id": HOSTILE, "hostname": HOSTILE, "mac": "dc:a6:32:01:02:03", "serial": HOSTILE, "board": HOSTILE, "image": HOSTILE, "state": HOSTILE, "why": HOSTILE,
+        "fixed_ip": HOSTILE, "user": HOSTILE, "has_password": true, "ssh_keys": [HOSTILE], "made_by": HOSTILE, "clone_of": HOSTILE,
+        "changes": [{ "rule": HOSTILE, "path": HOSTILE, "what": HOSTILE }], "notes": [{ "rule": HOSTILE, "path": HOSTILE, "what": HOSTILE }],
+    });
     [
+        ("device", detail),
+        ("check", json!({ "findings": [{ "severity": "error", "place": HOSTILE, "text": HOSTILE, "id": HOSTILE }] })),
         (
             "devices",
             json!({
-                "devices": [{ "id": "x", "hostname": HOSTILE, "mac": "dc:a6:32:01:02:03", "serial": null, "board": HOSTILE, "image": HOSTILE, "state": HOSTILE, "job": null, "why": HOSTILE, "ip": HOSTILE, "boot": boot.clone() }],
+                "devices": [{ "id": "x", "hostname": HOSTILE, "mac": "dc:a6:32:01:02:03", "serial": null, "board": HOSTILE, "model": "pi4", "image": HOSTILE, "state": HOSTILE, "job": null, "why": HOSTILE, "ip": HOSTILE, "boot": boot.clone() }],
                 "pending": [{ "mac": "dc:a6:32:01:02:04", "serial": HOSTILE, "board": HOSTILE, "sure": HOSTILE, "waits_for": HOSTILE, "next": HOSTILE, "asked": HOSTILE, "asks_again": HOSTILE, "first_seen_ms": 0, "last_seen_ms": 0 }],
             }),
         ),
         (
             "images",
-            json!({ "images": [{ "name": HOSTILE, "os": HOSTILE, "architecture": HOSTILE, "source": HOSTILE, "imported_at": 0, "root_bytes": 1, "boot_bytes": 1, "used_by": [HOSTILE] }] }),
+            json!({ "images": [{ "name": HOSTILE, "os": HOSTILE, "architecture": HOSTILE, "source": HOSTILE, "imported_at": 0, "root_bytes": 1, "boot_bytes": 1, "used_by": [HOSTILE], "fits": [{ "model": "pi4", "ok": false, "why": HOSTILE }] }] }),
         ),
         ("jobs", json!({ "jobs": [job(1, "failed"), job(2, "running")] })),
         ("boots", json!({ "boots": [boot] })),
@@ -68,6 +75,25 @@ fn what_comes_from_the_network_is_shown_as_it_is() {
     page.click_button(".modal", "Enrol");
     harmless(&page, 13);
     page.click_button(".modal", "Cancel");
+    page.click_button("#piboot-devices", "Details");
+    page.wait("document.querySelector('#piboot-details')");
+    harmless(&page, 11 + 17);
+    page.click_button(".modal", "Close");
+    page.click_button("#view", "Check everything");
+    page.wait("document.querySelector('#piboot-check')");
+    harmless(&page, 11 + 1);
+    page.click_button(".modal", "Close");
+    page.click_button("#piboot-devices", "Edit");
+    page.wait("document.querySelector('#piboot-user')");
+    harmless(&page, 11 + 1);
+    page.fill("#piboot-user", HOSTILE);
+    page.click_button(".modal", "Save");
+    page.wait_text("A user name has 1 to 32");
+    page.click_button(".modal", "Cancel");
+    page.click_button("#piboot-devices", "New root");
+    page.wait("document.querySelector('#piboot-image')");
+    harmless(&page, 11 + 3);
+    page.click_button(".modal", "Cancel");
     page.click_button("#piboot-devices", "Unenrol");
     harmless(&page, 10);
     page.screenshot("hostile");
@@ -101,7 +127,8 @@ fn who_may_only_read_sees_everything_and_changes_nothing() {
     for (path, within) in [(OVERVIEW, "#piboot-devices"), (OVERVIEW, "#piboot-pending"), (IMAGES, "#piboot-images")] {
         let page = desk.open(path, Login::Reader);
         page.wait(&format!("document.querySelector('{within} tr[data-key]')"));
-        let buttons = page.eval("[...document.querySelectorAll('#view button')].map(e => e.innerText)");
+        // What only shows.
+        let buttons = page.eval("[...document.querySelectorAll('#view button')].map(e => e.innerText).filter(word => word != 'Details' && word != 'Check everything')");
         assert_eq!(buttons, json!([]), "{path}");
         page.assert_no_errors(&[]);
     }
@@ -114,6 +141,9 @@ fn who_may_only_read_sees_everything_and_changes_nothing() {
     let writing = [
         ("enroll", json!({ "mac": "dc:a6:32:00:00:01" })),
         ("unenroll", json!({ "id": "lion" })),
+        ("device_edit", json!({ "id": "lion", "hostname": "x" })),
+        ("device_switch", json!({ "id": "lion", "image": "small" })),
+        ("device_reset", json!({ "id": "lion" })),
         ("image_import", json!({ "source": "/x", "name": "x" })),
         ("image_remove", json!({ "name": "small" })),
         ("os_list", json!({ "url": "http://x" })),
@@ -136,7 +166,8 @@ fn who_may_only_read_sees_everything_and_changes_nothing() {
 #[test]
 fn the_pages_judge_names_as_the_agent_does() {
     use piboot::config::{
-        check_address, check_device_id, check_hostname, check_image_name, device_id_from_hostname, is_ssh_key,
+        check_address, check_device_id, check_hostname, check_image_name, check_keyboard, check_locale, check_timezone,
+        check_user, device_id_from_hostname, is_ssh_key,
     };
     use piboot::incoming::digest::Sum;
     use piboot::incoming::url::Url;
@@ -175,11 +206,30 @@ fn the_pages_judge_names_as_the_agent_does() {
         "a/b",
         "..",
         "a\n",
+        "root",
+        "rooted",
+        "a2_-",
+        "Europe/Berlin",
+        "Etc/GMT+1",
+        "Europe/",
+        "/Europe",
+        "A//B",
+        "de_DE.UTF-8",
+        "ca@x",
+        "us,de",
+        &"x".repeat(32),
+        &"x".repeat(33),
+        &"x".repeat(40),
+        &"x".repeat(41),
         &"x".repeat(63),
         &"x".repeat(64),
     ];
     for name in names {
         assert_eq!(judge("hostname", name), check_hostname(name).is_ok(), "host name {name:?}");
+        assert_eq!(judge("user", name), check_user(name).is_ok(), "user {name:?}");
+        assert_eq!(judge("timezone", name), check_timezone(name).is_ok(), "time zone {name:?}");
+        assert_eq!(judge("locale", name), check_locale(name).is_ok(), "locale {name:?}");
+        assert_eq!(judge("keyboard", name), check_keyboard(name).is_ok(), "keyboard {name:?}");
         assert_eq!(judge("imageName", name), check_image_name(name).is_ok(), "image {name:?}");
         let id = page.eval(&format!("L.require('piboot.names').then(names => names.deviceId({}))", json!(name)));
         assert!(check_hostname(name).is_err() || id == device_id_from_hostname(name), "{name:?}: {id}");

@@ -21,7 +21,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use emupi::lab::{DnsmasqService, Net, Process};
@@ -325,6 +325,17 @@ impl Router {
         } else {
             Err(text(&output.stdout) + &text(&output.stderr))
         }
+    }
+
+    /// Runs a command that reads `input`; its output.
+    pub fn piboot_given(&self, args: &[&str], input: &str) -> String {
+        let mut command = Command::new(PIBOOT);
+        command.arg("--socket").arg(self.socket()).args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{args:?}");
+        String::from_utf8(output.stdout).unwrap()
     }
 
     /// The agent's answer as JSON.

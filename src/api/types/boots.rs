@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::boot::{Boot, BootEnd, BootState, StageSeen};
+use crate::config::Severity;
 use crate::pi::{Flashes, LedCode, Mac};
 
 /// `boots {device, limit}`
@@ -70,6 +71,9 @@ pub struct BootSummary {
     /// What stands in its way, worst first, in one sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finding: Option<String>,
+    /// How bad that is: an error holds it up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub severity: Option<Severity>,
 }
 
 /// `boot {boot}`
@@ -108,6 +112,7 @@ impl From<&Boot> for BootSummary {
             tftp_bytes: boot.files.iter().map(|f| f.acknowledged).sum(),
             end: boot.end,
             finding: boot.findings.first().map(|finding| finding.cause.clone()),
+            severity: boot.findings.first().map(|finding| finding.severity),
         }
     }
 }

@@ -5,11 +5,11 @@ use std::net::Ipv4Addr;
 use serde::{Deserialize, Serialize};
 
 use super::BootSummary;
-use crate::config::RootKind;
+use crate::config::{Password, PasswordHash, RootKind};
 use crate::image::adapt::Change;
 use crate::pi::{Evidence, Mac, Model, Serial};
 
-/// `enroll {mac and/or serial, hostname, image, ip, ssh_keys, root}`
+/// `enroll {mac and/or serial, hostname, image, ip, ssh_keys, root, user, password or password_hash}`
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct EnrollRequest {
     /// Hardware address.
@@ -33,6 +33,88 @@ pub struct EnrollRequest {
     /// How its root comes to be; `auto` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<RootKind>,
+    /// Name of the first user; as the image has it if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// That user's password, to be hashed here; none if it is empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<Password>,
+    /// That user's password as crypt(5) has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_hash: Option<PasswordHash>,
+}
+
+/// `device_edit {id, …}`: what is absent stays; empty text takes an option away.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct EditRequest {
+    /// Device id.
+    pub id: String,
+    /// Host name; the id stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    /// The address that DHCP is always to give it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip: Option<String>,
+    /// All public keys for the first user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssh_keys: Option<Vec<String>>,
+    /// Name of the first user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// That user's password, to be hashed here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<Password>,
+    /// That user's password as crypt(5) has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_hash: Option<PasswordHash>,
+    /// Whether nothing is served to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disabled: Option<bool>,
+    /// Its image, as long as it has no root made from another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// Also what a Pi that is up does not survive.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// `device_switch {id, image, keep, force}`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SwitchRequest {
+    /// Device id.
+    pub id: String,
+    /// Image that its new root is made from.
+    pub image: String,
+    /// Keep the old root as a snapshot.
+    #[serde(default)]
+    pub keep: bool,
+    /// Also while the Pi is up.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// `device_reset {id, keep, force}`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ResetRequest {
+    /// Device id.
+    pub id: String,
+    /// Keep the old root as a snapshot.
+    #[serde(default)]
+    pub keep: bool,
+    /// Also while the Pi is up.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// `device_edit`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Edited {
+    /// Device id.
+    pub id: String,
+    /// The job that adapts its files.
+    pub job: Option<u32>,
+    /// What a Pi that is up takes notice of only later.
+    pub notes: Vec<String>,
 }
 
 /// `unenroll {id, delete}`
@@ -92,9 +174,12 @@ pub struct DeviceInfo {
     pub serial: Option<Serial>,
     /// The board, once it was seen.
     pub board: Option<String>,
+    /// Its family, as far as known: `pi3`, `pi3+`, `pi4` …
+    #[serde(default)]
+    pub model: Option<Model>,
     /// Image.
     pub image: String,
-    /// `ready`, `preparing`, `blocked`, `booting`, `stuck`, `running`, `off`, `lost`
+    /// `ready`, `preparing`, `blocked`, `disabled`, `booting`, `stuck`, `running`, `off`, `lost`
     pub state: String,
     /// Bytes that its files take on the disk, once that was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -115,6 +200,14 @@ pub struct DeviceDetail {
     /// What `devices` says of it.
     #[serde(flatten)]
     pub info: DeviceInfo,
+    /// The address that it is always to have.
+    pub fixed_ip: Option<Ipv4Addr>,
+    /// Public keys that are configured for it.
+    pub ssh_keys: Vec<String>,
+    /// Name of its first user, if one is configured.
+    pub user: Option<String>,
+    /// Whether a password is configured. What it is nobody is told.
+    pub has_password: bool,
     /// What adapting changed in its copy of the image.
     pub changes: Vec<Change>,
     /// What adapting noticed and left alone.

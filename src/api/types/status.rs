@@ -89,11 +89,28 @@ pub struct Finding {
     pub place: String,
     /// The sentence that says why and what to do.
     pub text: String,
+    /// A word for programs that stays, where one may act on it: `another-disk`, `device-blocked` …
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+}
+
+impl Finding {
+    /// A finding that no program has to know from others.
+    #[must_use]
+    pub const fn new(severity: Severity, place: String, text: String) -> Self {
+        Self { severity, place, text, id: None }
+    }
+
+    /// The same with a word for programs.
+    #[must_use]
+    pub fn known_as(self, id: &str) -> Self {
+        Self { id: Some(id.to_owned()), ..self }
+    }
 }
 
 impl From<Problem> for Finding {
     fn from(problem: Problem) -> Self {
-        Self { severity: problem.severity, place: problem.place, text: problem.why }
+        Self::new(problem.severity, problem.place, problem.why)
     }
 }
 

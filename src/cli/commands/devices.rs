@@ -1,14 +1,86 @@
 //! Commands about Pis.
 
-use super::await_job;
-use crate::api::types::{EnrollRequest, Enrolled, UnenrollRequest, Unenrolled};
-use crate::cli::args::{Enroll, Unenroll};
+use argh::FromArgs;
+
+use super::{await_job, shown};
+use crate::api::types::{
+    DeviceDetail, EditRequest, Edited, EnrollRequest, Enrolled, IdRequest, ResetRequest, Started, SwitchRequest,
+    UnenrollRequest, Unenrolled,
+};
+use crate::cli::args::{DEVICE_VERBS, DeviceCommand, DeviceEdit, DeviceVerb, Enroll, Unenroll};
 use crate::cli::client::Client;
-use crate::cli::{CliError, say_line};
+use crate::cli::password::{self, PasswordSource};
+use crate::cli::{CliError, say, say_line, show};
+
+/// `device ID`, or a verb with what it takes.
+pub(super) fn device(words: Vec<String>, client: &Client, now_ms: i64) -> Result<(), CliError> {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        [id] if !DEVICE_VERBS.contains(id) => {
+            let detail = client.ask::<DeviceDetail>("device", IdRequest { id: (*id).to_owned() })?;
+            shown(detail, |d| show::device(&d, now_ms))
+        }
+        [verb, ..] if DEVICE_VERBS.contains(verb) => match DeviceVerb::from_args(&["piboot device"], &words) {
+            Ok(verb) => change(verb.verb, client),
+            Err(early) if early.status.is_ok() => {
+                say(&early.output);
+                Ok(())
+            }
+            Err(early) => Err(CliError::Failed(early.output.trim_end().to_owned())),
+        },
+        _ => Err(CliError::Failed(
+            "name one device: 'piboot device ID'; 'piboot device --help' says what else".to_owned(),
+        )),
+    }
+}
+
+fn change(command: DeviceCommand, client: &Client) -> Result<(), CliError> {
+    let started = match command {
+        DeviceCommand::Edit(edit) => return self::edit(edit, client),
+        DeviceCommand::Switch(switch) => {
+            let request = SwitchRequest { id: switch.id, image: switch.image, keep: switch.keep, force: switch.force };
+            (client.ask::<Started>("device_switch", request)?, switch.no_wait)
+        }
+        DeviceCommand::Reset(reset) => {
+            let request = ResetRequest { id: reset.id, keep: reset.keep, force: reset.force };
+            (client.ask::<Started>("device_reset", request)?, reset.no_wait)
+        }
+    };
+    match started {
+        (Some(started), no_wait) => await_job(client, Some(started.job), no_wait),
+        (None, _) => Ok(()),
+    }
+}
+
+fn edit(edit: DeviceEdit, client: &Client) -> Result<(), CliError> {
+    if edit.disable && edit.enable || edit.no_ssh_keys && !edit.ssh_key.is_empty() {
+        return Err(CliError::Failed("two of these contradict each other".to_owned()));
+    }
+    let ssh_keys = (edit.no_ssh_keys || !edit.ssh_key.is_empty()).then_some(edit.ssh_key);
+    let request = EditRequest {
+        id: edit.id,
+        hostname: edit.hostname,
+        ip: edit.ip,
+        ssh_keys,
+        user: edit.user,
+        password: None,
+        password_hash: password::hash(PasswordSource::from(edit.password_stdin, edit.password_hash))?,
+        disabled: (edit.disable || edit.enable).then_some(edit.disable),
+        image: edit.image,
+        force: edit.force,
+    };
+    let Some(edited) = client.ask::<Edited>("device_edit", request)? else { return Ok(()) };
+    say_line(&format!("{} is changed", edited.id));
+    edited.notes.iter().for_each(|note| say_line(note));
+    await_job(client, edited.job, false)
+}
 
 pub(super) fn enroll(enroll: Enroll, client: &Client) -> Result<(), CliError> {
-    let Enroll { mac, serial, hostname, image, ip, ssh_key, root, no_wait } = enroll;
-    let request = EnrollRequest { mac, serial, hostname, image, ip, ssh_keys: ssh_key, root };
+    let Enroll { mac, serial, hostname, image, ip, ssh_key, root, user, password_stdin, password_hash, no_wait } =
+        enroll;
+    let password_hash = password::hash(PasswordSource::from(password_stdin, password_hash))?;
+    let (ssh_keys, password) = (ssh_key, None);
+    let request = EnrollRequest { mac, serial, hostname, image, ip, ssh_keys, root, user, password, password_hash };
     enrolled(client, client.call("enroll", request)?, no_wait)
 }
 

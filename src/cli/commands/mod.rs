@@ -13,8 +13,7 @@ use super::args::{Command, DhcpCommand, JobCommand, VolumeCommand};
 use super::client::Client;
 use super::{CliError, follow, say, say_line, show, timeline, wait};
 use crate::api::types::{
-    BootDetail, BootRequest, Boots, BootsRequest, Check, DeviceDetail, Devices, IdRequest, Images, JobList, JobRequest,
-    Nothing, Status,
+    BootDetail, BootRequest, Boots, BootsRequest, Check, Devices, Images, JobList, JobRequest, Nothing, Status,
 };
 use crate::clock::Clock;
 use crate::config::Severity;
@@ -30,9 +29,7 @@ pub(super) fn run(command: Command, client: &Client) -> Result<(), CliError> {
         Command::Status(_) => shown(client.ask::<Status>("status", none)?, |s| show::status(&s)),
         Command::Check(_) => check(client),
         Command::Devices(_) => shown(client.ask::<Devices>("devices", none)?, |d| show::devices(&d, now_ms)),
-        Command::Device(one) => {
-            shown(client.ask::<DeviceDetail>("device", IdRequest { id: one.id })?, |d| show::device(&d, now_ms))
-        }
+        Command::Device(device) => devices::device(device.words, client, now_ms),
         Command::Enroll(enroll) => devices::enroll(enroll, client),
         Command::Unenroll(unenroll) => devices::unenroll(unenroll, client),
         Command::Clone(clone) => snapshots::clone(clone, client),

@@ -3,8 +3,13 @@
 
 use super::AdaptError;
 use super::editor::{Editor, Side};
+use super::tree::Owner;
 
 const SEED: &str = "var/lib/cloud/seed/nocloud";
+/// What comes with an image may hold a password.
+const PRIVATE: Owner = Owner { uid: 0, gid: 0, mode: 0o600 };
+/// Between the parts of user data; nobody writes this into theirs.
+const BOUNDARY: &str = "=piboot=4c6f6f6b=";
 
 pub(super) fn apply(editor: &mut Editor<'_>) -> Result<(), AdaptError> {
     if !editor.exists("usr/bin/cloud-init")? && !editor.exists("etc/cloud/cloud.cfg")? {
@@ -24,9 +29,31 @@ pub(super) fn apply(editor: &mut Editor<'_>) -> Result<(), AdaptError> {
             editor.write(Side::Root, &path, &text, "copied from the boot files")?;
         }
     }
+    if editor.settings.user.is_some() || editor.settings.password.is_some() {
+        let path = format!("{SEED}/user-data");
+        let old = editor.text(Side::Root, &path)?.unwrap_or_default();
+        let what = "cloud-init makes no user and sets no password: the device's user is there already";
+        editor.write_as(Side::Root, &path, &without_users(&old), PRIVATE, what)?;
+    }
     let meta = editor.text(Side::Boot, "meta-data")?.unwrap_or_default();
     let meta = edit_meta(&meta, &editor.target.id, &editor.target.hostname);
     editor.write(Side::Root, &format!("{SEED}/meta-data"), &meta, "an instance of its own")
+}
+
+/// User data that say what these say, but for users and passwords: those are in the root already (rule `user`), and an image
+/// may come with a password that everybody knows. Two parts of one message, merged by cloud-init in this order, the later
+/// over the earlier (its documentation: "MIME multi-part archive", "Merging user data sections").
+fn without_users(old: &str) -> String {
+    if old.contains(BOUNDARY) {
+        return old.to_owned();
+    }
+    // `text/plain` lets cloud-init tell by the first line what it is.
+    let kind = if old.starts_with("#cloud-config") { "text/cloud-config" } else { "text/plain" };
+    let part = |kind: &str, text: &str| format!("--{BOUNDARY}\nContent-Type: {kind}; charset=\"utf-8\"\n\n{text}\n");
+    let first = if old.trim().is_empty() { String::new() } else { part(kind, old) };
+    let ours = "#cloud-config\nmerge_how: 'dict(replace)+list()+str()'\nusers: []\nchpasswd: {expire: false}\n";
+    let head = format!("Content-Type: multipart/mixed; boundary=\"{BOUNDARY}\"\nMIME-Version: 1.0\n\n");
+    format!("{head}{first}{}--{BOUNDARY}--\n", part("text/cloud-config", ours))
 }
 
 /// An instance id per device makes cloud-init set up each one; whatever else the image says stays.
@@ -40,6 +67,16 @@ fn edit_meta(old: &str, id: &str, hostname: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn users_of_the_image_are_left_out_once() {
+        let old = "#cloud-config\nusers: [{name: ubuntu}]\n";
+        let new = without_users(old);
+        assert!(new.starts_with("Content-Type: multipart/mixed; boundary=") && new.contains(old), "{new}");
+        assert!(new.rfind("users: []").unwrap() > new.find(old).unwrap(), "the later wins: {new}");
+        assert_eq!(without_users(&new), new);
+        assert_eq!(without_users("").matches("Content-Type: text/").count(), 1);
+    }
 
     #[test]
     fn the_instance_is_the_device() {

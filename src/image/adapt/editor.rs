@@ -6,7 +6,8 @@ use std::path::Path;
 use rustix::io::Errno;
 
 use super::tree::{Owner, PUBLIC, Tree};
-use super::{AdaptError, Change, Report, Target, text};
+use super::{AdaptError, Change, Pass, Regional, Report, Target, text};
+use crate::config::PasswordHash;
 use crate::image::fit::{Depth, Evidence, MODELS};
 use crate::printable::printable;
 
@@ -23,18 +24,46 @@ pub(super) struct Editor<'a> {
     pub(super) target: &'a Target,
     /// The target's server.
     pub(super) server: Ipv4Addr,
+    /// What the device is to have: the target's, and in fresh trees what the image was prepared with besides.
+    pub(super) settings: Settings,
+    /// Whether the trees are a fresh copy.
+    pub(super) is_fresh: bool,
     pub(super) rule: &'static str,
     pub(super) report: Report,
+}
+
+/// What may come from the device's configuration, or from settings that came with the image.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Settings {
+    pub(super) user: Option<String>,
+    pub(super) password: Option<PasswordHash>,
+    pub(super) ssh_keys: Vec<String>,
+    pub(super) regional: Regional,
 }
 
 type Result<T> = std::result::Result<T, AdaptError>;
 
 impl<'a> Editor<'a> {
-    pub(super) fn open(boot: &Path, root: &Path, target: &'a Target, server: Ipv4Addr) -> Result<Self> {
+    pub(super) fn open(boot: &Path, root: &Path, target: &'a Target, server: Ipv4Addr, pass: Pass) -> Result<Self> {
         let open = |path: &Path| {
             Tree::open(path).map_err(|errno| AdaptError::Tree { path: path.display().to_string(), errno })
         };
-        Ok(Self { boot: open(boot)?, root: open(root)?, target, server, rule: "", report: Report::default() })
+        let settings = Settings {
+            user: target.user.clone(),
+            password: target.password.clone(),
+            ssh_keys: target.ssh_keys.clone(),
+            regional: target.regional.clone(),
+        };
+        Ok(Self {
+            boot: open(boot)?,
+            root: open(root)?,
+            target,
+            server,
+            settings,
+            is_fresh: pass == Pass::Fresh,
+            rule: "",
+            report: Report::default(),
+        })
     }
 
     fn tree(&self, side: Side) -> &Tree {
@@ -97,6 +126,12 @@ impl<'a> Editor<'a> {
         let changed = self.check(Side::Root, "make directory", path, self.root.directory(path, owner))?;
         self.changed(changed, Side::Root, path, what);
         Ok(())
+    }
+
+    pub(super) fn move_directory(&mut self, from: &str, to: &str, what: &str) -> Result<bool> {
+        let moved = self.check(Side::Root, "move", from, self.root.move_directory(from, to))?;
+        self.changed(moved, Side::Root, to, what);
+        Ok(moved)
     }
 
     pub(super) fn set_mode(&mut self, path: &str, mode: u32, what: &str) -> Result<()> {

@@ -4,6 +4,7 @@
 //! Written for Raspberry Pi OS Bookworm and Trixie; a rule whose subject is missing from a tree does nothing, so that
 //! plain Debian passes too.
 
+mod accounts;
 mod capabilities;
 mod cloud_init;
 pub mod cmdline;
@@ -11,14 +12,17 @@ mod editor;
 pub mod fstab;
 mod identity;
 mod imager;
+mod locale;
 mod network;
 mod power;
 mod ssh;
 mod storage;
 mod text;
+mod toml;
 mod tree;
 mod trim;
 mod units;
+mod user;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
@@ -26,6 +30,7 @@ use std::path::Path;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use crate::config::{PasswordHash, Regional};
 use crate::pi::Mac;
 use editor::Editor;
 
@@ -48,6 +53,28 @@ pub struct Target {
     pub ssh_keys: Vec<String>,
     /// Whether what it need not load over TFTP is left out.
     pub trim: bool,
+    /// Name of the first user; absent: as the image has it.
+    pub user: Option<String>,
+    /// That user's password; absent: as the image has it.
+    pub password: Option<PasswordHash>,
+    /// Language and time.
+    pub regional: Regional,
+    /// What the trees were adapted for before, if they were: only what differs from that is done again, and what was given
+    /// then and is not wanted any more is taken away. Everything else is the user's own by now.
+    pub earlier: Option<Earlier>,
+}
+
+/// What trees were adapted for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Earlier {
+    /// Public keys.
+    pub ssh_keys: Vec<String>,
+    /// Name of the first user.
+    pub user: Option<String>,
+    /// That user's password.
+    pub password: Option<PasswordHash>,
+    /// Language and time.
+    pub regional: Regional,
 }
 
 /// Whether the trees are a fresh copy of an image or were booted before.
@@ -108,6 +135,9 @@ pub enum AdaptError {
     /// A host name that is none.
     #[error("'{0}' is not a host name (letters, digits and '-', at most 63, not '-' first or last)")]
     Hostname(String),
+    /// A name that the image's system has for itself.
+    #[error("the image has a user '{0}' of its own that nobody logs in as: choose another name for this device's user")]
+    User(String),
     /// A key that is not one line of text.
     #[error("an ssh key of this device is not one line of the form 'ssh-ed25519 AAAA… comment': {0}")]
     Key(String),
@@ -146,6 +176,8 @@ const RULES: &[Rule] = &[
     fresh("machine-id", identity::machine_id),
     fresh("ssh-host-keys", ssh::host_keys),
     fresh("ssh-enable", ssh::enable),
+    always("user", user::apply),
+    always("locale", locale::apply),
     always("ssh-authorized-keys", ssh::authorized_keys),
     always("cloud-init", cloud_init::apply),
     always("network-manager", network::network_manager),
@@ -169,7 +201,7 @@ pub fn rule_names() -> impl Iterator<Item = &'static str> {
 /// [`AdaptError`], also for a target that makes no sense, before anything is touched.
 pub fn adapt(boot: &Path, root: &Path, target: &Target, pass: Pass) -> Result<Report, AdaptError> {
     let server = check(target)?;
-    let mut editor = Editor::open(boot, root, target, server)?;
+    let mut editor = Editor::open(boot, root, target, server, pass)?;
     for rule in RULES.iter().filter(|rule| pass == Pass::Fresh || !rule.fresh_only) {
         editor.rule = rule.name;
         (rule.apply)(&mut editor)?;
@@ -186,6 +218,9 @@ fn check(target: &Target) -> Result<Ipv4Addr, AdaptError> {
         if !export.starts_with('/') || !export.chars().all(plain) {
             return Err(AdaptError::Export(export.clone()));
         }
+    }
+    if let Some(user) = &target.user {
+        crate::config::check_user(user).map_err(|_| AdaptError::User(user.clone()))?;
     }
     for key in &target.ssh_keys {
         let words = key.split_whitespace().count();

@@ -1,8 +1,9 @@
 //! Rules about logging in: `ssh-host-keys`, `ssh-enable`, `ssh-authorized-keys`.
 
-use super::AdaptError;
 use super::editor::{Editor, Side};
 use super::tree::{Owner, Tree};
+use super::user::login_user;
+use super::{AdaptError, accounts};
 
 const REGENERATE: &str = "regenerate_ssh_host_keys.service";
 const OWN_UNIT: &str = "netboot-ssh-host-keys.service";
@@ -50,39 +51,17 @@ pub(super) fn enable(editor: &mut Editor<'_>) -> Result<(), AdaptError> {
     editor.enable("ssh.service", "multi-user.target")
 }
 
-/// A line of /etc/passwd, as far as it matters.
-#[derive(Debug, PartialEq, Eq)]
-struct User<'a> {
-    name: &'a str,
-    uid: u32,
-    gid: u32,
-    home: &'a str,
-}
-
-/// The first ordinary user, or root where there is none.
-fn first_user(passwd: &str) -> Option<User<'_>> {
-    let mut users = passwd.lines().filter_map(|line| {
-        let fields: Vec<&str> = line.split(':').collect();
-        let [name, _, uid, gid, _, home, _] = fields.as_slice() else { return None };
-        Some(User { name, uid: uid.parse().ok()?, gid: gid.parse().ok()?, home: home.trim_matches('/') })
-    });
-    let mut root = None;
-    users
-        .find(|user| {
-            if user.uid == 0 && root.is_none() {
-                root = Some(User { name: user.name, home: user.home, ..*user });
-            }
-            user.uid == 1000
-        })
-        .or(root)
-}
-
+/// Adds the keys that the device is to have, and takes away those that it was given earlier and is not to have any more.
 pub(super) fn authorized_keys(editor: &mut Editor<'_>) -> Result<(), AdaptError> {
-    if editor.target.ssh_keys.is_empty() {
+    let wanted = editor.settings.ssh_keys.clone();
+    let earlier = editor.target.earlier.as_ref().map(|earlier| earlier.ssh_keys.clone()).unwrap_or_default();
+    let unwanted: Vec<String> = earlier.into_iter().filter(|key| !wanted.contains(key)).collect();
+    if wanted.is_empty() && unwanted.is_empty() {
         return Ok(());
     }
     let passwd = editor.text(Side::Root, "etc/passwd")?.unwrap_or_default();
-    let Some(user) = first_user(&passwd) else {
+    let login = login_user(&passwd, editor.settings.user.as_deref());
+    let Some(user) = login.or_else(|| accounts::user(&passwd, "root")) else {
         editor.note(
             Side::Root,
             "etc/passwd",
@@ -90,18 +69,27 @@ pub(super) fn authorized_keys(editor: &mut Editor<'_>) -> Result<(), AdaptError>
         );
         return Ok(());
     };
-    if user.home.is_empty() || !editor.exists(user.home)? {
-        editor.note(Side::Root, user.home, format!("no home of {}: the ssh keys were not installed", user.name));
+    if user.home.is_empty() || !editor.exists(&user.home)? {
+        editor.note(Side::Root, &user.home, format!("no home of {}: the ssh keys were not installed", user.name));
         return Ok(());
     }
     let owner = |mode| Owner { uid: user.uid, gid: user.gid, mode };
     let directory = format!("{}/.ssh", user.home);
+    if wanted.is_empty() && !editor.exists(&directory)? {
+        return Ok(());
+    }
     // sshd refuses keys in a directory that others may write to.
     editor.directory(&directory, owner(0o700), "for authorized_keys")?;
     let path = format!("{directory}/authorized_keys");
     let old = editor.text(Side::Root, &path)?.unwrap_or_default();
-    let new = add_keys(&old, &editor.target.ssh_keys);
+    let new = add_keys(&remove_keys(&old, &unwanted), &wanted);
     editor.write_as(Side::Root, &path, &new, owner(0o600), &format!("keys for {}", user.name))
+}
+
+/// Takes keys away, each as the whole line that it was added as.
+fn remove_keys(old: &str, keys: &[String]) -> String {
+    let is_meant = |line: &&str| keys.iter().any(|key| key.trim() == line.trim());
+    old.split_inclusive('\n').filter(|line| !is_meant(line)).collect()
 }
 
 /// Adds what is missing; keys the user added stay.
@@ -125,20 +113,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_user_is_1000_else_root() {
-        let passwd = "root:x:0:0:root:/root:/bin/bash\nbroken\nnobody:x:65534:65534::/none:/bin/false\n";
-        let root = User { name: "root", uid: 0, gid: 0, home: "root" };
-        assert_eq!(first_user(passwd), Some(root));
-        let with_pi = format!("{passwd}pi:x:1000:1001:,,,:/home/pi:/bin/bash\n");
-        assert_eq!(first_user(&with_pi), Some(User { name: "pi", uid: 1000, gid: 1001, home: "home/pi" }));
-        assert_eq!(first_user(""), None);
-    }
-
-    #[test]
     fn keys_are_added_once() {
         let keys = ["ssh-ed25519 AAA me".to_owned(), "ssh-rsa BBB you".to_owned()];
         let once = add_keys("ssh-rsa OWN own", &keys);
         assert_eq!(once, "ssh-rsa OWN own\nssh-ed25519 AAA me\nssh-rsa BBB you\n");
         assert_eq!(add_keys(&once, &keys), once);
+        assert_eq!(remove_keys(&once, &keys), "ssh-rsa OWN own\n");
+        assert_eq!(remove_keys("ssh-ed25519 AAA me too\n", &keys), "ssh-ed25519 AAA me too\n");
     }
 }

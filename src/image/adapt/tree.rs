@@ -164,6 +164,18 @@ impl Tree {
         Ok(true)
     }
 
+    /// Gives a directory another place, where nothing is yet. `false` if there is no such directory, or something is there.
+    pub(super) fn move_directory(&self, from: &str, to: &str) -> Result<bool> {
+        let Some((old, name)) = self.parent(from)? else { return Ok(false) };
+        let is_directory = |stat: &Stat| FileType::from_raw_mode(stat.st_mode).is_dir();
+        if !self.stat(from)?.as_ref().is_some_and(is_directory) || self.exists(to)? {
+            return Ok(false);
+        }
+        let (new, new_name) = self.make_parent(to)?;
+        rustix::fs::renameat_with(&old, &name, &new, &new_name, rustix::fs::RenameFlags::NOREPLACE)?;
+        Ok(true)
+    }
+
     /// Sets the permission bits of a regular file.
     pub(super) fn set_mode(&self, path: &str, mode: u32) -> Result<()> {
         let (fd, _) = self.regular(path)?.ok_or(Errno::NOENT)?;

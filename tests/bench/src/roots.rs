@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-use piboot::config::{Device, NfsMode, RootKind};
+use piboot::config::{Device, NfsMode, Regional, RootKind};
 use piboot::fleet::ExportedAt;
 use piboot::fleet::provision::Provision;
 use piboot::image::{Source, import};
@@ -77,9 +77,14 @@ fn measure(contestant: &str, layout: &Layout, root: RootKind, round: usize) -> R
             rollback_after: 0,
             ssh_keys: Vec::new(),
             trim: true,
+            user: None,
+            password: None,
+            disabled: false,
         };
         let exported = ExportedAt::of(&NfsMode::Builtin, Ipv4Addr::new(10, 77, 0, 1));
-        Provision { layout: layout.clone(), device, exported, now_ms: 0 }.make(&NoProgress).map_err(Error::new)?;
+        Provision { layout: layout.clone(), device, exported, regional: Regional::default(), now_ms: 0 }
+            .make(&NoProgress)
+            .map_err(Error::new)?;
     }
     let wall = start.elapsed().as_secs_f64();
     Ok(Figures::from([("wall_s", wall), ("disk_mb", (before - free(layout.data_dir())?) / 1e6)]))

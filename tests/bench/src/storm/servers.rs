@@ -188,13 +188,15 @@ fn enrol(router: &Router, tree: &Tree, pis: &[Pi]) -> Result<(), Error> {
         let directory = router.data_dir().join("devices").join(&device.id);
         fs::create_dir_all(directory.join("root"))?;
         symlink(tree.boot(), directory.join("boot"))?;
-        let adapted_for = AdaptedFor::of(device, &ExportedAt::of(&NfsMode::Builtin, SERVER));
+        let exported = ExportedAt::of(&NfsMode::Builtin, SERVER);
+        let adapted_for = AdaptedFor::of(device, &exported, &config.main.regional);
         let image = device.image.clone();
         let record = DeviceRecord {
             export_pair,
             image,
             image_sha256: String::new(),
             root: None,
+            switched_from: None,
             made_ms: 0,
             adapted_for,
             changes: vec![],

@@ -6,9 +6,8 @@
 
 /* Another disk than before is in its place: to go on with it, somebody has to say so. */
 
-/* The finding has no name of its own; the command that its sentence names is the agent's. */
 function isAnother(finding) {
-	return finding.place == 'storage' && finding.text.includes('piboot volume accept');
+	return finding.id == 'another-disk';
 }
 
 function accept(finding, directory, changed) {

@@ -3,20 +3,15 @@
 'require dom';
 'require ui';
 'require piboot.api as api';
+'require piboot.choice as choice';
 'require piboot.names as names';
 'require piboot.page as page';
 'require piboot.text as text';
 
 /* The dialogs of the overview: enrol a Pi, unenrol one. `changed()` is called after anything has changed. */
 
-function imageOption(image) {
-	const what = [ image.os, image.architecture ].filter(part => part).join(', ');
-
-	return E('option', { 'value': image.name }, [ what ? '%s (%s)'.format(image.name, what) : image.name ]);
-}
-
 /* What the dialog shows once the agent has taken the order; the page's poll feeds it through `progress`. */
-function watch(id, answer, changed, asks_again) {
+function watch(name, answer, changed, asks_again) {
 	const trouble = E('div');
 	const bar = page.jobBar(page.mayWrite() ? (job) =>
 		api.jobCancel({ job: job.id }).then(changed).catch(error => page.complain(trouble, error)) : null);
@@ -25,7 +20,10 @@ function watch(id, answer, changed, asks_again) {
 	/* What of the image does not fit the board. */
 	const warnings = (answer.warnings ?? []).map(warning => E('p', { 'class': 'alert-message warning' }, [ warning ]));
 
-	page.dialog(_('%s is enrolled').format(id), [ words, ...warnings, answer.job ? bar.node : '', trouble ], [ page.closeButton() ]);
+	page.dialog(_('%s is enrolled').format(name), [ words, ...warnings, answer.job ? bar.node : '', trouble ], [
+		page.closeButton(),
+		page.linkButton(_('Watch it boot'), L.url('admin/services/piboot/boots') + '#device=' + encodeURIComponent(answer.id))
+	]);
 
 	return (jobs) => {
 		const job = jobs.find(job => job.id === answer.job);
@@ -56,23 +54,13 @@ function enrol(pi, taken, page_) {
 		if (!wait.isConnected)
 			return;
 
-		const name = page.field(_('Host name'),
-			E('input', { 'type': 'text', 'id': 'piboot-hostname', 'class': 'cbi-input-text', 'value': names.proposal(pi, taken), 'maxlength': 63 }),
-			_('Of the booted system, and of the Pi in these pages.'),
-			value => names.hostname(value) ?? (taken.some(other => names.deviceId(other) == names.deviceId(value)) ?
-				_('Another Pi has this name.') : null));
-		const image = page.field(_('Image'),
-			E('select', { 'id': 'piboot-image', 'class': 'cbi-input-select' }, images.map(imageOption)),
-			_('The Pi gets a copy of its own.'));
-		const ip = page.field(_('Address'),
-			E('input', { 'type': 'text', 'id': 'piboot-ip', 'class': 'cbi-input-text', 'placeholder': _('any') }),
-			_('If it is always to have the same; leave empty otherwise.'),
-			value => value.trim() == '' ? null : names.address(value.trim()));
-		const keys = page.field(_('SSH keys'),
-			E('textarea', { 'id': 'piboot-keys', 'class': 'cbi-input-textarea', 'rows': 3, 'style': 'width:100%', 'placeholder': 'ssh-ed25519 AAAA… me@home', 'spellcheck': 'false' }),
-			_('Public keys that may log in as the first user of the image, one a line.'),
-			names.keyList);
-		const fields = [ name, image, ip, keys ];
+		const name = choice.hostname(names.proposal(pi, taken), taken);
+		const image = choice.image(images, pi.model);
+		const ip = choice.address('');
+		const user = choice.user('');
+		const password = choice.password();
+		const keys = choice.keys('');
+		const fields = [ name, image, ip, user, password, keys ];
 
 		const submit = () => {
 			if (fields.filter(field => !field.verify()).length)
@@ -84,8 +72,11 @@ function enrol(pi, taken, page_) {
 				hostname: name.input.value,
 				image: image.input.value,
 				ip: ip.input.value.trim() || undefined,
+				user: user.input.value.trim() || undefined,
+				password: password.input.value || undefined,
 				ssh_keys: names.keys(keys.input.value)
 			}).then(answer => {
+				password.input.value = '';
 				page_.follow(watch(name.input.value, answer, page_.changed, pi.asks_again));
 				return page_.changed();
 			}).catch(error => page.complain(trouble, error));

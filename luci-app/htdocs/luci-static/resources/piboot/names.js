@@ -30,6 +30,13 @@ function imageName(name) {
 	return null;
 }
 
+function user(name) {
+	if (!/^[a-z][a-z0-9_-]{0,31}$/.test(name) || name == 'root')
+		return _('A user name has 1 to 32 lower-case letters, digits, underscores and hyphens, starts with a letter, and is not root.');
+
+	return null;
+}
+
 function snapshotName(name) {
 	if (!/^[a-z0-9][a-z0-9._-]{0,62}$/.test(name))
 		return _('A snapshot name has 1 to 63 lower-case letters, digits, dots, underscores and hyphens, and starts with a letter or digit.');
@@ -52,6 +59,19 @@ function address(text) {
 		return _('This is no address of one device.');
 
 	return null;
+}
+
+function timezone(name) {
+	return name.length <= 64 && name.split('/').every(part => /^[A-Za-z][A-Za-z0-9_+-]*$/.test(part)) ? null :
+		_('This is no time zone, such as Europe/Berlin.');
+}
+
+function locale(name) {
+	return /^[A-Za-z][A-Za-z0-9_.@-]{0,39}$/.test(name) ? null : _('This is no locale, such as de_DE.UTF-8.');
+}
+
+function keyboard(name) {
+	return /^[a-z_,]{1,32}$/.test(name) ? null : _('This is no keyboard layout, such as us or de.');
 }
 
 function path(text) {
@@ -108,4 +128,7 @@ function imageProposal(file) {
 		.replace(/[^a-z0-9._-]+/g, '-').replace(/^[^a-z0-9]+/, '').slice(0, 63);
 }
 
-return baseclass.extend({ hostname, deviceId, imageName, snapshotName, mac, address, path, keys, keyList, proposal, imageProposal, url, sha256 });
+return baseclass.extend({
+	hostname, deviceId, imageName, snapshotName, user, mac, address, timezone, locale, keyboard, path, keys, keyList, proposal,
+	imageProposal, url, sha256
+});

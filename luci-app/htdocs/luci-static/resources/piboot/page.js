@@ -249,6 +249,19 @@ function field(label, input, help, check) {
 	return { row, input, verify };
 }
 
+/* A box to be ticked, with words beside it. */
+function check(label, id, checked, words) {
+	const input = E('input', { 'type': 'checkbox', 'id': id, 'checked': checked ? '' : null });
+
+	return {
+		input,
+		row: E('div', { 'class': 'cbi-value' }, [
+			E('label', { 'class': 'cbi-value-title', 'for': id }, [ label ]),
+			E('div', { 'class': 'cbi-value-field' }, [ E('label', {}, [ input, ' ', words ]) ])
+		])
+	};
+}
+
 return baseclass.extend({
-	mayWrite, paragraph, explain, run, label, below, linkButton, save, jobBar, sendBar, dialog, closeButton, complain, field
+	mayWrite, paragraph, explain, run, label, below, linkButton, save, jobBar, sendBar, dialog, closeButton, complain, field, check
 });

@@ -7,6 +7,7 @@ const STATES = {
 	ready: [ _('ready'), '' ],
 	preparing: [ _('being prepared'), 'notice' ],
 	blocked: [ _('blocked'), 'warning' ],
+	disabled: [ _('disabled'), '' ],
 	booting: [ _('booting'), 'notice' ],
 	stuck: [ _('stuck'), 'error' ],
 	running: [ _('running'), 'success' ],
@@ -78,6 +79,7 @@ const JOB_KINDS = {
 	rollback: _('Roll-back of "%s"'),
 	backup: _('Backup of "%s"'),
 	restore: _('Restore of "%s"'),
+	replace: _('New root file system of "%s"'),
 	'delete': _('Deletion of the files of "%s"')
 };
 
@@ -171,9 +173,9 @@ function stateClass(name) {
 	return STATES[name]?.[1] ?? '';
 }
 
-/* Word and class of a boot: how it ended, once it has. Lists tell that something is in its way, and not how bad it is. */
+/* Word and class of a boot: how it ended, once it has. In lists it has the worst finding's severity only. */
 function bootState(boot) {
-	if (boot.state == 'booting' && boot.findings?.some(finding => finding.severity == 'error'))
+	if (boot.state == 'booting' && (boot.severity == 'error' || boot.findings?.some(finding => finding.severity == 'error')))
 		return { word: state('stuck'), style: stateClass('stuck') };
 
 	const [ word, style ] = ENDS[boot.end] ?? [ state(boot.state), stateClass(boot.state) ];
@@ -254,6 +256,11 @@ function jobLine(job, rate) {
 	return [ share !== null ? '%d %%'.format(share) : name, done, pace(rate, left) ].filter(part => part).join(', ');
 }
 
+/* Whether an image boots on boards of that model: `{ ok, why }`, or null where nobody knows. */
+function fit(image, model) {
+	return image.fits?.find(fit => fit.model === model) ?? null;
+}
+
 /* Who uses an image, for those who want it gone. */
 function list(names, most) {
 	return names.length <= most ? names.join(', ') :
@@ -262,5 +269,5 @@ function list(names, most) {
 
 return baseclass.extend({
 	bytes, duration, span, ago, date, state, stateClass, bootState, boots, end, confidence, speaker, stage, stageOrder, outcome,
-	jobTitle, jobIsOver, percent, pace, jobLine, list
+	jobTitle, jobIsOver, percent, pace, jobLine, fit, list
 });

@@ -135,7 +135,7 @@ return view.extend({
 			{ title: _('Began'), text: boot => text.date(boot.started_ms) },
 			{ title: _('Pi'), text: who },
 			{
-				title: _('State'), width: '35%', sign: boot => [ boot.state, boot.end, boot.finding ].join(' '),
+				title: _('State'), width: '35%', sign: boot => [ boot.state, boot.end, boot.finding, boot.severity ].join(' '),
 				node: boot => [ label(boot), boot.finding ? E('div', {}, [ boot.finding ]) : '' ]
 			},
 			{ title: _('Last stage'), text: boot => boot.stage ? _(boot.stage) : '–' },

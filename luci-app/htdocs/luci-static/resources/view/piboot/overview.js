@@ -3,6 +3,7 @@
 'require dom';
 'require ui';
 'require piboot.api as api';
+'require piboot.device as device';
 'require piboot.disk as disk';
 'require piboot.enrol as enrol';
 'require piboot.led as led';
@@ -12,7 +13,7 @@
 'require piboot.text as text';
 
 function findingKey(finding) {
-	return '%s %s %s'.format(finding.severity, finding.place, finding.text);
+	return [ finding.severity, finding.place, finding.text, finding.id ].join(' ');
 }
 
 /* Label, and what is said of it. */
@@ -122,12 +123,16 @@ return view.extend({
 	},
 
 	makeDevices() {
-		const actions = (device, current) => E('div', {}, [
-			boots(_('Boots'), 'device=' + encodeURIComponent(device.id)),
-			' ', this.button(_('Snapshots'), 'cbi-button-neutral', () => snapshots.open(current(), this)),
-			page.mayWrite() ? ' ' : '',
-			page.mayWrite() ? this.button(_('Unenrol'), 'cbi-button-remove', () => enrol.unenrol(current(), this)) : ''
-		]);
+		const others = (pi) => this.known.filter(other => other.id != pi.id).flatMap(other => [ other.id, other.hostname ]);
+		const actions = (pi, current) => E('div', {}, [].concat(...[
+			boots(_('Boots'), 'device=' + encodeURIComponent(pi.id)),
+			this.button(_('Details'), 'cbi-button-neutral', () => device.details(current())),
+			this.button(_('Snapshots'), 'cbi-button-neutral', () => snapshots.open(current(), this))
+		].concat(page.mayWrite() ? [
+			this.button(_('Edit'), 'cbi-button-edit', () => device.edit(current(), others(current()), this)),
+			this.button(_('New root'), 'cbi-button-action', () => device.replaceRoot(current(), this)),
+			this.button(_('Unenrol'), 'cbi-button-remove', () => enrol.unenrol(current(), this))
+		] : []).map(button => [ button, ' ' ])));
 
 		return table.create([
 			{ title: _('Host name'), text: pi => pi.hostname },
@@ -136,7 +141,7 @@ return view.extend({
 			{ title: _('On the disk'), text: pi => pi.disk_bytes == null ? '–' : text.bytes(pi.disk_bytes) },
 			{ title: _('Address'), text: pi => pi.ip ?? '–' },
 			{
-				title: _('State'), width: '30%', sign: pi => [ pi.state, stateLine(pi, this.jobs), pi.boot?.id ].join(' '),
+				title: _('State'), width: '22%', sign: pi => [ pi.state, stateLine(pi, this.jobs), pi.boot?.id ].join(' '),
 				node: pi => [
 					page.label(text.state(pi.state), text.stateClass(pi.state)), ' ', stateLine(pi, this.jobs),
 					pi.state == 'stuck' && pi.boot ? E('div', { 'style': 'margin-top:.5em' }, [ boots(_('What to do'), 'boot=%d'.format(pi.boot.id)), ' ', led.button(_('Green LED')) ]) : ''
@@ -156,6 +161,18 @@ return view.extend({
 				this.button(_('Accept this disk'), 'cbi-button-negative', () => disk.accept(finding, directory, this.changed))
 			]) : ''
 		]);
+	},
+
+	/* A look at everything, the Pis' files too: more than the agent does by itself. */
+	checkAll() {
+		const wait = E('p', { 'class': 'spinning' }, [ _('Looking at everything…') ]);
+
+		page.dialog(_('What could stop a boot'), [ wait ], [ page.closeButton() ]);
+
+		return api.check().then(({ findings }) => wait.replaceWith(E('div', { 'id': 'piboot-check' }, findings.length ?
+			findings.map(finding => this.findingNode(finding, this.directory)) :
+			[ page.paragraph(_('Nothing stands in the way of a boot.')) ]))
+		).catch(error => page.complain(wait.parentNode.insertBefore(E('div'), wait), error).then(() => wait.remove()));
 	},
 
 	/* The order is the agent's: worst first. */
@@ -178,8 +195,10 @@ return view.extend({
 	show(data) {
 		this.now = Date.now();
 		this.jobs = data.jobs;
+		this.known = data.devices;
 		this.taken = data.devices.flatMap(pi => [ pi.id, pi.hostname ]);
 
+		this.directory = data.status.storage.data_dir;
 		this.status.update(data.status);
 		this.showFindings(data.status);
 		/* The longest waiting first: those that ask again must not jump under the mouse. */
@@ -191,6 +210,7 @@ return view.extend({
 	render() {
 		this.followers = [];
 		this.jobs = [];
+		this.known = [];
 		this.taken = [];
 		this.now = Date.now();
 		this.status = statusTable();
@@ -199,7 +219,10 @@ return view.extend({
 		this.devices = this.makeDevices();
 
 		const content = E('div', {}, [
-			E('div', { 'class': 'cbi-section' }, [ this.findings, this.status.node ]),
+			E('div', { 'class': 'cbi-section' }, [
+				this.findings, this.status.node,
+				E('div', { 'class': 'right' }, [ this.button(_('Check everything'), 'cbi-button-neutral', () => this.checkAll()) ])
+			]),
 			E('div', { 'class': 'cbi-section', 'id': 'piboot-pending' }, [
 				E('h3', {}, [ _('Waiting to be enrolled') ]), this.pending.render()
 			]),

@@ -56,6 +56,21 @@ return view.extend({
 		images.forEach(name => option.value(name));
 		option.validate = rule(names.imageName);
 
+		option = section.taboption('general', form.Value, 'timezone', _('Time zone of the Pis'),
+			_('As the tz database calls it. Empty: as the image has it. A change reaches each Pi with its next boot.'));
+		option.placeholder = 'Europe/Berlin';
+		option.validate = rule(names.timezone);
+
+		option = section.taboption('general', form.Value, 'locale', _('Language of the Pis'),
+			_('A locale that the image has. Empty: as the image has it.'));
+		option.placeholder = 'de_DE.UTF-8';
+		option.validate = rule(names.locale);
+
+		option = section.taboption('general', form.Value, 'keyboard', _('Keyboards of the Pis'),
+			_('Layout. Empty: as the image has it.'));
+		option.placeholder = 'de';
+		option.validate = rule(names.keyboard);
+
 		option = section.taboption('advanced', form.ListValue, 'dhcp', _('Boot options'),
 			_('Who tells enrolled Pis what to boot.'));
 		option.value('auto', _('this router\'s DHCP server, if it is the network\'s'));
