@@ -119,7 +119,7 @@ fn backed_up_wiped_and_restored_it_is_the_same() {
     let socket = router.scratch("piboot.sock");
     let piped = router.scratch("piped.tar.zst");
     let shell = |script: &str| {
-        run(Command::new("sh").args(["-ec", script, "sh", PIBOOT]).arg(&socket).arg(&piped));
+        run(Command::new("bash").args(["-o", "pipefail", "-ec", script, "sh", PIBOOT]).arg(&socket).arg(&piped));
     };
     shell("\"$1\" --socket \"$2\" backup lion -o - | cat > \"$3\"");
     fs::write(root.join("new"), "since then").unwrap();
@@ -128,9 +128,9 @@ fn backed_up_wiped_and_restored_it_is_the_same() {
 
     // It boots, from the files that are there now; while it does, neither is done.
     router.assert_boots(&pi, &router.net.tap_link().unwrap());
-    router.assert_refused(&["restore", &path, "--replace"], &["lion runs", "shut it down"]);
+    router.assert_refused(&["restore", &path, "--replace"], &["lion is booting"]);
     let live = router.scratch("live.tar.zst");
-    router.assert_refused(&["backup", "lion", "-o", live.to_str().unwrap()], &["lion runs", "--live"]);
+    router.assert_refused(&["backup", "lion", "-o", live.to_str().unwrap()], &["lion is booting", "--live"]);
     router.piboot(&["backup", "lion", "--live", "-o", live.to_str().unwrap()]).unwrap();
     router.assert_nothing_stands_in_the_way();
     router.stop_agent();
@@ -195,9 +195,12 @@ fn damaged_and_foreign_files_are_refused_and_leave_nothing() {
         run(Command::new("sh").args(["-ec", script, "sh"]).arg(&file).current_dir(&place));
         fs::read(place.join("out")).unwrap()
     };
-    refused(&pack("other", "echo x > x; tar --zstd -cf out x"), &["no backup of a Pi made by piboot"]);
+    refused(&pack("other", "echo x > x; tar --zstd -cf out x"), &["'backup.json' is not where it should be"]);
     // Compressed so that it would take 128 MB to read.
-    refused(&pack("long", "zstd -dcq \"$1\" | zstd -q --long=27 -19 -o out"), &["window", "--long"]);
+    refused(
+        &pack("long", "zstd -dcq \"$1\" | zstd -q --long=27 -19 -o out"),
+        &["MB of memory to read", "without --long"],
+    );
     // A device whose name would lead out of its directory.
     let escape = "zstd -dcq \"$1\" | sed 's/\"id\": \"lion\"/\"id\": \"..\\/x\"/' | zstd -q -o out";
     refused(&pack("escape", escape), &["damaged.tar.zst"]);
@@ -249,7 +252,10 @@ fn interrupted_in_the_middle_it_leaves_what_was_there() {
             assert_eq!(router.names("scratch"), ["device-lion.partial"], "it was in the middle");
             router.start_agent();
         } else {
-            router.assert_refused(&["backup", "lion", "-o", "/tmp/x"], &[&format!("job {job} works on lion")]);
+            router.assert_refused(
+                &["backup", "lion", "-o", "/tmp/x"],
+                &[&format!("job {job} is working on the files of lion")],
+            );
             router.piboot(&["job", "cancel", &job.to_string()]).unwrap();
             router.wait_until("its end", || router.job(job)["state"] == "cancelled");
         }
@@ -263,6 +269,16 @@ fn interrupted_in_the_middle_it_leaves_what_was_there() {
     router.piboot(&["restore", &path, "--replace"]).unwrap();
     assert_same_trees(&trees(&router, "lion"), &before, "restored");
 
+    // All of it, as from another router: what it began to take goes when it is killed.
+    let all = router.scratch("all.tar.zst");
+    router.piboot(&["export", "-o", all.to_str().unwrap()]).unwrap();
+    let job = router.begin(&["import-all", all.to_str().unwrap()]);
+    router.wait_for_middle(job, 20 * MB, 10);
+    router.kill_agent();
+    assert_eq!(router.names("scratch"), ["device--all.partial"], "it was in the middle");
+    router.start_agent();
+    router.wait_until("the tidying up", || router.names("scratch").is_empty());
+    router.piboot(&["restore", &path, "--replace"]).unwrap();
     assert!(router.peak_rss_kb() < 32 << 10, "{} kB", router.peak_rss_kb());
 
     // The router's own memory takes no risk.
@@ -271,4 +287,59 @@ fn interrupted_in_the_middle_it_leaves_what_was_there() {
     let into = small.path().join("x");
     router.assert_refused(&["backup", "lion", "-o", into.to_str().unwrap()], &["the router's own flash or memory"]);
     run(Command::new("umount").arg(small.path()));
+}
+
+#[test]
+fn everything_moves_to_another_router() {
+    let (first, pi) = {
+        let router = Router::running();
+        let pi = enrolled(&router);
+        (router, pi)
+    };
+    first.enroll(&Pi::new(Model::Pi5, 0x1234_5678), "bear");
+    let file = first.scratch("all.tar.zst");
+    let path = file.to_str().unwrap();
+    let said = first.piboot(&["export", "-o", path]).unwrap();
+    assert!(said.contains("everything backed up to"), "{said}");
+    first.wait_for(&["device", "lion"], "the device", |device| device["state"] == "ready");
+    first.assert_refused(&["restore", path], &["'backup.json' is not where it should be"]);
+    let single = first.scratch("lion.tar.zst");
+    backup(&first, &single);
+    let listed = Command::new("tar").args(["--zstd", "-tf"]).arg(&file).output().unwrap();
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    for name in ["export.json\n", "piboot.uci\n", "images/small/image.json\n", "devices/bear/root/etc/hostname\n"] {
+        assert!(listed.contains(name), "{name}");
+    }
+
+    // What is not whole leaves nothing.
+    let mut second = Router::running();
+    second.assert_refused(&["import-all", single.to_str().unwrap()], &["'export.json' is not where it should be"]);
+    let whole = fs::read(&file).unwrap();
+    let cut = second.scratch("cut.tar.zst");
+    fs::write(&cut, &whole[..whole.len() / 2]).unwrap();
+    second.assert_refused(&["import-all", cut.to_str().unwrap()], &["cut off"]);
+    assert_eq!((second.names("images").len(), second.names("devices").len(), second.names("scratch").len()), (0, 0, 0));
+    let said = second.piboot(&["import-all", path]).unwrap();
+    assert!(said.contains("1 images and the files of 2 Pis taken") && said.contains("2 Pis enrolled"), "{said}");
+    second.wait_for(&["status"], "both Pis", |status| status["devices_ready"] == 2);
+    for id in ["lion", "bear"] {
+        assert_same_trees(&trees(&second, id), &trees(&first, id), id);
+    }
+    let sections = |router: &Router| {
+        let config = fs::read_to_string(router.config()).unwrap();
+        config[config.find("config device").unwrap()..].to_owned()
+    };
+    assert_eq!(sections(&second), sections(&first));
+    let image = second.data_dir().join("images/small");
+    assert_same(&describe(&image), &describe(&first.data_dir().join("images/small")), "image");
+
+    // Once more: what is here stays.
+    fs::write(second.data_dir().join("devices/lion/root/new"), "since then").unwrap();
+    let said = second.piboot(&["import-all", path]).unwrap();
+    assert!(said.contains("0 images and the files of 0 Pis") && said.contains("lion (there already)"), "{said}");
+    assert!(second.data_dir().join("devices/lion/root/new").exists());
+    assert_eq!(second.names("scratch"), Vec::<String>::new());
+    second.assert_boots(&pi, &second.net.tap_link().unwrap());
+    second.assert_refused(&["export", "-o", second.scratch("x").to_str().unwrap()], &["lion is booting", "--live"]);
+    second.stop_agent();
 }

@@ -21,6 +21,7 @@ use crate::net::AddressBook;
 use crate::net::interface::{self, Interface};
 use crate::net::link::{self, Links};
 use crate::pi::Mac;
+use crate::storage::CLIENT_RESERVE;
 use crate::{nfs, tftp};
 
 /// Everything that touches the wire.
@@ -285,6 +286,7 @@ impl Wire {
         } else if self.nfs.is_none() {
             let config = nfs::ServerConfig {
                 sync: main.sync,
+                reserve: CLIENT_RESERVE,
                 exports: exports(&self.wanted),
                 interfaces: self.serving_on.clone(),
                 ..nfs::ServerConfig::new(self.handle_key)

@@ -10,6 +10,16 @@ impl<S: Servers> Api<S> {
         job.map(|job| Started { job }).map_err(|e| ApiError::Failed(e.to_string()))
     }
 
+    pub(super) fn export(&mut self, request: ExportRequest) -> Result<Started, ApiError> {
+        let job = self.fleet.export(request.path, request.live);
+        job.map(|job| Started { job }).map_err(|e| ApiError::Failed(e.to_string()))
+    }
+
+    pub(super) fn import_all(&mut self, request: ImportAllRequest) -> Result<Started, ApiError> {
+        let job = self.fleet.import_all(request.path);
+        job.map(|job| Started { job }).map_err(|e| ApiError::Failed(e.to_string()))
+    }
+
     pub(super) fn restore(&mut self, request: RestoreRequest) -> Result<Started, ApiError> {
         // People know their Pis by host name.
         let own_id = |id: &str| self.configured(id).map_or_else(|_| id.to_owned(), |device| device.id.clone());

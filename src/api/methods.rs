@@ -75,6 +75,8 @@ pub const METHODS: &[(&str, Parameters)] = {
         ("rollback", &[("id", String), ("snapshot", String), ("discard", Boolean)]),
         ("unenroll", &[("id", String), ("delete", Boolean)]),
         ("backup", &[("id", String), ("path", String), ("live", Boolean)]),
+        ("export", &[("path", String), ("live", Boolean)]),
+        ("import_all", &[("path", String)]),
         ("restore", &[("path", String), ("id", String), ("replace", Boolean)]),
         ("images", &[]),
         ("image_import", &[("source", String), ("name", String), ("sha256", String), ("size", Integer)]),
@@ -191,6 +193,8 @@ mod tests {
         assert_takes::<UnenrollRequest>("unenroll");
         assert_takes::<BackupRequest>("backup");
         assert_takes::<RestoreRequest>("restore");
+        assert_takes::<ExportRequest>("export");
+        assert_takes::<ImportAllRequest>("import_all");
         assert_takes::<ImportRequest>("image_import");
         assert_takes::<NameRequest>("image_remove");
         assert_takes::<OsListRequest>("os_list");
@@ -202,6 +206,6 @@ mod tests {
         assert_takes::<UploadRequest>("image_upload");
         assert_takes::<PieceRequest>("image_upload_piece");
         let with_parameters = METHODS.iter().chain(STREAMED).filter(|(_, parameters)| !parameters.is_empty());
-        assert_eq!(with_parameters.count(), 23, "one of them is not compared above");
+        assert_eq!(with_parameters.count(), 25, "one of them is not compared above");
     }
 }

@@ -108,6 +108,8 @@ impl<S: Servers> Api<S> {
             "os_list" => answer(self.os_list(&read(params)?)?),
             "disks" => answer(self.disks()),
             "backup" => answer(self.backup(read(params)?)?),
+            "export" => answer(self.export(read(params)?)?),
+            "import_all" => answer(self.import_all(read(params)?)?),
             "restore" => answer(self.restore(read(params)?)?),
             "volume_accept" => answer(self.volume_accept()?),
             "jobs" => answer(self.jobs()?),

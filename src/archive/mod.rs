@@ -47,7 +47,7 @@ pub enum Kind {
 /// An entry of an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Path with no slash in front or behind: `root/etc/fstab`.
+    /// Path with no slash in front or behind: `root/etc/fstab`. Empty for the directory that all others are in.
     pub path: Vec<u8>,
     /// What it is.
     pub kind: Kind,
@@ -109,10 +109,8 @@ impl ArchiveError {
             io::ErrorKind::UnexpectedEof => Self::CutOff,
             file::CANCELLED => Self::Cancelled,
             _ if error.raw_os_error().is_some() => Self::Read(error),
-            // zstd's words (ZSTD_error_frameParameter_windowTooLarge); the limit is the opener's.
-            _ if error.to_string().contains("too much memory") => {
-                Self::Unsupported("it was compressed with a window that needs too much memory here: decompress it elsewhere and compress it with 'zstd -19' at most, without --long".to_owned())
-            }
+            // Whoever decompresses takes no more than it may.
+            io::ErrorKind::OutOfMemory => Self::Unsupported(error.to_string()),
             _ => Self::Damaged(error.to_string()),
         }
     }

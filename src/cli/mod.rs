@@ -1,6 +1,7 @@
 //! The command line: `piboot serve` starts the agent, every other subcommand asks a running one or looks at a file.
 
 mod args;
+mod capture;
 mod client;
 mod commands;
 mod decode;
@@ -28,7 +29,7 @@ pub const DEFAULT_CONFIG: &str = "/etc/config/piboot";
 /// The handle key that belongs to it; `/etc/config` itself is UCI's.
 const DEFAULT_KEY: &str = "/etc/piboot/handle.key";
 
-/// What `-` stands for: argh takes it for an option.
+/// What `-` stands for: argh takes it for an option. Where something is written, it is standard output.
 const STANDARD_INPUT: &str = "/dev/stdin";
 
 /// Reads the command line; prints help or what is wrong with it, and ends the program then.

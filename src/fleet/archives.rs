@@ -2,19 +2,15 @@
 
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
+use super::at_rest::Plan;
 use super::backup::{Head, Packing, decompress, read_head};
 use super::restore::{Restored, Restoring, already_there};
 use super::{EnrolError, Fleet};
 use crate::archive::Input;
-use crate::boot::BootState;
-use crate::config::{Device, FileError, RootKind, check_device_id};
+use crate::config::{Device, FileError, check_device_id};
 use crate::jobs::{JobKind, JobsError, Running};
 use crate::progress::NoProgress;
-
-/// A boot that makes no sound for so long is over: a Pi asks again within seconds, and Linux within a minute.
-const SILENT: Duration = Duration::from_secs(90);
 
 /// Why a backup or a restore was not begun. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -22,9 +18,12 @@ pub enum BackupError {
     /// The device of that id is not configured.
     #[error("no device '{0}' is enrolled: 'piboot devices' lists them")]
     Unknown(String),
-    /// Its files change under our hands.
-    #[error("{0} runs: {1}")]
-    Up(String, &'static str),
+    /// The Pi, or a job, uses its files.
+    #[error("{0}")]
+    InUse(String),
+    /// They cannot be read.
+    #[error("{0}")]
+    Files(String),
     /// It has none yet.
     #[error("{0} has no files yet: wait until it is ready")]
     NoFiles(String),
@@ -64,20 +63,22 @@ impl Fleet {
     /// When it runs and `live` is not wished, or the file cannot be meant.
     pub fn backup(&mut self, device: &Device, path: PathBuf, live: bool) -> Result<u32, BackupError> {
         let id = device.id.clone();
-        if !live && self.is_up(device) {
-            let what = "what a running system writes would be torn. Shut it down first, or give --live";
-            return Err(BackupError::Up(id, what));
+        if !live && let Some(why) = self.in_use(device, Plan::Off) {
+            return Err(BackupError::InUse(format!("{why}, or give --live: what it writes meanwhile may be torn")));
         }
         if !self.layout.device_root(&id).is_dir() {
             return Err(BackupError::NoFiles(id));
         }
         self.check_idle(&id)?;
         self.check_path(&path)?;
-        let packing =
-            Packing { layout: self.layout.clone(), device: device.clone(), path, live, now_ms: self.clock.wall_ms() };
+        let packing = Packing::of_device(&self.layout, device, path, live, self.clock.wall_ms());
+        let packing = packing.map_err(BackupError::Files)?;
         let task = Box::new(move |running: &Running| packing.run(running));
         let job = self.jobs.submit(JobKind::Backup, &id, task)?;
         self.note_job(job);
+        if !live {
+            self.claim(&id, job);
+        }
         Ok(job)
     }
 
@@ -99,12 +100,14 @@ impl Fleet {
         check_device_id(&id)?;
         let configured = self.config.device(&id).cloned();
         match (&configured, &head) {
-            (Some(device), _) if self.is_up(device) => {
-                return Err(BackupError::Up(id, "shut it down first: it cannot go on with other files"));
+            (Some(device), _) => {
+                if let Some(why) = self.in_use(device, Plan::Off) {
+                    return Err(BackupError::InUse(why));
+                }
             }
             (None, Some(_)) if own.as_ref() != Some(&id) => return Err(BackupError::Unknown(id)),
             (None, Some(head)) => self.check_free(&head.device)?,
-            _ => {}
+            (None, None) => {}
         }
         if !replace && self.layout.device(&id).exists() {
             return Err(BackupError::InTheWay(already_there(&id)));
@@ -124,19 +127,20 @@ impl Fleet {
         let task = Box::new(move |running: &Running| restoring.run(running));
         let job = self.jobs.submit(JobKind::Restore, &id, task)?;
         self.note_job(job);
+        self.claim(&id, job);
         Ok(job)
     }
 
     /// Takes up what was restored: a device that was not enrolled is now.
     pub(super) fn take_restored(&mut self) {
-        while let Ok(Restored { mut device }) = self.restored.1.try_recv() {
+        while let Ok(Restored { device }) = self.restored.1.try_recv() {
             // Its exports are those of another directory.
             self.volume_changes = self.volume_changes.wrapping_add(1);
             self.failed.remove(&device.id);
             if self.config.device(&device.id).is_some() {
+                self.follow_record(&device.id);
                 continue;
             }
-            device.root = RootKind::Copy;
             let enrolled = self.check_free(&device).map_err(|e| e.to_string());
             let enrolled = enrolled.and_then(|()| self.add_device(&device).map_err(|e: EnrolError| e.to_string()));
             match enrolled {
@@ -150,17 +154,6 @@ impl Fleet {
                     device.hostname
                 ),
             }
-        }
-    }
-
-    /// Whether a Pi boots or runs, as far as is known.
-    #[must_use]
-    pub fn is_up(&self, device: &Device) -> bool {
-        let Some(boot) = device.mac.and_then(|mac| self.last_boot(mac)) else { return false };
-        match boot.state {
-            BootState::Running => true,
-            BootState::Booting => boot.silent_for(self.clock.now()) <= SILENT,
-            BootState::Stopped | BootState::Abandoned => false,
         }
     }
 
@@ -181,15 +174,15 @@ impl Fleet {
         Ok(())
     }
 
-    fn check_idle(&self, id: &str) -> Result<(), BackupError> {
-        match self.jobs.all_on(id).first() {
-            Some(job) => Err(BackupError::Busy(id.to_owned(), *job)),
+    pub(super) fn check_idle(&self, id: &str) -> Result<(), BackupError> {
+        match self.jobs.all_on(id).first().copied().or_else(|| self.claimed(id)) {
+            Some(job) => Err(BackupError::Busy(id.to_owned(), job)),
             None => Ok(()),
         }
     }
 
     /// A backup among the trees would be a part of the next, or be swept away.
-    fn check_path(&self, path: &Path) -> Result<(), BackupError> {
+    pub(super) fn check_path(&self, path: &Path) -> Result<(), BackupError> {
         let refused = |why| Err(BackupError::Path(path.to_owned(), why));
         if !path.is_absolute() {
             return refused("not an absolute path");

@@ -1,6 +1,7 @@
 //! A device in one file: its trees, its record and its section of the configuration as a `.tar.zst`, and back.
 
 use std::io::{self, Read};
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::record::DeviceRecord;
 use crate::archive::{ArchiveError, Entry, Kind, Output, Packed, Reader, Writer, pack_tree};
 use crate::config::{self, Config, Device};
+use crate::image::unpack::{Decode, DecodeError, Format};
 use crate::progress::Progress;
 use crate::storage::tree_writer::{Meta, Time};
 use crate::storage::usage::{Usage, measure};
@@ -27,8 +29,8 @@ const FORMAT: u32 = 1;
 const MAX_DESCRIPTION: u64 = 1 << 20;
 /// zstd's own default: some 5 MB of memory.
 const LEVEL: i32 = 3;
-/// zstd's window in bits that is read: 8 MB, what levels up to 19 need. More would be the archive's choice.
-const MAX_WINDOW: u32 = 23;
+/// Compressed bytes read at once.
+const PIECE: usize = 64 << 10;
 /// What an entry takes in an archive besides its content.
 const PER_ENTRY: u64 = 1536;
 
@@ -62,8 +64,14 @@ pub(super) struct Head {
 /// The work of a backup; owned, because it runs on another thread.
 #[derive(Debug, Clone)]
 pub(super) struct Packing {
-    pub(super) layout: Layout,
-    pub(super) device: Device,
+    /// Of whom, for messages; and its id, for the manifest.
+    pub(super) id: String,
+    /// What the manifest is called, which says what this is.
+    pub(super) manifest: &'static str,
+    /// The other descriptions before the trees.
+    pub(super) members: Vec<(&'static str, Vec<u8>)>,
+    /// Directories, and what they are called in the archive.
+    pub(super) trees: Vec<(PathBuf, &'static str)>,
     pub(super) path: PathBuf,
     /// Whether the Pi may run.
     pub(super) live: bool,
@@ -71,51 +79,59 @@ pub(super) struct Packing {
 }
 
 impl Packing {
+    /// The backup of one device.
+    ///
+    /// # Errors
+    /// What is missing, or cannot be read, in words.
+    pub(super) fn of_device(
+        layout: &Layout,
+        device: &Device,
+        path: PathBuf,
+        live: bool,
+        now_ms: i64,
+    ) -> Result<Self, String> {
+        let id = device.id.clone();
+        let directory = layout.device(&id);
+        let record = DeviceRecord::load(&directory).map_err(|e| e.to_string())?;
+        let record = record.ok_or_else(|| format!("{id} has no files to back up: wait until it is ready"))?;
+        let section = config::put_device("", device).map_err(|e| e.to_string())?;
+        let record = serde_json::to_vec_pretty(&record).map_err(|e| e.to_string())?;
+        let members = vec![(SECTION, section.into_bytes()), (RECORD, record)];
+        let trees = TREES.map(|tree| (directory.join(tree), tree)).to_vec();
+        Ok(Self { id, manifest: MANIFEST, members, trees, path, live, now_ms })
+    }
+
     /// Writes the backup; whatever fails, nothing is left of it.
     pub(super) fn run(&self, progress: &dyn Progress) -> Result<String, String> {
         let shown = self.path.display();
-        let directory = self.layout.device(&self.device.id);
-        let record = DeviceRecord::load(&directory).map_err(|e| e.to_string())?;
-        let record = record.ok_or_else(|| format!("{} has no files to back up", self.device.id))?;
         let mut usage = Usage::default();
-        for tree in TREES {
-            let opened = open(&directory.join(tree)).map_err(|e| format!("cannot use {}: {e}", directory.display()))?;
+        for (directory, _) in &self.trees {
+            let opened = open(directory).map_err(|e| format!("cannot use {}: {e}", directory.display()))?;
             usage += measure(opened, progress).map_err(|e| e.to_string())?.ok_or("cancelled")?;
         }
         progress.set_total(usage.bytes, usage.entries);
         let keep_free = self.check_space(&usage)?;
         let output = Output::create(&self.path, keep_free, progress).map_err(|e| cannot_create(&self.path, &e))?;
-        let (packed, written) =
-            self.pack(output, &directory, &record, &usage, progress).map_err(|error| match error {
-                ArchiveError::Changed(path) => {
-                    format!(
-                        "{path} changed while it was being read: {} runs. Shut it down, or give --live",
-                        self.device.id
-                    )
-                }
-                other => format!("{shown}: {other}"),
-            })?;
+        let (packed, written) = self.pack(output, &usage, progress).map_err(|error| match error {
+            ArchiveError::Changed(path) => {
+                format!("{path} changed while it was being read: the Pi runs. Shut it down, or give --live")
+            }
+            other => format!("{shown}: {other}"),
+        })?;
         let torn = match packed.changed {
             0 => String::new(),
             n => format!("; {n} files changed while they were read, and may be torn"),
         };
         Ok(format!(
             "{} backed up to {shown}: {} MB in {} files, {} MB compressed{torn}",
-            self.device.id,
+            self.id,
             packed.bytes.div_ceil(1_000_000),
             packed.entries,
             written.div_ceil(1_000_000)
         ))
     }
 
-    fn pack(
-        &self,
-        output: Output<'_>,
-        directory: &Path,
-        record: &DeviceRecord,
-        usage: &Usage,
-        progress: &dyn Progress,
-    ) -> Result<(Packed, u64), ArchiveError> {
+    fn pack(&self, output: Output<'_>, usage: &Usage, progress: &dyn Progress) -> Result<(Packed, u64), ArchiveError> {
         let writing = ArchiveError::writing;
         let mut encoder = zstd::stream::write::Encoder::new(output, LEVEL).map_err(writing)?;
         encoder.include_checksum(true).map_err(writing)?;
@@ -123,25 +139,22 @@ impl Packing {
         let manifest = Manifest {
             format: FORMAT,
             piboot: env!("CARGO_PKG_VERSION").to_owned(),
-            id: self.device.id.clone(),
+            id: self.id.clone(),
             made_ms: self.now_ms,
             bytes: usage.bytes,
             entries: usage.entries,
             live: self.live,
         };
-        let section = config::put_device("", &self.device).map_err(|e| writing(io::Error::other(e)))?;
-        for (name, content) in [
-            (MANIFEST, serde_json::to_vec_pretty(&manifest).map_err(|e| writing(e.into()))?),
-            (SECTION, section.into_bytes()),
-            (RECORD, serde_json::to_vec_pretty(record).map_err(|e| writing(e.into()))?),
-        ] {
-            writer.entry(&description(name, &content, self.now_ms)).map_err(writing)?;
-            writer.data(&content).map_err(writing)?;
+        let manifest = serde_json::to_vec_pretty(&manifest).map_err(|e| writing(e.into()))?;
+        let members = self.members.iter().map(|(name, content)| (*name, content.as_slice()));
+        for (name, content) in std::iter::once((self.manifest, manifest.as_slice())).chain(members) {
+            writer.entry(&description(name, content, self.now_ms)).map_err(writing)?;
+            writer.data(content).map_err(writing)?;
         }
         let mut packed = Packed::default();
-        for tree in TREES {
-            let opened = open(&directory.join(tree)).map_err(ArchiveError::Read)?;
-            let part = pack_tree(opened, tree, &mut writer, self.live, progress)?;
+        for (directory, name) in &self.trees {
+            let opened = open(directory).map_err(ArchiveError::Read)?;
+            let part = pack_tree(opened, name, &mut writer, self.live, progress)?;
             packed.entries += part.entries;
             packed.bytes += part.bytes;
             packed.changed += part.changed;
@@ -167,7 +180,7 @@ impl Packing {
         let what = if is_own { "the router's own flash or memory" } else { "that disk" };
         Err(format!(
             "a backup of {} may need {} MB and {} MB are free in {}: that is too much for {what}",
-            self.device.id,
+            self.id,
             needed >> 20,
             free >> 20,
             directory.display()
@@ -208,36 +221,76 @@ fn description(name: &str, content: &[u8], now_ms: i64) -> Entry {
     }
 }
 
-/// An archive that is decompressed as it is read, within bounds.
+/// An archive that is decompressed as it is read, in as much memory as images are.
 pub(super) fn decompress<R: Read>(input: R) -> Result<Reader<impl Read>, ArchiveError> {
-    let mut decoder = zstd::stream::read::Decoder::new(input).map_err(ArchiveError::Read)?;
-    decoder.window_log_max(MAX_WINDOW).map_err(ArchiveError::Read)?;
-    Ok(Reader::new(decoder))
+    let decoder = Format::Zstd.decoder().map_err(|e| ArchiveError::Unsupported(e.to_string()))?;
+    Ok(Reader::new(Decompress { input, decoder, buffer: vec![0; PIECE], filled: 0..0, is_last: false }))
 }
 
-/// Reads what stands before the trees.
-pub(super) fn read_head<R: Read>(reader: &mut Reader<R>) -> Result<Head, ArchiveError> {
-    let unusable = |what: String| ArchiveError::Unsupported(what);
-    let mut member = |name: &str| -> Result<Vec<u8>, ArchiveError> {
-        let entry = reader.next_entry()?;
-        match entry {
-            Some(entry) if entry.path == name.as_bytes() && entry.kind == Kind::File => {
-                reader.small_content(MAX_DESCRIPTION)
+struct Decompress<R> {
+    input: R,
+    decoder: Box<dyn Decode>,
+    buffer: Vec<u8>,
+    /// What of it was read and not decoded yet.
+    filled: Range<usize>,
+    is_last: bool,
+}
+
+impl<R: Read> Read for Decompress<R> {
+    fn read(&mut self, output: &mut [u8]) -> io::Result<usize> {
+        loop {
+            if self.filled.is_empty() && !self.is_last {
+                self.filled = 0..self.input.read(&mut self.buffer)?;
+                self.is_last = self.filled.is_empty();
             }
-            _ => Err(unusable(format!("'{name}' is not where it should be: it is no backup of a Pi made by piboot"))),
+            let input = self.buffer.get(self.filled.clone()).unwrap_or_default();
+            let step = self.decoder.step(input, output, self.is_last).map_err(|error| match error {
+                DecodeError::MemoryLimit { needed, limit, advice } => {
+                    let (needed, limit) = (needed.div_ceil(1 << 20), limit >> 20);
+                    let what = format!("it takes {needed} MB of memory to read, and has {limit} MB: {advice}");
+                    io::Error::new(io::ErrorKind::OutOfMemory, what)
+                }
+                other => io::Error::new(io::ErrorKind::InvalidData, other.to_string()),
+            })?;
+            self.filled.start += step.consumed;
+            if step.produced > 0 || step.end || output.is_empty() {
+                return Ok(step.produced);
+            }
+            if self.is_last && step.consumed == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
         }
-    };
-    let manifest = member(MANIFEST)?;
-    let manifest: Manifest =
-        serde_json::from_slice(&manifest).map_err(|e| unusable(format!("{MANIFEST} is not understood: {e}")))?;
-    if manifest.format != FORMAT {
-        return Err(unusable(format!(
-            "it has format {}, and this piboot knows {FORMAT}: take a newer one",
-            manifest.format
-        )));
     }
-    let section = member(SECTION)?;
-    let record = member(RECORD)?;
+}
+
+/// Reads the description that has to come next.
+pub(super) fn read_member<R: Read>(reader: &mut Reader<R>, name: &str) -> Result<Vec<u8>, ArchiveError> {
+    match reader.next_entry()? {
+        Some(entry) if entry.path == name.as_bytes() && entry.kind == Kind::File => {
+            reader.small_content(MAX_DESCRIPTION)
+        }
+        _ => Err(unusable(format!(
+            "'{name}' is not where it should be: piboot did not make it, or made it for another command ('backup' and 'restore', 'export' and 'import-all')"
+        ))),
+    }
+}
+
+/// Reads the manifest, the first member.
+pub(super) fn read_manifest<R: Read>(reader: &mut Reader<R>, name: &str) -> Result<Manifest, ArchiveError> {
+    let manifest = read_member(reader, name)?;
+    let manifest: Manifest =
+        serde_json::from_slice(&manifest).map_err(|e| unusable(format!("{name} is not understood: {e}")))?;
+    match manifest.format {
+        FORMAT => Ok(manifest),
+        other => Err(unusable(format!("it has format {other}, and this piboot knows {FORMAT}: take a newer one"))),
+    }
+}
+
+/// Reads what stands before the trees of a device.
+pub(super) fn read_head<R: Read>(reader: &mut Reader<R>) -> Result<Head, ArchiveError> {
+    let manifest = read_manifest(reader, MANIFEST)?;
+    let section = read_member(reader, SECTION)?;
+    let record = read_member(reader, RECORD)?;
     let device = read_section(&section).ok_or_else(|| unusable(format!("{SECTION} is no section of one device")))?;
     if device.id != manifest.id {
         return Err(unusable(format!("{MANIFEST} and {SECTION} are of two devices")));
@@ -246,6 +299,10 @@ pub(super) fn read_head<R: Read>(reader: &mut Reader<R>) -> Result<Head, Archive
         serde_json::from_slice(&record).map_err(|e| unusable(format!("{RECORD} is not understood: {e}")))?;
     config::check_image_name(&record.image).map_err(|e| unusable(e.to_string()))?;
     Ok(Head { manifest, device, record })
+}
+
+fn unusable(what: String) -> ArchiveError {
+    ArchiveError::Unsupported(what)
 }
 
 /// The one device that a text of UCI has; every name in it is checked as in the configuration.

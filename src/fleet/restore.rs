@@ -66,12 +66,14 @@ impl Restoring {
             return Err(format!("{shown} is of {}: to make it the device {}, enrol that first", device.id, self.id));
         }
         progress.set_total(head.manifest.bytes, head.manifest.entries);
-        self.check_space(head.manifest.bytes)?;
+        let note = if self.replace { " (the old files go when the new ones are complete)" } else { "" };
+        check_space(&self.layout, &self.path, head.manifest.bytes, note)?;
         let failed = |e: &dyn std::fmt::Display| format!("cannot write {}: {e}", partial.display());
         let guard = SyncGuard::open(&self.layout.scratch()).map_err(|e| failed(&e))?;
         std::fs::create_dir(partial).map_err(|e| failed(&e))?;
         let writer = TreeWriter::new(open(partial).map_err(|e| failed(&e))?).map_err(|e| failed(&e))?;
-        let done = unpack_tree(&mut reader, writer, &TREES, progress, || self.leave_reserve()).map_err(cannot)?;
+        let done =
+            unpack_tree(&mut reader, writer, &TREES, progress, || leave_reserve(&self.layout)).map_err(cannot)?;
         let record = self.record(&head, &device, partial)?;
         record.save(partial).map_err(|e| e.to_string())?;
         // Everything reaches the disk before the rename that publishes it.
@@ -94,6 +96,7 @@ impl Restoring {
     /// The record that belongs to the restored trees. A device that becomes another one gets an identity of its own.
     fn record(&self, head: &Head, device: &Device, partial: &Path) -> Result<DeviceRecord, String> {
         let mut record = head.record.clone();
+        record.root = Some("copy".to_owned());
         // Handles of another router, or of another device, must not be taken for those of this one.
         record.export_pair = match DeviceRecord::load(&self.layout.device(&self.id)) {
             Ok(Some(old)) => old.export_pair,
@@ -126,32 +129,32 @@ impl Restoring {
             .and_then(|()| sync_directory(&self.layout.scratch()))
             .map_err(|e| e.to_string())
     }
+}
 
-    fn check_space(&self, bytes: u64) -> Result<(), String> {
-        let free = self.free().map_err(|e| format!("cannot ask for free space: {e}"))?;
-        if free >= bytes.saturating_add(RESERVE_BYTES) {
-            return Ok(());
-        }
-        Err(format!(
-            "what is in {} needs {} MB and {} MB are free in {}: remove a device or an image{}",
-            self.path.display(),
-            bytes.saturating_add(RESERVE_BYTES) >> 20,
-            free >> 20,
-            self.layout.data_dir().display(),
-            if self.replace { " (the old files go when the new ones are complete)" } else { "" }
-        ))
+/// Refuses what would not fit into the volume with `bytes` of content.
+pub(super) fn check_space(layout: &Layout, path: &Path, bytes: u64, note: &str) -> Result<(), String> {
+    let free = free(layout).map_err(|e| format!("cannot ask for free space: {e}"))?;
+    if free >= bytes.saturating_add(RESERVE_BYTES) {
+        return Ok(());
     }
+    Err(format!(
+        "what is in {} needs {} MB and {} MB are free in {}: remove a device or an image{note}",
+        path.display(),
+        bytes.saturating_add(RESERVE_BYTES) >> 20,
+        free >> 20,
+        layout.data_dir().display(),
+    ))
+}
 
-    /// However much the archive holds, and whatever it says of that: what others need is left.
-    fn leave_reserve(&self) -> Result<(), ArchiveError> {
-        let free = self.free().map_err(ArchiveError::Write)?;
-        if free < RESERVE_BYTES { Err(ArchiveError::NoSpace(free >> 20)) } else { Ok(()) }
-    }
+/// However much an archive holds, and whatever it says of that: what others need is left.
+pub(super) fn leave_reserve(layout: &Layout) -> Result<(), ArchiveError> {
+    let free = free(layout).map_err(ArchiveError::Write)?;
+    if free < RESERVE_BYTES { Err(ArchiveError::NoSpace(free >> 20)) } else { Ok(()) }
+}
 
-    fn free(&self) -> io::Result<u64> {
-        let stat = rustix::fs::statvfs(self.layout.data_dir())?;
-        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
-    }
+fn free(layout: &Layout) -> io::Result<u64> {
+    let stat = rustix::fs::statvfs(layout.data_dir())?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
 /// What to say where files of a device are in the way.

@@ -52,15 +52,20 @@ impl Fleet {
         true
     }
 
-    /// The device's files are those of a snapshot now: the configuration follows.
+    /// The device's files are those of a snapshot now.
     pub(super) fn after_rollback(&mut self, id: &str) {
         self.failed.remove(id);
+        self.follow_record(id);
+    }
+
+    /// A device's files are others now, perhaps of another image: the configuration follows.
+    pub(super) fn follow_record(&mut self, id: &str) {
         let Ok(Some(record)) = DeviceRecord::load(&self.layout.device(id)) else { return };
         let Some(device) = self.config.devices.iter_mut().find(|d| d.id == id) else { return };
         if device.image == record.image {
             return;
         }
-        log::info!("{id} is of image {} again, as it was in the snapshot", record.image);
+        log::info!("{id} is of image {} now, as its files are", record.image);
         device.image.clone_from(&record.image);
         let image = [("image", config::Setting::One(record.image))];
         if let Err(error) = self.edit_config(|text| config::set_options(text, id, &image)) {

@@ -35,10 +35,12 @@ pub mod rpc;
 pub mod rpcbind;
 mod server;
 mod shared;
+mod space;
 pub mod xdr;
 
 pub use client::{ClientError, probe};
 pub use exports::{AddressRange, Export, ParseRangeError, RootIs, Unavailable, Who};
+pub(crate) use fs::subvolume;
 pub use fs::{HandleSupport, SupportError, handle_support};
 pub use key::{KeyError, load_or_create_key};
 pub use rpcbind::RpcbindError;

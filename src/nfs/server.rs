@@ -26,6 +26,7 @@ use super::objects::Objects;
 use super::pool::Pool;
 use super::registration::Registration;
 use super::shared::{Counters, Limits, Shared, Verifier, Worker};
+use super::space::Space;
 use crate::events::Sink;
 use crate::net::AddressBook;
 
@@ -45,6 +46,8 @@ pub struct ServerConfig {
     pub listen: Vec<SocketAddr>,
     /// Port of the portmapper, [`PORTMAP_PORT`]; `None`: none. If another portmapper has it, the server registers there.
     pub portmap: Option<u16>,
+    /// Bytes of the disk that are not for clients: writes that need more are answered `NFS3ERR_NOSPC`. 0: all are.
+    pub reserve: u64,
     /// Bounds on what clients can make the server hold.
     pub limits: Limits,
     /// Seals file handles: see [`super::load_or_create_key`].
@@ -71,6 +74,7 @@ impl ServerConfig {
         Self {
             listen: vec![any],
             portmap: Some(PORTMAP_PORT),
+            reserve: 0,
             limits: Limits::default(),
             handle_key,
             sync: false,
@@ -201,6 +205,7 @@ impl Server {
             limits: config.limits,
             ports: Ports { nfs: nfs_port, portmap: portmap_port },
             proc: ProcFds::open().map_err(|e| system("open /proc/self/fd")(e.into()))?,
+            space: Space::new(config.reserve),
             replies: ReplyCache::default(),
             stopping: AtomicBool::new(false),
             sync: config.sync,

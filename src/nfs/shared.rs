@@ -19,6 +19,7 @@ use super::known::KnownHandles;
 use super::objects::Objects;
 use super::pool::Pool;
 use super::server::Ports;
+use super::space::Space;
 use crate::clock::Clock;
 use crate::random;
 
@@ -148,6 +149,7 @@ pub(super) struct Shared {
     pub(super) ports: Ports,
     pub(super) proc: ProcFds,
     pub(super) replies: ReplyCache,
+    pub(super) space: Space,
     pub(super) stopping: AtomicBool,
     /// Name-space operations wait for the disk.
     pub(super) sync: bool,

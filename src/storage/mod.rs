@@ -25,4 +25,4 @@ pub use layout::Layout;
 pub use mounts::MountWatch;
 pub(crate) use reopen::reopen_regular;
 pub use sync::SyncGuard;
-pub use volume::{RESERVE_BYTES, Volume, VolumeProblem, check};
+pub use volume::{CLIENT_RESERVE, RESERVE_BYTES, Volume, VolumeProblem, check};

@@ -8,6 +8,9 @@ use serde::Serialize;
 
 /// Below this much free space the volume counts as full: SQLite and small edits keep working.
 pub const RESERVE_BYTES: u64 = 64 << 20;
+/// Below this much Pis cannot write either: what is left is for the database, and for whoever makes room again. Half of
+/// [`RESERVE_BYTES`], so that a full disk is said before Pis feel it.
+pub const CLIENT_RESERVE: u64 = RESERVE_BYTES / 2;
 /// The same for files, whatever their size: an image has tens of thousands.
 const RESERVE_FILES: u64 = 1000;
 
@@ -142,6 +145,23 @@ impl Volume {
             use VolumeProblem::{Another, Missing, NotADirectory, Unreadable};
             matches!(p, Missing(_) | NotADirectory(_) | Unreadable(..) | Another { .. })
         })
+    }
+
+    /// Whether it will be full before long: less is free than a twentieth, but at least 1 GB and at most 5 GB, and never more
+    /// than a tenth of a small disk. Says so in a sentence.
+    #[must_use]
+    pub fn warning(&self) -> Option<String> {
+        let little = (self.total_bytes / 20).clamp(1_000_000_000, 5_000_000_000).min(self.total_bytes / 10);
+        if self.total_bytes == 0 || !self.problems.is_empty() || self.free_bytes >= little {
+            return None;
+        }
+        let (free, total) = (self.free_bytes / 1_000_000, self.total_bytes / 1_000_000);
+        Some(format!(
+            "the file system at {} is nearly full ({free} of {total} MB free): 'piboot devices' and 'piboot images' say what takes how much; below {} MB nothing can be imported or enrolled, and below {} MB Pis cannot write",
+            self.data_dir.display(),
+            RESERVE_BYTES.div_ceil(1_000_000),
+            CLIENT_RESERVE.div_ceil(1_000_000),
+        ))
     }
 
     /// What people know it by.
@@ -321,6 +341,23 @@ mod tests {
         assert_ne!(full(3), VolumeProblem::FewInodes("/a".into(), 3));
         let unsuitable = |why: &str| VolumeProblem::Unsuitable(why.to_owned());
         assert_ne!(unsuitable("a"), unsuitable("b"));
+    }
+
+    #[test]
+    fn a_disk_that_fills_up_is_said_in_time() {
+        const GB: u64 = 1_000_000_000;
+        for (total, enough, little) in [
+            (GB / 2, 51_000_000, 49_000_000),
+            (8 * GB, 810_000_000, 790_000_000),
+            (32 * GB, 1_610_000_000, 1_590_000_000),
+            (2000 * GB, 5_010_000_000, 4_990_000_000),
+        ] {
+            let mut volume = check(Path::new("/"));
+            (volume.total_bytes, volume.free_bytes, volume.problems) = (total, enough, Vec::new());
+            assert_eq!(volume.warning(), None);
+            volume.free_bytes = little;
+            assert!(volume.warning().is_some_and(|said| said.contains("is nearly full")), "{total}");
+        }
     }
 
     #[test]

@@ -4,7 +4,8 @@ use std::net::Ipv4Addr;
 
 use emupi::lab::Host;
 use nfs3_client::nfs3_types::nfs3::{
-    CREATE3args, GETATTR3args, GETATTR3res, LOOKUP3args, createhow3, diropargs3, filename3, sattr3,
+    CREATE3args, GETATTR3args, GETATTR3res, LOOKUP3args, LOOKUP3res, Nfs3Option, Nfs3Result, WRITE3args, createhow3,
+    diropargs3, filename3, sattr3, stable_how,
 };
 use nfs3_client::nfs3_types::rpc::{auth_unix, opaque_auth};
 use nfs3_client::nfs3_types::xdr_codec::Opaque;
@@ -35,6 +36,21 @@ pub fn use_export(host: &Host, export: &str, meanwhile: impl FnOnce() + Send) ->
     run(host, talk)
 }
 
+/// Mounts an export and reads one of its top directory's names; the handle that was given for it.
+pub fn handle_of(host: &Host, export: &str, name_: &str) -> Vec<u8> {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let talk = async move {
+        let mut connection = mount(SERVER, export).await?;
+        let what = diropargs3 { dir: connection.root_nfs_fh3(), name: name(name_) };
+        match connection.lookup(&LOOKUP3args { what }).await.map_err(|e| e.to_string())? {
+            LOOKUP3res::Ok(found) => sender.send(found.object.data.to_vec()).map_err(|e| e.to_string()),
+            LOOKUP3res::Err((status, _)) => Err(format!("lookup: {status:?}")),
+        }
+    };
+    run(host, talk).unwrap();
+    receiver.recv().unwrap()
+}
+
 /// What the server sees of a system that starts: it mounts its root, writes, and looks these names up in `/`. Then the
 /// cable is pulled, and what `until` waits for happens while the connection is still open here.
 pub fn start_and_vanish(host: &Host, export: &str, names: &[&str], until: impl FnOnce() + Send) {
@@ -62,6 +78,42 @@ pub fn start(server: Ipv4Addr, host: &Host, export: &str) {
         write_first(&mut connection).await
     };
     run(host, talk).unwrap();
+}
+
+/// Fills the disk: writes a file until there is no room; then once more over what is there. Says how much was written, and how
+/// both ended.
+pub fn fill(host: &Host, export: &str) -> (u64, [String; 2]) {
+    const PIECE: usize = 256 << 10;
+    let mut filled = (0, [const { String::new() }; 2]);
+    let told = &mut filled;
+    let talk = async move {
+        let mut connection = mount(SERVER, export).await?;
+        let how = createhow3::UNCHECKED(sattr3::default());
+        let place = |what: &str, dir| diropargs3 { dir, name: name(what) };
+        let where_ = place("fills-the-disk", connection.root_nfs_fh3());
+        let made = connection.create(&CREATE3args { where_, how }).await.map_err(|e| e.to_string())?;
+        let Nfs3Result::Ok(made) = made else { return Err(format!("{made:?}")) };
+        let Nfs3Option::Some(file) = made.obj else { return Err("no handle".to_owned()) };
+        let piece = vec![7; PIECE];
+        let count = u32::try_from(PIECE).unwrap();
+        let data = |offset| {
+            let (file, data) = (file.clone(), Opaque::borrowed(&piece));
+            WRITE3args { file, offset, count, stable: stable_how::UNSTABLE, data }
+        };
+        told.1[0] = loop {
+            match connection.write(&data(told.0)).await.map_err(|e| e.to_string())? {
+                Nfs3Result::Ok(ok) => told.0 += u64::from(ok.count),
+                Nfs3Result::Err((status, _)) => break format!("{status:?}"),
+            }
+        };
+        told.1[1] = match connection.write(&data(0)).await.map_err(|e| e.to_string())? {
+            Nfs3Result::Ok(_) => "written".to_owned(),
+            Nfs3Result::Err((status, _)) => format!("{status:?}"),
+        };
+        Ok(())
+    };
+    run(host, talk).unwrap();
+    filled
 }
 
 fn name(name: &str) -> filename3<'static> {

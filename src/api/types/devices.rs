@@ -139,6 +139,23 @@ pub struct BackupRequest {
     pub live: bool,
 }
 
+/// `export {path, live}`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ExportRequest {
+    /// Absolute path of the new file, or of a pipe.
+    pub path: std::path::PathBuf,
+    /// Even if Pis run.
+    #[serde(default)]
+    pub live: bool,
+}
+
+/// `import_all {path}`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ImportAllRequest {
+    /// Absolute path of the export, or of a pipe.
+    pub path: std::path::PathBuf,
+}
+
 /// `restore {path, id, replace}`
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RestoreRequest {

@@ -51,6 +51,8 @@ pub(in crate::cli) enum Command {
     Rollback(Rollback),
     Backup(Backup),
     Restore(Restore),
+    Export(Export),
+    ImportAll(ImportAll),
     SdCard(SdCard),
     Images(Images),
     Image(Image),

@@ -4,38 +4,68 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use super::await_job;
-use crate::api::types::{BackupRequest, RestoreRequest, Started};
-use crate::cli::args::{Backup, Restore};
+use crate::api::types::{BackupRequest, ExportRequest, ImportAllRequest, RestoreRequest, Started};
+use crate::cli::args::{Backup, Export, ImportAll, Restore};
 use crate::cli::client::Client;
-use crate::cli::{CliError, wait};
+use crate::cli::{CliError, STANDARD_INPUT, wait};
 
 pub(super) fn backup(backup: Backup, client: &Client) -> Result<(), CliError> {
     let Backup { id, output, live, no_wait } = backup;
-    let is_pipe = output.as_deref() == Some(Path::new("-"));
-    let path = match output {
-        Some(_) if is_pipe => {
-            own_pipe(1, "a backup is not for a terminal: write it to a file with -o FILE, or pipe it")?
-        }
-        Some(path) => absolute(&path)?,
-        None => absolute(Path::new(&format!("{id}.tar.zst")))?,
-    };
-    let request = BackupRequest { id, path, live };
-    if is_pipe {
-        // Standard output is the backup's.
-        let started: Started = client.call("backup", request)?;
-        return wait::for_job_quietly(client, started.job);
-    }
-    let Some(started) = client.ask::<Started>("backup", request)? else { return Ok(()) };
-    await_job(client, Some(started.job), no_wait)
+    let (path, is_pipe) = place(output, &format!("{id}.tar.zst"))?;
+    packed(client, "backup", BackupRequest { id, path, live }, is_pipe, no_wait)
+}
+
+pub(super) fn export(export: Export, client: &Client) -> Result<(), CliError> {
+    let Export { output, live, no_wait } = export;
+    let (path, is_pipe) = place(output, "piboot.tar.zst")?;
+    packed(client, "export", ExportRequest { path, live }, is_pipe, no_wait)
 }
 
 pub(super) fn restore(restore: Restore, client: &Client) -> Result<(), CliError> {
     let Restore { file, id, replace, no_wait } = restore;
-    let path = match file.to_str() {
-        Some("-" | "/dev/stdin") => own_pipe(0, "standard input is no pipe: name the file")?,
-        _ => file.canonicalize().map_err(|e| CliError::Failed(format!("cannot use {}: {e}", file.display())))?,
-    };
-    let Some(started) = client.ask::<Started>("restore", RestoreRequest { path, id, replace })? else { return Ok(()) };
+    let request = RestoreRequest { path: source(&file)?, id, replace };
+    let Some(started) = client.ask::<Started>("restore", request)? else { return Ok(()) };
+    await_job(client, Some(started.job), no_wait)
+}
+
+pub(super) fn import_all(import: ImportAll, client: &Client) -> Result<(), CliError> {
+    let request = ImportAllRequest { path: source(&import.file)? };
+    let Some(started) = client.ask::<Started>("import_all", request)? else { return Ok(()) };
+    await_job(client, Some(started.job), import.no_wait)
+}
+
+/// Where an archive goes, and whether that is this process's standard output.
+fn place(output: Option<PathBuf>, otherwise: &str) -> Result<(PathBuf, bool), CliError> {
+    match output {
+        Some(path) if path == Path::new(STANDARD_INPUT) => {
+            let what = "a backup is not for a terminal: write it to a file with -o FILE, or pipe it";
+            Ok((own_pipe(1, what)?, true))
+        }
+        Some(path) => Ok((absolute(&path)?, false)),
+        None => Ok((absolute(Path::new(otherwise))?, false)),
+    }
+}
+
+fn source(file: &Path) -> Result<PathBuf, CliError> {
+    match file.to_str() {
+        Some(STANDARD_INPUT) => own_pipe(0, "standard input is no pipe: name the file"),
+        _ => file.canonicalize().map_err(|e| CliError::Failed(format!("cannot use {}: {e}", file.display()))),
+    }
+}
+
+fn packed(
+    client: &Client,
+    method: &str,
+    request: impl serde::Serialize,
+    is_pipe: bool,
+    no_wait: bool,
+) -> Result<(), CliError> {
+    if is_pipe {
+        // Standard output is the archive's.
+        let started: Started = client.call(method, request)?;
+        return wait::for_job_quietly(client, started.job);
+    }
+    let Some(started) = client.ask::<Started>(method, request)? else { return Ok(()) };
     await_job(client, Some(started.job), no_wait)
 }
 

@@ -38,6 +38,8 @@ pub(super) fn run(command: Command, client: &Client) -> Result<(), CliError> {
         Command::Rollback(rollback) => snapshots::rollback(rollback, client),
         Command::Backup(backup) => backups::backup(backup, client),
         Command::Restore(restore) => backups::restore(restore, client),
+        Command::Export(export) => backups::export(export, client),
+        Command::ImportAll(import) => backups::import_all(import, client),
         Command::SdCard(card) => sdcard::sdcard(card, client),
         Command::Images(_) => shown(client.ask::<Images>("images", none)?, |i| show::images(&i)),
         Command::Image(image) => images::image(image.command, client),

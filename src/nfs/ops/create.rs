@@ -10,6 +10,7 @@ use crate::nfs::attr::Attr;
 use crate::nfs::fs::{Name, Object};
 use crate::nfs::handle::KernelHandle;
 use crate::nfs::proto::Status;
+use crate::nfs::space;
 use crate::nfs::xdr;
 
 /// How often a file is looked for that is alternately there and not there.
@@ -54,7 +55,16 @@ pub(super) fn create(op: &mut Op<'_>, name: &[u8], how: &CreateHow) -> Done {
     })
 }
 
+/// Takes room for a new name. A name that is there needs none, and is then found.
+fn room(op: &Op<'_>, dir: &Object, name: Name<'_>) -> Result<(), Status> {
+    match op.shared.space.take(&op.volume.root, space::NAME) {
+        Err(_) if dir.child(name).is_ok() => Ok(()),
+        other => Ok(other?),
+    }
+}
+
 fn new_file(op: &mut Op<'_>, dir: &Object, name: Name<'_>, set: &SetAttr) -> Made {
+    room(op, dir, name)?;
     let mode = set.mode.unwrap_or(0);
     let file = dir.create(name, mode)?;
     let attr = complete(op, &file, set, mode)?;
@@ -63,6 +73,7 @@ fn new_file(op: &mut Op<'_>, dir: &Object, name: Name<'_>, set: &SetAttr) -> Mad
 
 /// Keeps the verifier in the times of the new file, which the client sets right afterwards anyway.
 fn new_exclusive(op: &mut Op<'_>, dir: &Object, name: Name<'_>, verifier: [u8; 8]) -> Made {
+    room(op, dir, name)?;
     let file = dir.create(name, 0)?;
     let (last_access, last_modification) = verifier_times(verifier);
     file.set_times(&Timestamps { last_access, last_modification })?;
@@ -80,6 +91,7 @@ fn verifier_times(verifier: [u8; 8]) -> (Timespec, Timespec) {
 pub(super) fn mkdir(op: &mut Op<'_>, name: &[u8], set: &SetAttr) -> Done {
     make(op, name, |op, dir, name| {
         let mode = set.mode.unwrap_or(0o755);
+        room(op, dir, name)?;
         dir.mkdir(name, mode)?;
         let made = dir.child(name)?;
         let attr = made.attr()?;
@@ -97,6 +109,7 @@ pub(super) fn symlink(op: &mut Op<'_>, name: &[u8], set: &SetAttr, target: &[u8]
         if target.contains(&0) {
             return Err(Status::Inval);
         }
+        room(op, dir, name)?;
         dir.symlink(name, target)?;
         let made = dir.child(name)?;
         // A symlink has no mode of its own.
@@ -115,6 +128,7 @@ pub(super) fn mknod(op: &mut Op<'_>, name: &[u8], node: &Node) -> Done {
             Node::Other => return Err(Status::BadType),
         };
         let mode = set.mode.unwrap_or(0);
+        room(op, dir, name)?;
         dir.mknod(name, kind, mode, device)?;
         let made = dir.child(name)?;
         let attr = complete(op, &made, set, mode)?;

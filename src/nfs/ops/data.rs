@@ -124,6 +124,11 @@ pub(super) fn write(op: &mut Op<'_>, offset: u64, count: u32, stable: Stability,
     let (before, verifier, written, mut after) = {
         let _alone = file.order.lock().unwrap_or_else(PoisonError::into_inner);
         let before = object::stat_at(file.fd.as_fd(), c"")?;
+        // What is there already, and no hole, may be written over on a full disk too.
+        let is_new = offset.saturating_add(count as u64) > before.size || before.used < before.size;
+        if is_new {
+            op.shared.space.take(&op.volume.root, count as u64)?;
+        }
         // The verifier from before the data: if a flush fails in between, the client sends the data again.
         let verifier = op.verifier();
         let written = write_data(&file, data, offset);

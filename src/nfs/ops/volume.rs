@@ -10,9 +10,11 @@ pub(super) fn stat(op: &mut Op<'_>) -> Done {
     op.put_status(Status::Ok);
     op.put_post_op(Some(&attr));
     let out = &mut op.worker.reply;
-    for blocks in [s.f_blocks, s.f_bfree, s.f_bavail] {
-        put_u64(out, blocks.saturating_mul(s.f_frsize));
-    }
+    put_u64(out, s.f_blocks.saturating_mul(s.f_frsize));
+    put_u64(out, s.f_bfree.saturating_mul(s.f_frsize));
+    // What the client may fill.
+    let reserve = op.shared.space.reserve();
+    put_u64(out, s.f_bavail.saturating_mul(s.f_frsize).saturating_sub(reserve));
     for files in [s.f_files, s.f_ffree, s.f_favail] {
         put_u64(out, files);
     }

@@ -1,0 +1,199 @@
+//! All of a router's images and Pis in one file, and what of that another router lacks taken from it.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::Sender;
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+
+use super::at_rest::Plan;
+use super::backup::{Packing, decompress, open, read_manifest, read_member};
+use super::provision::{discard, partial_name};
+use super::record::{DeviceRecord, free_export_pair};
+use super::restore::{Restored, check_space, leave_reserve};
+use super::{BackupError, Fleet};
+use crate::archive::{ArchiveError, Input, unpack_tree};
+use crate::config::{self, Config, Device, check_device_id, check_image_name};
+use crate::image;
+use crate::jobs::{JobKind, Running};
+use crate::progress::Progress;
+use crate::storage::tree_writer::TreeWriter;
+use crate::storage::{Layout, SyncGuard, sync_directory};
+
+/// The members of an export before its trees.
+const MANIFEST: &str = "export.json";
+const SECTIONS: &str = "piboot.uci";
+/// The trees.
+const IMAGES: &str = "images";
+const DEVICES: &str = "devices";
+/// What the jobs are about; no device has such an id.
+const ALL: &str = "-all";
+
+impl Fleet {
+    /// Starts the export of all images and devices to a new file, or into a pipe that is there.
+    ///
+    /// # Errors
+    /// When a Pi runs and `live` is not wished, or the file cannot be meant.
+    pub fn export(&mut self, path: PathBuf, live: bool) -> Result<u32, BackupError> {
+        if !live && let Some(why) = self.config.devices.iter().find_map(|device| self.in_use(device, Plan::Off)) {
+            return Err(BackupError::InUse(format!("{why}, or give --live: what it writes meanwhile may be torn")));
+        }
+        self.check_idle(ALL)?;
+        self.check_path(&path)?;
+        let sections = self.config.devices.iter().try_fold(String::new(), |text, d| config::put_device(&text, d));
+        let sections = sections.map_err(|e| BackupError::Files(e.to_string()))?;
+        let packing = Packing {
+            id: "everything".to_owned(),
+            manifest: MANIFEST,
+            members: vec![(SECTIONS, sections.into_bytes())],
+            trees: vec![(self.layout.images(), IMAGES), (self.layout.devices(), DEVICES)],
+            path,
+            live,
+            now_ms: self.clock.wall_ms(),
+        };
+        let task = Box::new(move |running: &Running| packing.run(running));
+        let job = self.jobs.submit(JobKind::Backup, ALL, task)?;
+        self.note_job(job);
+        if !live {
+            let ids: Vec<String> = self.config.devices.iter().map(|device| device.id.clone()).collect();
+            ids.iter().for_each(|id| self.claim(id, job));
+        }
+        Ok(job)
+    }
+
+    /// Starts to take what this router lacks from the export of another: images and devices. What is here stays as it is.
+    ///
+    /// # Errors
+    /// When the volume cannot take it, or the path cannot be meant.
+    pub fn import_all(&mut self, path: PathBuf) -> Result<u32, BackupError> {
+        self.check_volume();
+        if let Some(problem) = self.volume.problems.first() {
+            return Err(BackupError::Volume(problem.to_string()));
+        }
+        if !path.is_absolute() {
+            return Err(BackupError::Path(path, "not an absolute path"));
+        }
+        self.check_idle(ALL)?;
+        let work = ImportAll {
+            layout: self.layout.clone(),
+            path,
+            enrolled: self.config.devices.iter().map(|device| device.id.clone()).collect(),
+            results: self.restored.0.clone(),
+        };
+        let task = Box::new(move |running: &Running| work.run(running));
+        let job = self.jobs.submit(JobKind::Restore, ALL, task)?;
+        self.note_job(job);
+        Ok(job)
+    }
+}
+
+struct ImportAll {
+    layout: Layout,
+    path: PathBuf,
+    /// Devices that this router has.
+    enrolled: Vec<String>,
+    results: Sender<Restored>,
+}
+
+impl ImportAll {
+    fn run(&self, progress: &dyn Progress) -> Result<String, String> {
+        let partial = self.layout.scratch().join(partial_name(ALL));
+        discard(&partial)?;
+        let done = self.run_in(&partial, progress);
+        // What was not taken goes.
+        let removed = discard(&partial);
+        let message = done?;
+        removed?;
+        Ok(message)
+    }
+
+    fn run_in(&self, partial: &Path, progress: &dyn Progress) -> Result<String, String> {
+        let shown = self.path.display();
+        let cannot = |e: ArchiveError| format!("{shown}: {e}");
+        let input = Input::open(&self.path, progress).map_err(|e| format!("cannot use {shown}: {e}"))?;
+        let mut reader = decompress(input).map_err(cannot)?;
+        let manifest = read_manifest(&mut reader, MANIFEST).map_err(cannot)?;
+        let sections = read_member(&mut reader, SECTIONS).map_err(cannot)?;
+        let devices = read_sections(&sections).ok_or_else(|| format!("{shown}: {SECTIONS} is not understood"))?;
+        progress.set_total(manifest.bytes, manifest.entries);
+        check_space(&self.layout, &self.path, manifest.bytes, "")?;
+        let failed = |e: &dyn std::fmt::Display| format!("cannot write {}: {e}", partial.display());
+        let guard = SyncGuard::open(&self.layout.scratch()).map_err(|e| failed(&e))?;
+        std::fs::create_dir(partial).map_err(|e| failed(&e))?;
+        let writer = TreeWriter::new(open(partial).map_err(|e| failed(&e))?).map_err(|e| failed(&e))?;
+        let tops = [IMAGES, DEVICES];
+        unpack_tree(&mut reader, writer, &tops, progress, || leave_reserve(&self.layout)).map_err(cannot)?;
+        let mut said = Vec::new();
+        guard.finish().map_err(|e| format!("the files could not be written to disk: {e}"))?;
+        if progress.cancelled() {
+            return Err("cancelled".to_owned());
+        }
+        let images = self.take(&partial.join(IMAGES), &self.layout.images(), &mut said, |path, name| {
+            let known = check_image_name(name).is_ok() && image::load_info(path).is_ok();
+            if known { Ok(()) } else { Err("is no image".to_owned()) }
+        })?;
+        let taken = self.take(&partial.join(DEVICES), &self.layout.devices(), &mut said, |path, name| {
+            check_device_id(name).map_err(|e| e.to_string())?;
+            let record = DeviceRecord::load(path).map_err(|e| e.to_string())?;
+            let mut record = record.ok_or("has no device.json")?;
+            // Numbers are given by each router.
+            record.export_pair = free_export_pair(&self.layout).map_err(|e| e.to_string())?;
+            record.save(path).map_err(|e| e.to_string())
+        })?;
+        let mut enrolled = 0;
+        for device in devices {
+            // Also where an import was cut off between the files and the configuration.
+            if self.layout.device(&device.id).is_dir() && !self.enrolled.contains(&device.id) {
+                enrolled += 1;
+                // Nobody listens only while the agent stops; the files are there then.
+                let _ = self.results.send(Restored { device });
+            }
+        }
+        let left = if said.is_empty() { String::new() } else { format!("; left out: {}", said.join(", ")) };
+        Ok(format!("{images} images and the files of {taken} Pis taken from {shown}, {enrolled} Pis enrolled{left}"))
+    }
+
+    /// Moves what is in `from` to `to`, each in one step, unless there is one of that name or `fit` has something against it.
+    fn take(
+        &self,
+        from: &Path,
+        to: &Path,
+        said: &mut Vec<String>,
+        fit: impl Fn(&Path, &str) -> Result<(), String>,
+    ) -> Result<usize, String> {
+        let mut taken = 0;
+        let entries = std::fs::read_dir(from).map_err(|e| format!("cannot read {}: {e}", from.display()))?;
+        for entry in entries.flatten() {
+            let (path, name) = (entry.path(), entry.file_name());
+            let shown = crate::printable::printable(name.as_bytes());
+            let place = to.join(&name);
+            if place.symlink_metadata().is_ok() {
+                said.push(format!("{shown} (there already)"));
+                continue;
+            }
+            let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            let none = || Err("is no directory".to_owned());
+            let fits = if is_directory { fit(&path, &name.to_string_lossy()) } else { none() };
+            if let Err(why) = fits {
+                said.push(format!("{shown} ({why})"));
+                continue;
+            }
+            match renameat_with(CWD, &path, CWD, &place, RenameFlags::NOREPLACE) {
+                Err(Errno::EXIST) => said.push(format!("{shown} (there already)")),
+                other => {
+                    other.map_err(|e| format!("cannot move {shown} to {}: {e}", to.display()))?;
+                    taken += 1;
+                }
+            }
+        }
+        sync_directory(to).map_err(|e| format!("cannot write {}: {e}", to.display()))?;
+        Ok(taken)
+    }
+}
+
+/// The devices in a text of UCI; what is wrong with one leaves the others.
+fn read_sections(text: &[u8]) -> Option<Vec<Device>> {
+    let sections = config::uci::parse(std::str::from_utf8(text).ok()?).ok()?;
+    Some(Config::from_sections(&sections).0.devices)
+}
