@@ -1,6 +1,6 @@
 #!/bin/bash
-# The router's power fails while it imports an image, enrols a Pi and undoes both: a guest with its own disk, which is
-# killed and started again on that disk. What was said to be done must be there, whole; what was not is there whole or
+# The router's power fails while it imports an image, enrols a Pi, makes its root anew, snapshots it, rolls it back, backs
+# it up, restores and removes it: a guest with its own disk, which is killed and started again on that disk. What was said to be done must be there, whole; what was not is there whole or
 # not at all; and nothing half-made is left.
 #
 #   tests/guest/powercut_jobs.sh [CUTS]     default 8, some two minutes
@@ -70,7 +70,7 @@ inside() {
     : >"$work/all"
     : >"$work/router.out"
     touch "$work/last"
-    truncate -s 1G "$work/disk"
+    truncate -s 2G "$work/disk"
     mke2fs -q -t ext4 "$work/disk"
     start_router
     for ((n = 1; n <= ${1:-8}; n++)); do

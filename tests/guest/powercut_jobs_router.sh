@@ -28,7 +28,7 @@ settle
 # content DIRECTORY - its files, but for those that adapting writes.
 content() {
     (cd "$1" && find . -type f ! -name image.json ! -name device.json ! -name cmdline.txt ! -name hostname ! -name hosts \
-        ! -name fstab -exec sha256sum {} + | sort -k 2 | sha256sum)
+        ! -name fstab ! -name snapshot.json -exec sha256sum {} + | sort -k 2 | sha256sum)
 }
 # last SUBJECT - the last that was said of it.
 last() { grep -E "^(begin|done) [a-z]+ $1\$" /guest/said | tail -n 1; }
@@ -43,18 +43,23 @@ done
 for device in /srv/piboot/devices/*; do
     [ ! -e /srv/etc/reference.devices ] || [ ! -d "$device" ] || whole devices "${device##*/}"
 done
+for snapshot in /srv/piboot/snapshots/lion/*; do
+    [ ! -d "$snapshot" ] || [ "$(content "$snapshot")" = "$(cat /srv/etc/reference.devices)" ] ||
+        fail "snapshot ${snapshot##*/} is not whole"
+done
 case $(last a) in
 "done import a") [ -d /srv/piboot/images/a ] || fail "image a is lost" ;;
 "done remove a") [ ! -e /srv/piboot/images/a ] || fail "image a is back" ;;
 esac
 case $(last lion) in
-"done enroll lion")
-    [ -d /srv/piboot/devices/lion ] || fail "lion's files are lost"
-    piboot devices | grep -q lion || fail "lion is not enrolled any more"
-    ;;
+"" | "begin enroll lion" | "begin unenroll lion") ;;
 "done unenroll lion")
     [ ! -e /srv/piboot/devices/lion ] || fail "lion's files are back"
-    piboot devices | grep -q lion && fail "lion is enrolled again"
+    ! piboot devices | grep -q lion || fail "lion is enrolled again"
+    ;;
+*)
+    [ -d /srv/piboot/devices/lion ] || fail "lion's files are lost"
+    piboot devices | grep -q lion || fail "lion is not enrolled any more"
     ;;
 esac
 if piboot devices | grep -q lion; then
@@ -88,6 +93,12 @@ fi
 while :; do
     [ -d /srv/piboot/images/a ] || step a import image import /guest/small.img --name a
     enroll lion dc:a6:32:00:00:02
+    step lion reset device reset lion
+    step lion snapshot snapshot take lion --name before
+    step lion rollback rollback lion before --discard
+    rm -f /srv/lion.tar.zst
+    step lion backup backup lion -o /srv/lion.tar.zst
+    step lion restore restore /srv/lion.tar.zst --replace
     step lion unenroll unenroll lion --delete
     step a remove image remove a
 done
