@@ -250,7 +250,7 @@ fn the_list_of_systems_is_fetched_once_and_filtered_by_board() {
     assert_eq!(web.requests(), ["GET /list.json", "GET /misc.json"]);
     router.assert_refused(&["image", "list-online", "--board", "pi9"], &["knows no board 'pi9'", "Raspberry Pi 5"]);
     let said = router.piboot(&["image", "list-online", "--board", "pi1"]).unwrap();
-    assert!(said.contains("Raspberry Pi OS (other)") && said.contains("(2026-06-18, 549 MB)"), "{said}");
+    assert!(said.contains("Raspberry Pi OS (other)") && said.contains("(2026-06-18, 549.0 MB)"), "{said}");
 
     let other = web.serve("/no-list.json", b"<html>".to_vec());
     router.assert_refused(&["image", "list-online", "--list", &other], &["no list of systems", "no-list.json"]);

@@ -119,14 +119,17 @@ fn an_image_of_your_own() {
 #[test]
 fn inspecting_decodes_only_what_it_needs() {
     let plain = inspect(&image("inline", "img")).unwrap();
-    assert_eq!((plain.format, plain.disk_id.as_str(), plain.problem), ("img", "4e639091", None));
+    assert_eq!((plain.format.as_str(), plain.disk_id.as_str(), plain.problem), ("img", "4e639091", None));
     assert_eq!((plain.disk_bytes, plain.partitions.len()), (146_800_640, 2));
     assert_eq!(plain.partitions[0].start, awkward::BOOT_START);
     assert_eq!(plain.root_label.as_deref(), Some("rootfs"));
     assert_eq!(plain.os.as_deref(), Some("Raspberry Pi OS (awkward)"));
     assert_eq!(plain.architecture.as_deref(), Some("aarch64"));
     let packed = inspect(&image("inline", "img.xz")).unwrap();
-    assert_eq!((packed.format, packed.disk_bytes, packed.partitions), ("xz", plain.disk_bytes, plain.partitions));
+    assert_eq!(
+        (packed.format.as_str(), packed.disk_bytes, packed.partitions),
+        ("xz", plain.disk_bytes, plain.partitions)
+    );
     assert_eq!(packed.os, None);
 }
 

@@ -213,3 +213,33 @@ fn every_fat_and_every_ext() {
         assert_eq!((info.boot_entries, info.boot_files.kernels.len()), (6, 1));
     }
 }
+
+#[test]
+fn boot_files_may_all_be_in_one_boot_img() {
+    let content = Content::new();
+    content.boot("overlays/one.dtbo", "overlay");
+    let inner = content.place.path().join("boot.img");
+    File::create(&inner).unwrap().set_len(20 * MIB).unwrap();
+    run(Command::new("mkfs.vfat").args(["-F", "16"]).arg(&inner));
+    let entries = fs::read_dir(content.tree("boot")).unwrap().map(|entry| entry.unwrap().path());
+    run(Command::new("mcopy").arg("-s").arg("-i").arg(&inner).args(entries).arg("::"));
+    let outer = Content::new();
+    fs::remove_dir_all(outer.tree("boot")).unwrap();
+    outer.boot("boot.sig", "signature").boot("config.txt", "boot_ramdisk=1\n").boot("x/filler", &"f".repeat(50_000));
+    fs::copy(&inner, outer.tree("boot").join("boot.img")).unwrap();
+    let disk = outer.disk(&["-F", "32", "-s", "1"], &["-t", "ext4"]);
+    sfdisk(&disk, "dos", "c", "83");
+    let info = check(Source::open(&disk).unwrap(), &content);
+    assert!(info.notes[0].contains("inside its boot.img"), "{:?}", info.notes);
+    // Beside a kernel it is a file like any other.
+    outer.boot("kernel8.img", "Image");
+    let disk = outer.disk(&["-F", "32", "-s", "1"], &["-t", "ext4"]);
+    sfdisk(&disk, "dos", "c", "83");
+    assert_eq!(check(Source::open(&disk).unwrap(), &outer).notes, Vec::<String>::new());
+    // And what is no FAT volume is one too.
+    fs::remove_file(outer.tree("boot/kernel8.img")).unwrap();
+    outer.boot("boot.img", "ANDROID!");
+    let disk = outer.disk(&["-F", "32", "-s", "1"], &["-t", "ext4"]);
+    sfdisk(&disk, "dos", "c", "83");
+    check(Source::open(&disk).unwrap(), &outer);
+}

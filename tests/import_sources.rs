@@ -166,7 +166,7 @@ fn root_partition(disk: &Disk) -> (tempfile::TempDir, PathBuf) {
 fn a_disk_is_read_where_it_is() {
     let disk = Disk::new();
     let found = inspect(&disk.device).unwrap();
-    assert_eq!((found.format, found.source_bytes), ("img", 1 << 30));
+    assert_eq!((found.format.as_str(), found.source_bytes), ("img", 1 << 30));
     assert_eq!(found.os.as_deref(), Some("Raspberry Pi OS (awkward)"));
     let source = Source::open(&disk.device).unwrap();
     let (_place, partition) = root_partition(&disk);

@@ -147,6 +147,34 @@ fn uci_by_hand_and_what_an_admin_is_in_the_middle_of() {
 }
 
 #[test]
+fn a_renamed_pi_gets_its_new_name_and_a_disabled_one_nothing_of_ours() {
+    let mut router = OpenWrt::with(&Extra { piboot: LION, ..Extra::default() });
+    let link = router.net.tap_link().unwrap();
+    router.start_agent();
+    settled(&router);
+    // A bootloader asks for no name; who asks is told this one, by DHCP and by DNS.
+    assert!(router.dnsmasq_conf().contains("lion"), "{}", router.dnsmasq_conf());
+    let edited = |args: &[&str]| {
+        let restarts = restarts(&router);
+        router.piboot(&[&["device", "edit", "lion"], args].concat()).unwrap();
+        router.wait_until("dnsmasq to read it", || self::restarts(&router) > restarts);
+        router.procd.wait_until_settled();
+    };
+    edited(&["--hostname", "tiger", "--ip", "192.168.1.51"]);
+    let offer = router.offer(&link, &lion());
+    let conf = router.dnsmasq_conf();
+    let hosts: Vec<&str> = conf.lines().filter(|line| line.contains("dc:a6:32:01:02:03")).collect();
+    assert!(hosts.iter().any(|line| line.contains("tiger")) && !conf.contains("lion"), "{hosts:?}");
+    assert_eq!(offer.message.yiaddr.octets(), [192, 168, 1, 51]);
+    assert!(offer.only(43).is_some());
+    // It has just asked for an address, and counts as booting.
+    edited(&["--disable", "--force"]);
+    assert_eq!(own_text(&router), "");
+    assert!(router.offer(&link, &lion()).only(43).is_none());
+    assert!(router.text("/etc/config/piboot").contains("option hostname 'tiger'"));
+}
+
+#[test]
 fn what_others_broke_is_not_brought_down_and_what_does_not_come_up_is_taken_back() {
     let mut router = OpenWrt::with(&Extra { piboot: LION, ..Extra::default() });
     let link = router.net.tap_link().unwrap();

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use piboot::config::{Config, Device, RootKind, put_device, remove_device, replace_sections, uci};
+use piboot::config::{Config, Setting, put_device, remove_device, replace_sections, set_options, uci};
 
 fuzz_target!(|text: &str| {
     let Ok(sections) = uci::parse(text) else { return };
@@ -12,17 +12,10 @@ fuzz_target!(|text: &str| {
     }
     // Neither does this, whatever it finds.
     let _ = Config::from_sections(&sections);
-    let device = Device {
-        id: "fuzzed".to_owned(),
-        serial: None,
-        mac: "02:00:00:00:00:01".parse().ok(),
-        ip: None,
-        hostname: "fuzzed".to_owned(),
-        image: "x".to_owned(),
-        root: RootKind::Copy,
-        ssh_keys: Vec::new(),
-        trim: true,
-    };
+    edit_options(text, &sections);
+    let section = "config device 'fuzzed'\n\toption mac '02:00:00:00:00:01'\n\toption image 'x'\n";
+    let (mut config, _) = Config::from_sections(&uci::parse(section).expect("UCI"));
+    let device = config.devices.pop().expect("a device");
     if sections.iter().any(|s| s.name.as_deref() == Some("fuzzed")) {
         return;
     }
@@ -35,3 +28,20 @@ fuzz_target!(|text: &str| {
     assert_eq!(replace_sections(&with, ours, &wanted).expect("UCI"), None);
     assert_eq!(replace_sections(&with, ours, &[]).expect("UCI").as_deref(), Some(text));
 });
+
+/// Options of the first device are what they are to be, and nothing else has changed.
+fn edit_options(text: &str, sections: &[uci::Section]) {
+    let Some(section) = sections.iter().find(|s| s.name.is_some()).filter(|s| s.kind == "device") else { return };
+    let id = section.name.as_deref().unwrap_or_default();
+    let keys = vec!["it's".to_owned(), "b # c".to_owned()];
+    let settings =
+        [("hostname", Setting::One("x".to_owned())), ("ssh_key", Setting::List(keys.clone())), ("ip", Setting::Absent)];
+    let edited = set_options(text, id, &settings).expect("a device").unwrap_or_else(|| text.to_owned());
+    let after = uci::parse(&edited).expect("UCI");
+    assert_eq!(after.len(), sections.len());
+    let now = after.iter().find(|s| s.name.as_deref() == Some(id)).expect("it is there");
+    assert_eq!(now.get("hostname"), Some(&uci::Value::One("x".to_owned())));
+    assert_eq!(now.get("ssh_key"), Some(&uci::Value::List(keys)));
+    assert_eq!(now.get("ip"), None);
+    assert_eq!(set_options(&edited, id, &settings).expect("a device"), None);
+}

@@ -47,7 +47,7 @@ pub enum Kind {
 /// An entry of an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Path with no slash in front or behind: `root/etc/fstab`.
+    /// Path with no slash in front or behind: `root/etc/fstab`. Empty for the directory that all others are in.
     pub path: Vec<u8>,
     /// What it is.
     pub kind: Kind,

@@ -30,6 +30,16 @@ impl<R: Read> Reader<R> {
         Self { input, left: 0, padding: 0, extents: Vec::new().into_iter(), buffer: Vec::new() }
     }
 
+    /// What is read from.
+    pub const fn get_ref(&self) -> &R {
+        &self.input
+    }
+
+    /// What is left of what was read from.
+    pub fn into_inner(self) -> R {
+        self.input
+    }
+
     /// The next entry; `None` at the end, which is read to the last byte, so that a checksum of the whole was compared.
     ///
     /// # Errors
@@ -247,6 +257,10 @@ fn clean(name: &[u8]) -> Result<Vec<u8>> {
     }
     if path.contains(&0) {
         return refused("is none");
+    }
+    // The tree itself, as 'tar -C TREE -c .' has it.
+    if path == b"." || (path.is_empty() && !name.is_empty()) {
+        return Ok(Vec::new());
     }
     match path.split(|byte| *byte == b'/').find(|part| matches!(*part, b"" | b"." | b"..")) {
         Some(b"..") => refused("does not stay in the tree"),

@@ -1,6 +1,7 @@
 //! The command line: `piboot serve` starts the agent, every other subcommand asks a running one or looks at a file.
 
 mod args;
+mod capture;
 mod client;
 mod commands;
 mod decode;

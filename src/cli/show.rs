@@ -342,7 +342,7 @@ pub(super) fn snapshots(of: &Snapshots, now_ms: i64) -> String {
             ago(s.made_ms, now_ms),
             s.image.clone(),
             megabytes(s.copied_bytes),
-            megabytes(s.shared_bytes),
+            if s.whole { "all".to_owned() } else { megabytes(s.shared_bytes) },
         ]
     };
     let rows: Vec<Vec<String>> = of.snapshots.iter().map(row).collect();

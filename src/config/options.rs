@@ -111,4 +111,39 @@ mod tests {
         assert_eq!(changed, TEXT.replace("\n\tlist ssh_key 'one'", "").replace("\n\tlist ssh_key 'two' # second", ""));
         assert!(matches!(set_options(TEXT, "c", &[("x", Setting::Absent)]), Err(EditError::NoDevice(_))));
     }
+
+    #[test]
+    fn however_it_is_written_it_is_what_it_is_to_be_and_the_rest_too() {
+        let keys = vec!["it's".to_owned(), "b # c".to_owned()];
+        let settings = [
+            ("hostname", Setting::One("x".to_owned())),
+            ("ssh_key", Setting::List(keys.clone())),
+            ("ip", Setting::Absent),
+        ];
+        for text in [
+            "config device a",
+            "config device a # end",
+            "config device 'a'\r\n\toption hostname 'b'\r\n\toption ip '1'\r\n",
+            "config device a;option ip 1;option hostname \"x\"; list ssh_key a",
+            "config device a\n option hostname 'two\nlines' # and more\n  option ip 1 # x\n list ip 2\n\n\n",
+            "config device a\noption hostname a\noption hostname b\nlist ssh_key c\noption ssh_key d\nlist ssh_key e",
+            "config device a\n\toption ip '1'\n\toption ip '2'\n# between\n\toption ip '3'",
+            "config x\n\toption hostname 'k'\nconfig device a\n\tlist hostname 'b'\nconfig device b\n\toption ip '1'\n",
+        ] {
+            let edited = set_options(text, "a", &settings).unwrap().unwrap_or_else(|| text.to_owned());
+            let (before, after) = (uci::parse(text).unwrap(), uci::parse(&edited).unwrap());
+            for (old, new) in before.iter().zip(&after) {
+                let is_meant = new.name.as_deref() == Some("a");
+                assert!(is_meant || old.options == new.options, "{text:?}: {edited:?}");
+            }
+            assert_eq!(before.len(), after.len(), "{text:?}: {edited:?}");
+            let now = after.iter().find(|section| section.name.as_deref() == Some("a")).unwrap();
+            assert_eq!(now.get("hostname"), Some(&uci::Value::One("x".to_owned())), "{text:?}: {edited:?}");
+            assert_eq!(now.get("ssh_key"), Some(&uci::Value::List(keys.clone())), "{text:?}: {edited:?}");
+            assert_eq!(now.get("ip"), None, "{text:?}: {edited:?}");
+            assert_eq!(set_options(&edited, "a", &settings).unwrap(), None, "{text:?}: {edited:?}");
+            let comments = |text: &str| text.matches("# between").count();
+            assert_eq!(comments(text), comments(&edited));
+        }
+    }
 }

@@ -29,11 +29,11 @@ mod snapshot_work;
 mod snapshots;
 mod space_left;
 mod store;
+mod switch;
+mod trees;
 mod usage;
 
 pub use archives::BackupError;
-mod switch;
-
 pub use change::Edit;
 pub use clone::CloneRequest;
 pub use enrol::{EnrolError, Enrolment, Removal};

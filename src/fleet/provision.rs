@@ -1,20 +1,16 @@
 //! The file work of enrolment, done by jobs: make a device's trees, adapt them, delete them.
 
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
-
 use super::record::{AdaptedFor, DeviceRecord, free_export_pair};
 use super::roots;
-use super::space_left::SpaceLeft;
+use super::trees::{Trees, delete_subvolumes, open_directory};
 use crate::config::{CloneOf, Device, Regional};
 use crate::image;
 use crate::image::adapt::{self, Earlier, Pass, Target};
 use crate::progress::Progress;
-use crate::storage::tree_copy::{self, Content, Copied};
+use crate::storage::tree_copy::Content;
 use crate::storage::{Layout, SyncGuard, sync_directory, tree_remove};
 
 /// Changes kept in a device's record; adapting a fresh copy makes about 40.
@@ -104,7 +100,11 @@ impl Provision {
         let guard =
             SyncGuard::open(&self.layout.scratch()).map_err(|e| format!("cannot use the scratch directory: {e}"))?;
         std::fs::create_dir(partial).map_err(|e| format!("cannot create {}: {e}", partial.display()))?;
-        let copied = copy_trees(content, &origin.directory, partial, progress)?;
+        let trees = match &self.device.clone_of {
+            None => Trees::of_image(content, &self.layout, &origin.image, progress)?,
+            Some(_) => Trees::of(&origin.directory),
+        };
+        let made = trees.copy(content, partial, progress)?;
         let target = self.target(origin.earlier);
         let report = adapt::adapt(&partial.join("boot"), &partial.join("root"), &target, Pass::Fresh)
             .map_err(|e| e.to_string())?;
@@ -128,7 +128,7 @@ impl Provision {
             return Err("cancelled".to_owned());
         }
         let (id, word, changes) = (&self.device.id, roots::word(content), record.changes.len());
-        Ok(format!("{id} boots from a {word} of {} ({changes} changes{})", origin.what, shared(&copied)))
+        Ok(format!("{id} boots from a {word} of {} ({changes} changes{})", origin.what, made.words()))
     }
 
     /// What the trees are made from.
@@ -228,15 +228,6 @@ struct Origin {
     earlier: Option<Earlier>,
 }
 
-/// `, 1200 MB shared`, or that some could not be.
-pub(super) fn shared(copied: &Copied) -> String {
-    let shared = if copied.shared > 0 { format!(", {} MB shared", copied.shared >> 20) } else { String::new() };
-    match copied.unshared {
-        0 => shared,
-        files => format!("{shared}, {files} files copied because their blocks cannot be shared"),
-    }
-}
-
 /// The name of a device's root export.
 #[must_use]
 pub fn root_export(id: &str) -> String {
@@ -271,6 +262,7 @@ pub fn set_aside(layout: &Layout, directory: &Path) -> std::io::Result<PathBuf> 
 /// A sentence for the job's message.
 pub fn discard(path: &Path) -> Result<(), String> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
+    delete_subvolumes(path);
     let removed = open_directory(parent).and_then(|parent| tree_remove::remove_tree(parent, name.as_bytes()));
     removed.map_err(|e| format!("cannot delete {}: {e}", path.display()))
 }
@@ -284,39 +276,4 @@ pub fn leftovers(layout: &Layout) -> Vec<PathBuf> {
         [PARTIAL, DELETED, SNAPSHOT, ROLLBACK].iter().any(|prefix| name.starts_with(prefix.as_bytes()))
     };
     entries.flatten().map(|entry| entry.path()).filter(is_ours).collect()
-}
-
-/// Copies the two trees in `from` to `to`, as long as enough of the disk stays free for everybody else.
-///
-/// # Errors
-/// A sentence for the job's message.
-pub(super) fn copy_trees(content: Content, from: &Path, to: &Path, progress: &dyn Progress) -> Result<Copied, String> {
-    let mut copied = Copied::default();
-    for tree in ["boot", "root"] {
-        copied += copy(content, &from.join(tree), &to.join(tree), progress)?;
-    }
-    Ok(copied)
-}
-
-fn copy(content: Content, from: &Path, to: &Path, progress: &dyn Progress) -> Result<Copied, String> {
-    let cannot = |path: &Path| {
-        let path = path.display().to_string();
-        move |e: Errno| format!("cannot use {path}: {e}")
-    };
-    let source = open_directory(from).map_err(cannot(from))?;
-    rustix::fs::mkdir(to, Mode::RWXU).map_err(cannot(to))?;
-    let target = open_directory(to).map_err(cannot(to))?;
-    let space = SpaceLeft::new(open_directory(to).map_err(cannot(to))?, progress);
-    let copied = tree_copy::copy_tree_as(content, source, target, &space);
-    match space.free_at_stop() {
-        Some(free) if !progress.cancelled() => Err(format!(
-            "copying {} was stopped and undone, because only {free} MB are left on the disk: remove a device, a snapshot or an image",
-            from.display()
-        )),
-        _ => copied.map_err(|e| format!("copying {}: {e}", from.display())),
-    }
-}
-
-fn open_directory(path: &Path) -> Result<OwnedFd, Errno> {
-    rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }

@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags};
 
-use super::provision::{ROLLBACK, SNAPSHOT, copy_trees, discard, set_aside, shared};
+use super::provision::{ROLLBACK, SNAPSHOT, discard, set_aside};
 use super::record::{DeviceRecord, RolledBack};
 use super::roots;
 use super::snapshots::{BEFORE_ROLLBACK, Snapshot};
+use super::trees::{Made, Trees};
 use crate::config::RootKind;
 use crate::progress::Progress;
-use crate::storage::tree_copy::Copied;
 use crate::storage::{Layout, SyncGuard, sync_directory};
 
 /// Where trees wait in `snapshots/<id>` to be exchanged with the device's; no name of a snapshot.
@@ -39,12 +39,12 @@ impl SnapshotWork {
         let partial = self.layout.scratch().join(format!("{SNAPSHOT}{}.partial", self.id));
         let (from, place) = (self.layout.device(&self.id), self.layout.snapshot(&self.id, name));
         cleaned(&partial, || {
-            let copied = self.copy(&from, &partial, progress)?;
+            let made = self.copy(&from, &partial, progress)?;
             let record = load(&from)?;
             record.save(&partial).map_err(|e| e.to_string())?;
-            self.snapshot(name, &record, copied).save(&partial).map_err(|e| cannot("write", &partial, &e))?;
+            self.snapshot(name, &record, made).save(&partial).map_err(|e| cannot("write", &partial, &e))?;
             self.publish(&partial, &place, progress)?;
-            Ok(format!("snapshot {name} of {} taken ({} entries{})", self.id, copied.entries, shared(&copied)))
+            Ok(format!("snapshot {name} of {} taken{}", self.id, made.words()))
         })
     }
 
@@ -84,7 +84,7 @@ impl SnapshotWork {
         Ok(format!("{} is rolled back to snapshot {name}{kept}", self.id))
     }
 
-    fn copy(&self, from: &Path, partial: &Path, progress: &dyn Progress) -> Result<Copied, String> {
+    fn copy(&self, from: &Path, partial: &Path, progress: &dyn Progress) -> Result<Made, String> {
         let content = roots::content(RootKind::Auto, &self.layout.scratch()).map_err(|e| e.to_string())?;
         if let Some(known) = Snapshot::load(from) {
             progress.set_total(known.shared_bytes.saturating_add(known.copied_bytes), known.entries);
@@ -92,9 +92,9 @@ impl SnapshotWork {
         let scratch = self.layout.scratch();
         let guard = SyncGuard::open(&scratch).map_err(|e| cannot("use", &scratch, &e.into()))?;
         std::fs::create_dir(partial).map_err(|e| cannot("create", partial, &e))?;
-        let copied = copy_trees(content, from, partial, progress)?;
+        let made = Trees::of(from).copy(content, partial, progress)?;
         guard.finish().map_err(|e| format!("the copy could not be written to disk: {e}"))?;
-        Ok(copied)
+        Ok(made)
     }
 
     /// Moves finished trees to their place, durably.
@@ -109,15 +109,16 @@ impl SnapshotWork {
         moved.map_err(|e| cannot("move the finished trees to", place, &e))
     }
 
-    fn snapshot(&self, name: &str, record: &DeviceRecord, copied: Copied) -> Snapshot {
+    fn snapshot(&self, name: &str, record: &DeviceRecord, made: Made) -> Snapshot {
         Snapshot {
             name: name.to_owned(),
             made_ms: self.now_ms,
             image: record.image.clone(),
             hostname: record.adapted_for.hostname.clone(),
-            entries: copied.entries,
-            shared_bytes: copied.shared,
-            copied_bytes: copied.bytes,
+            entries: made.copied.entries,
+            shared_bytes: made.copied.shared,
+            copied_bytes: made.copied.bytes,
+            whole: made.whole,
         }
     }
 }
@@ -188,6 +189,7 @@ fn finish_swap(layout: &Layout, id: &str, keep_as: Option<&str>, now_ms: i64) ->
         entries: 0,
         shared_bytes: 0,
         copied_bytes: 0,
+        whole: false,
     };
     snapshot.save(&swap).map_err(|e| cannot("write", &swap, &e))?;
     let place = layout.snapshot(id, name);

@@ -38,6 +38,9 @@ pub struct Snapshot {
     pub shared_bytes: u64,
     /// Bytes of content that were copied.
     pub copied_bytes: u64,
+    /// The root shares all of its content with the device's, which the two figures do not count.
+    #[serde(default)]
+    pub whole: bool,
 }
 
 /// Why a snapshot was not made, used or removed. Nothing was changed.

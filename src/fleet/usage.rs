@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Fleet;
-use super::backup::open;
+use super::backup::{TREES, open};
 use crate::progress::Progress;
 use crate::storage::usage::measure;
 
@@ -148,7 +148,13 @@ impl Fleet {
     }
 }
 
+/// The two trees: what else is there is small, or shares its blocks with them. A root may be a subvolume, which is a file
+/// system of its own to whoever walks.
 fn look(path: &Path, shared: &Shared) -> Option<u64> {
+    TREES.iter().map(|tree| look_at(&path.join(tree), shared)).sum()
+}
+
+fn look_at(path: &Path, shared: &Shared) -> Option<u64> {
     match open(path).map(|directory| measure(directory, shared)) {
         Ok(Ok(usage)) => usage.map(|usage| usage.disk_bytes),
         Ok(Err(error)) => {

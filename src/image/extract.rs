@@ -2,8 +2,10 @@
 
 use std::collections::HashSet;
 
+use super::blocks::BlockSource;
 use super::ext4::{Entries, Entry, Ext4, Ext4Error, Inode, Kind, ROOT};
-use super::fat::{Fat, FatError};
+use super::fat::{Fat, FatEntry, FatError};
+use super::info::{BootFile, classify};
 use crate::progress::Progress;
 use crate::storage::tree_writer::{FileWriter, Meta, Special, Time, TreeWriter, WriteError};
 
@@ -221,6 +223,31 @@ fn copy_content(
         total += length;
     }
     Ok(total)
+}
+
+/// Writes the boot files of a boot partition into `writer`, which stands at an empty root. Where all of them are in one
+/// `boot.img`, a FAT volume that the firmware loads as a whole (`boot_ramdisk` in config.txt), those in it are written;
+/// the answer says whether they were.
+///
+/// # Errors
+/// [`ExtractError`]; what was written until then stays.
+pub fn extract_boot(
+    source: &dyn BlockSource,
+    writer: &mut TreeWriter,
+    progress: &dyn Progress,
+) -> Result<(Extracted, bool), ExtractError> {
+    let outer = Fat::open(source)?;
+    let entries = outer.root()?;
+    let kernel = |entry: &FatEntry| matches!(classify(&entry.name.to_ascii_lowercase()), Some(BootFile::Kernel));
+    let ramdisk = entries.iter().find(|entry| entry.name.eq_ignore_ascii_case("boot.img") && !entry.directory);
+    if let Some(entry) = ramdisk.filter(|_| !entries.iter().any(kernel)) {
+        let file = outer.file(entry)?;
+        if let Ok(inner) = Fat::open(&file) {
+            return Ok((extract_fat(&inner, writer, progress)?, true));
+        }
+    }
+    // A volume gives each directory once.
+    Ok((extract_fat(&Fat::open(source)?, writer, progress)?, false))
 }
 
 /// Writes every file of a FAT volume into `writer`, which stands at an empty root. FAT knows no owners: files become

@@ -7,6 +7,7 @@
 mod decode;
 mod partial;
 mod space;
+mod tarball;
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -20,12 +21,12 @@ pub use partial::sweep;
 
 use super::blocks::{BlockSource, FileBlocks, Window};
 use super::ext4::Ext4;
-use super::extract::{ExtractError, extract_ext4, extract_fat};
-use super::fat::Fat;
+use super::extract::{ExtractError, extract_boot, extract_ext4};
 use super::info::{self, ImageInfo};
 use super::partition::{self, PartitionError, PartitionTable};
 use super::source::{Source, SourceError, digest};
-use super::unpack::Format;
+use super::unpack::{Format, is_tar};
+use crate::archive::ArchiveError;
 use crate::config::{NameError, check_image_name};
 use crate::progress::Progress;
 use crate::storage::tree_writer::TreeWriter;
@@ -61,6 +62,14 @@ pub enum ImportError {
         path: String,
         /// What is wrong.
         error: ExtractError,
+    },
+    /// The archive with a root, or writing its trees.
+    #[error("{path}: {error}")]
+    Archive {
+        /// The archive.
+        path: String,
+        /// What is wrong.
+        error: ArchiveError,
     },
     /// Not enough room for what the image holds.
     #[error("not enough space in {path}: {} MB needed, {} MB free", .needed.div_ceil(1 << 20), .free >> 20)]
@@ -110,9 +119,9 @@ impl ImportError {
     /// Cancelling shows up in every layer; the caller wants one answer.
     fn tidy(self) -> Self {
         match self {
-            Self::Source(SourceError::Cancelled) | Self::Extract { error: ExtractError::Cancelled, .. } => {
-                Self::Cancelled
-            }
+            Self::Source(SourceError::Cancelled)
+            | Self::Extract { error: ExtractError::Cancelled, .. }
+            | Self::Archive { error: ArchiveError::Cancelled, .. } => Self::Cancelled,
             other => other,
         }
     }
@@ -144,6 +153,9 @@ pub fn import(
     Ok(info)
 }
 
+const RAMDISK: &str =
+    "the boot files are those inside its boot.img; a Pi that boots signed files only (secure boot) does not take them";
+
 /// An image that can be read anywhere, and what it was before.
 struct Unpacked {
     disk: FileBlocks,
@@ -160,51 +172,61 @@ struct Job<'a> {
 
 impl Job<'_> {
     fn run(&self, source: Source, name: &str, wall_ms: i64) -> Result<ImageInfo, ImportError> {
-        let source_name = source.name().to_owned();
-        let Unpacked { disk, sha256, source_bytes } = match (source.format(), source.seekable()?) {
-            (Format::Raw, Some(file)) => self.in_place(file)?,
-            _ => self.decode(source)?,
-        };
-        let table = self.table(&disk)?;
-        let (boot, root) = (self.named(table.boot())?, self.named(table.root())?);
-        let boot_blocks = Window::new(&disk, boot.start, boot.size);
-        let root_blocks = Window::new(&disk, root.start, root.size);
-        let (boot_dir, root_dir) = (self.partial.subdirectory("boot")?, self.partial.subdirectory("root")?);
-        let boot_done = self.extract(|| {
-            let mut writer = TreeWriter::new(duplicate(&boot_dir)?)?;
-            extract_fat(&Fat::open(&boot_blocks)?, &mut writer, self.progress)
-        })?;
-        let root_done = self.extract(|| {
-            let mut writer = TreeWriter::new(duplicate(&root_dir)?)?;
-            extract_ext4(&Ext4::open(&root_blocks)?, &mut writer, self.progress)
-        })?;
         let mut info = ImageInfo {
             name: name.to_owned(),
-            source: source_name,
-            sha256,
-            source_bytes,
-            disk_bytes: disk.size(),
+            source: source.name().to_owned(),
             imported_at: wall_ms,
-            os: None,
-            codename: None,
-            disk_id: table.disk_id.to_string(),
-            partuuids: vec![table.partuuid(&boot), table.partuuid(&root)],
-            root_entries: root_done.entries,
-            root_bytes: root_done.bytes,
-            boot_entries: boot_done.entries,
-            boot_bytes: boot_done.bytes,
-            architecture: None,
-            boot_files: info::BootFiles::default(),
-            fits: None,
+            ..ImageInfo::default()
         };
+        let (format, size, file) = (source.format(), source.size(), source.seekable()?);
+        let mut stream = source.into_stream()?;
+        let (boot_dir, root_dir) = (self.partial.subdirectory("boot")?, self.partial.subdirectory("root")?);
+        if is_tar(stream.head()?) {
+            self.tarball(stream, size, &root_dir, &boot_dir, &mut info)?;
+        } else {
+            let disk = match (format, file) {
+                (Format::Raw, Some(file)) => self.in_place(file)?,
+                _ => self.decode(stream, format, size)?,
+            };
+            self.disk(disk, &root_dir, &boot_dir, &mut info)?;
+            self.partial.discard_scratch()?;
+        }
         info::examine(&root_dir, &boot_dir, &mut info);
-        drop(disk);
-        self.partial.discard_scratch()?;
         self.write_info(&info)?;
         if self.progress.cancelled() {
             return Err(ImportError::Cancelled);
         }
         Ok(info)
+    }
+
+    /// Writes the trees of a disk image.
+    fn disk(
+        &self,
+        unpacked: Unpacked,
+        root_dir: &OwnedFd,
+        boot_dir: &OwnedFd,
+        info: &mut ImageInfo,
+    ) -> Result<(), ImportError> {
+        let Unpacked { disk, sha256, source_bytes } = unpacked;
+        let table = self.table(&disk)?;
+        let (boot, root) = (self.named(table.boot())?, self.named(table.root())?);
+        let boot_blocks = Window::new(&disk, boot.start, boot.size);
+        let root_blocks = Window::new(&disk, root.start, root.size);
+        let (boot_done, ramdisk) = self.extract(|| {
+            let mut writer = TreeWriter::new(duplicate(boot_dir)?)?;
+            extract_boot(&boot_blocks, &mut writer, self.progress)
+        })?;
+        let root_done = self.extract(|| {
+            let mut writer = TreeWriter::new(duplicate(root_dir)?)?;
+            extract_ext4(&Ext4::open(&root_blocks)?, &mut writer, self.progress)
+        })?;
+        (info.sha256, info.source_bytes, info.disk_bytes) = (sha256, source_bytes, disk.size());
+        info.disk_id = table.disk_id.to_string();
+        info.partuuids = vec![table.partuuid(&boot), table.partuuid(&root)];
+        (info.root_entries, info.root_bytes) = (root_done.entries, root_done.bytes);
+        (info.boot_entries, info.boot_bytes) = (boot_done.entries, boot_done.bytes);
+        info.notes.extend(ramdisk.then(|| RAMDISK.to_owned()));
+        Ok(())
     }
 
     /// A plain image is read where it lies. A disk may go on for long behind its last partition.

@@ -21,7 +21,7 @@ const MAX_BOOT_ENTRIES: usize = 4096;
 const MAX_OF_A_KIND: usize = 200;
 
 /// What an import found out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageInfo {
     /// The image's name, also its directory's.
     pub name: String,
@@ -61,6 +61,9 @@ pub struct ImageInfo {
     /// Files of the boot tree's top level that tell which boards it boots.
     #[serde(default)]
     pub boot_files: BootFiles,
+    /// What is out of the ordinary about it, in words.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// Which boards it boots; absent from what an earlier version wrote, until that was looked at again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fits: Option<Vec<Fit>>,
@@ -234,14 +237,14 @@ pub(super) fn boot_files(boot: impl AsFd) -> rustix::io::Result<BootFiles> {
     Ok(files)
 }
 
-enum BootFile {
+pub(super) enum BootFile {
     Kernel,
     Initramfs,
     DeviceTree,
     Firmware,
 }
 
-fn classify(name: &str) -> Option<BootFile> {
+pub(super) fn classify(name: &str) -> Option<BootFile> {
     let wrapped = |start: &str, ends: &[&str]| name.starts_with(start) && ends.iter().any(|end| name.ends_with(end));
     if wrapped("kernel", &[".img"]) || wrapped("vmlinuz", &[""]) {
         Some(BootFile::Kernel)

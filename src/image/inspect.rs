@@ -11,13 +11,14 @@ use super::import::ImportError;
 use super::info::{elf_architecture, parse_os_release};
 use super::partition::{self, PartitionTable};
 use super::source::Source;
-use super::unpack::Format;
+use super::unpack::{Format, is_tar};
 
 /// Answer of [`inspect`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Inspection {
-    /// How the file is packed: `img` or `xz`.
-    pub format: &'static str,
+    /// What the file is: `img`, `xz`, `gz`, `zst`, `zip`; `tar`, `tar.xz` … for an archive of a root, of which no more is
+    /// said.
+    pub format: String,
     /// Its size in bytes.
     pub source_bytes: u64,
     /// Size of the unpacked image that the partition table asks for, in bytes.
@@ -58,6 +59,11 @@ pub struct InspectedPartition {
 pub fn inspect(path: &Path) -> Result<Inspection, ImportError> {
     let source = Source::open(path)?;
     let (format, source_bytes, file) = (source.format(), source.size().unwrap_or(0), source.seekable()?);
+    let mut stream = source.into_stream()?;
+    if is_tar(stream.head()?) {
+        let format = if format == Format::Raw { "tar".to_owned() } else { format!("tar.{}", format.name()) };
+        return Ok(Inspection { format, source_bytes, ..Inspection::default() });
+    }
     let disk = match &file {
         Some(file) if format == Format::Raw => Some(open(file, path)?),
         _ => None,
@@ -66,7 +72,7 @@ pub fn inspect(path: &Path) -> Result<Inspection, ImportError> {
         Some(disk) => partition::read(disk),
         None => {
             let mut head = vec![0; partition::USUAL_SIZE];
-            let length = source.into_stream()?.read(&mut head)?;
+            let length = stream.read(&mut head)?;
             partition::read(&head.get(..length).unwrap_or_default())
         }
     };
@@ -79,7 +85,7 @@ pub fn inspect(path: &Path) -> Result<Inspection, ImportError> {
     });
     let problem = table.boot().and(table.root()).err().map(|error| error.to_string());
     let mut found = Inspection {
-        format: format.name(),
+        format: format.name().to_owned(),
         source_bytes,
         disk_bytes: table.end(),
         disk_id: table.disk_id.to_string(),

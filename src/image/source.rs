@@ -49,7 +49,7 @@ pub enum SourceError {
         cure: &'static str,
     },
     /// Nothing known.
-    #[error("{0} is neither a disk image nor a packed one (.xz, .gz, .zst, .zip)")]
+    #[error("{0} is neither a disk image nor a packed one (.xz, .gz, .zst, .zip), nor a tar archive of a root")]
     Unknown(String),
     /// Known, but not read by this version.
     #[error("{path} is a {format} file, which is not supported yet: unpack it and import the .img, or use .img.xz")]
@@ -207,6 +207,8 @@ fn read_head(reader: &mut impl Read) -> io::Result<Vec<u8>> {
 fn recognise(head: &[u8], label: &str) -> Result<Format, SourceError> {
     match unpack::recognise(head) {
         Recognised::Known(format) => Ok(format),
+        // What is in a packed source shows only later; a tar archive is told apart there.
+        Recognised::Tar => Ok(Format::Raw),
         Recognised::Unsupported(format) => Err(SourceError::UnsupportedFormat { path: label.to_owned(), format }),
         Recognised::Nothing => Err(SourceError::Unknown(label.to_owned())),
     }

@@ -111,6 +111,8 @@ impl Format {
 pub enum Recognised {
     /// Something this version reads.
     Known(Format),
+    /// A tar archive that is not packed.
+    Tar,
     /// A format by its name that it does not.
     Unsupported(&'static str),
     /// Nothing known.
@@ -133,8 +135,20 @@ pub fn recognise(head: &[u8]) -> Recognised {
         [b'B', b'Z', b'h', ..] => Recognised::Unsupported("bzip2"),
         [b'7', b'z', 0xbc, 0xaf, ..] => Recognised::Unsupported("7z"),
         _ if head.get(510..512) == Some(&[0x55, 0xaa]) => Recognised::Known(Format::Raw),
+        _ if is_tar(head) => Recognised::Tar,
         _ => Recognised::Nothing,
     }
+}
+
+/// Whether a tar archive begins so: its first header's magic number and checksum (POSIX.1-2001 pax).
+#[must_use]
+pub fn is_tar(head: &[u8]) -> bool {
+    let Some(block) = head.get(..512).filter(|block| block[257..].starts_with(b"ustar")) else { return false };
+    let (before, rest) = block.split_at(148);
+    let (stored, after) = rest.split_at(8);
+    let sum = before.iter().chain(after).map(|byte| u32::from(*byte)).sum::<u32>() + 8 * u32::from(b' ');
+    let digits = stored.iter().skip_while(|byte| **byte == b' ').take_while(|byte| matches!(byte, b'0'..=b'7'));
+    sum == digits.fold(0, |sum, digit| sum << 3 | u32::from(digit - b'0'))
 }
 
 struct Raw;

@@ -193,22 +193,27 @@ impl Download {
         self.received += new.len() as u64;
     }
 
-    /// The program ended. Nothing if the download is complete, or else why it is not.
-    fn end(&mut self) -> Option<String> {
-        let mut run = self.run.take()?;
+    /// The program ended. Nothing if the download is complete, or else why it is not; an error if it never will be.
+    fn end(&mut self) -> io::Result<Option<String>> {
+        let Some(mut run) = self.run.take() else { return Ok(None) };
         run.drain();
         let well = run.child.wait().is_ok_and(|status| status.success());
         let all_new = run.known == Known::Nothing;
         let complete = all_new && self.size.map_or(well, |size| self.received >= size);
         if complete {
-            return None;
+            return Ok(None);
+        }
+        if let (true, true, Some(size)) = (well, all_new, self.size) {
+            // The server sent all it has.
+            let received = self.received;
+            return Err(io::Error::other(format!("the file has only {received} bytes, and was to have {size}")));
         }
         if !all_new && matches!(&run.known, Known::Overlap(first) if first.is_empty()) {
             // Perhaps it is the server, perhaps the program, that knows no ranges.
             self.takes_offset = false;
         }
         let words = run.last_words();
-        Some(if words.is_empty() || well { "the connection broke".to_owned() } else { words })
+        Ok(Some(if words.is_empty() || well { "the connection broke".to_owned() } else { words }))
     }
 
     /// Waits before the next try; an error when there is none.
@@ -321,7 +326,7 @@ impl Read for Download {
                 self.start()?;
             }
             let why = match self.part(buf) {
-                Ok(0) => match self.end() {
+                Ok(0) => match self.end()? {
                     None => return Ok(0),
                     Some(why) => why,
                 },

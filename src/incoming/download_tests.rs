@@ -143,6 +143,10 @@ fn what_cannot_be_had_is_said_in_the_words_of_the_program() {
         assert!(error.contains("cannot be taken up again"), "{error}");
         let error = download(&tool, &server, Some(50_000)).unwrap_err();
         assert!(error.contains("larger than 50000 bytes"), "{error}");
+        let whole = serve(vec![bytes(200_000, 0)], vec![ALL]);
+        let error = download(&tool, &whole, Some(200_001)).unwrap_err();
+        assert_eq!(error, "the file has only 200000 bytes, and was to have 200001");
+        assert_eq!(whole.requests.lock().unwrap().len(), 1, "asking again gives no more");
     }
 }
 

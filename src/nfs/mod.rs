@@ -38,6 +38,7 @@ mod space;
 pub mod xdr;
 
 pub use exports::{AddressRange, Export, ParseRangeError, RootIs, Unavailable, Who};
+pub(crate) use fs::subvolume;
 pub use fs::{HandleSupport, SupportError, handle_support};
 pub use key::{KeyError, load_or_create_key};
 pub use rpcbind::RpcbindError;

@@ -166,12 +166,41 @@ impl TreeWriter {
         let c_name = self.name(name)?;
         let step = rustix::fs::mkdirat(&self.current, &c_name, Mode::RWXU)
             .and_then(|()| rustix::fs::openat(&self.current, &c_name, DIRECTORY, Mode::empty()));
-        self.current = self.check("make directory", name, step)?;
+        let directory = self.check("make directory", name, step)?;
+        self.go_into(directory, name);
+        Ok(())
+    }
+
+    /// Goes back into a directory that was left, for an order that is not depth first. Answers its attributes, to be given to
+    /// [`TreeWriter::leave`] again; of the extended ones only a default ACL, which is taken off it meanwhile: what is made
+    /// in it must not inherit it.
+    ///
+    /// # Errors
+    /// The failed call; also when it is no directory.
+    pub fn reenter(&mut self, name: &[u8]) -> Result<(Meta, Vec<Xattr>)> {
+        const DEFAULT_ACL: &str = "system.posix_acl_default";
+        let c_name = self.name(name)?;
+        let opened = rustix::fs::openat(&self.current, &c_name, DIRECTORY, Mode::empty());
+        let directory = self.check("go back into", name, opened)?;
+        let stat = self.check("look at", name, rustix::fs::fstat(&directory))?;
+        let meta = super::tree_copy::meta(&stat);
+        let mut value = vec![0; 64 << 10];
+        let mut xattrs = Vec::new();
+        if let Ok(length) = rustix::fs::fgetxattr(&directory, DEFAULT_ACL, &mut value) {
+            value.truncate(length);
+            self.check("take the default ACL off", name, rustix::fs::fremovexattr(&directory, DEFAULT_ACL))?;
+            xattrs.push(Xattr { name: DEFAULT_ACL.into(), value });
+        }
+        self.go_into(directory, name);
+        Ok((meta, xattrs))
+    }
+
+    fn go_into(&mut self, directory: OwnedFd, name: &[u8]) {
+        self.current = directory;
         self.forget_shared_path();
         self.lengths.push(self.path.len());
         self.path.push(b'/');
         self.path.extend_from_slice(name);
-        Ok(())
     }
 
     /// Gives the current directory its attributes and goes back to its parent; from the root, stays there.
@@ -425,6 +454,24 @@ impl FileWriter<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_directory_can_be_entered_again_and_a_link_to_one_not() {
+        let place = tempfile::tempdir().unwrap();
+        let mut writer = writer(&place);
+        let time = |seconds| Time { seconds, nanoseconds: 5 };
+        let meta = Meta { mode: 0o2750, uid: 3, gid: 4, atime: time(7), mtime: time(8) };
+        writer.enter(b"dir").unwrap();
+        writer.leave(&meta, &[]).unwrap();
+        writer.symlink(b"link", b"dir", &meta, &[]).unwrap();
+        assert_eq!(writer.reenter(b"dir").unwrap(), (meta, Vec::new()));
+        writer.file(b"late").unwrap().finish(0, &meta, &[]).unwrap();
+        writer.leave(&meta, &[]).unwrap();
+        assert!(place.path().join("dir/late").is_file());
+        for name in [&b"link"[..], b"dir/late", b"..", b"missing"] {
+            assert!(writer.reenter(name).is_err());
+        }
+    }
 
     fn writer(place: &tempfile::TempDir) -> TreeWriter {
         TreeWriter::new(rustix::fs::open(place.path(), DIRECTORY, Mode::empty()).unwrap()).unwrap()

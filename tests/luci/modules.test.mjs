@@ -229,3 +229,100 @@ test('api: the agent\'s words arrive, and every other failure becomes a sentence
 		assert.match(error.message, /[.:]/);
 	}
 });
+
+/* A file of so many bytes, an agent that takes it, and what breaks: `breaks(query, length, n)` gives an error or null. */
+function uploading(size, breaks, took = () => 3000) {
+	const upload = load('piboot.upload');
+	const asked = [], slept = [];
+	let received = 0, now = 0;
+	const post = async (query, body, begun, progress) => {
+		begun({ abort() {} });
+		asked.push(body === null ? 0 : body.end - body.begin);
+		now += took(body);
+
+		if (query.name)
+			return { job: 7 };
+
+		const broken = breaks(query, body, asked.length);
+
+		if (broken) {
+			/* half of it arrived all the same */
+			received += Math.floor((body?.end - body?.begin || 0) / 2);
+			throw Object.assign(new Error(broken), { code: broken });
+		}
+
+		assert.ok(query.offset <= received, 'no gap');
+		received = Math.max(received, query.offset + (body === null ? 0 : body.end - body.begin));
+		progress(1);
+		return { received };
+	};
+	const file = { name: 'x.img', size, slice: (begin, end) => ({ begin, end }) };
+	const one = upload.create(file, 'x', () => null, { post, now: () => now, sleep: async ms => { slept.push(ms) } });
+
+	return { one, asked, slept, received: () => received };
+}
+
+test('upload: pieces get as long as a few seconds allow, and never as long as what trips an old uhttpd', async () => {
+	const quick = uploading(100e6, () => null, () => 100);
+
+	assert.equal(await quick.one.run(), 7);
+	assert.equal(quick.received(), 100e6);
+	assert.equal(Math.max(...quick.asked), 4 * 1024 * 1024 - 1);
+	assert.ok(quick.asked.slice(1).every(length => length % 4096 != 0));
+
+	const slow = uploading(3e6, () => null, body => body ? (body.end - body.begin) / 10 : 0);
+
+	await slow.one.run();
+	assert.ok(slow.asked.at(-2) < 100000, slow.asked);
+	assert.equal(slow.received(), 3e6);
+
+	for (const size of [ 1, 4095, 4096, 8192, 1 << 20 ]) {
+		const small = uploading(size, () => null);
+
+		await small.one.run();
+		assert.equal(small.received(), size);
+		assert.ok(small.asked.slice(1).every(length => length % 4096 != 0), `${size}: ${small.asked}`);
+	}
+});
+
+test('upload: what breaks is asked about and goes on, until it breaks too often', async () => {
+	const bumpy = uploading(5e6, (query, body, n) => n == 3 || n == 4 || n == 7 ? 'again' : null);
+
+	await bumpy.one.run();
+	assert.equal(bumpy.received(), 5e6);
+	assert.deepEqual(bumpy.slept, [ 500, 1000, 500 ]);
+	assert.deepEqual(bumpy.asked.slice(3, 5), [ 0, 0 ], 'where to go on is asked first');
+
+	const dead = uploading(5e6, () => 'again');
+
+	await assert.rejects(dead.one.run(), { code: 'again' });
+	assert.equal(dead.slept.length, 7);
+
+	const denied = uploading(5e6, () => 'denied');
+
+	await assert.rejects(denied.one.run(), { code: 'denied' });
+	assert.deepEqual(denied.slept, []);
+
+	const cancelled = uploading(5e6, (query, body, n) => { if (n == 3) cancelled.one.cancel() });
+
+	await assert.rejects(cancelled.one.run(), { code: 'cancelled' });
+	assert.equal(cancelled.asked.length, 3);
+});
+
+test('upload: what the web server answers, in words', () => {
+	const upload = load('piboot.upload');
+	const codes = [ [ 403, null ], [ 404, null ], [ 413, null ], [ 502, null ], [ 503, { code: 'again', message: 'x' } ], [ 503, { code: 'absent', message: 'x' } ], [ 409, { code: 'failed', message: 'x' } ], [ 500, null ] ];
+
+	assert.deepEqual(codes.map(([ status, error ]) => upload.refusal(status, error).code),
+		[ 'denied', 'failed', 'again', 'again', 'again', 'absent', 'failed', 'failed' ]);
+});
+
+test('text: how fast a job is, and how long it takes', () => {
+	const text = load('piboot.text');
+	const job = { state: 'running', bytes: 25e6, total_bytes: 100e6 };
+
+	assert.equal(text.jobLine(job, 2.5e6), '25 %, 25 MB, 2.5 MB/s, 30 s left');
+	assert.equal(text.jobLine(job, null), '25 %, 25 MB');
+	assert.equal(text.jobLine({ ...job, total_bytes: 0 }, 2.5e6), 'under way, 25 MB, 2.5 MB/s');
+	assert.equal(text.jobLine(job, 0), '25 %, 25 MB');
+});

@@ -4,8 +4,8 @@ use std::net::Ipv4Addr;
 
 use emupi::lab::Host;
 use nfs3_client::nfs3_types::nfs3::{
-    CREATE3args, GETATTR3args, GETATTR3res, LOOKUP3args, Nfs3Option, Nfs3Result, WRITE3args, createhow3, diropargs3,
-    filename3, sattr3, stable_how,
+    CREATE3args, GETATTR3args, GETATTR3res, LOOKUP3args, LOOKUP3res, Nfs3Option, Nfs3Result, WRITE3args, createhow3,
+    diropargs3, filename3, sattr3, stable_how,
 };
 use nfs3_client::nfs3_types::rpc::{auth_unix, opaque_auth};
 use nfs3_client::nfs3_types::xdr_codec::Opaque;
@@ -34,6 +34,21 @@ pub fn use_export(host: &Host, export: &str, meanwhile: impl FnOnce() + Send) ->
         }
     };
     run(host, talk)
+}
+
+/// Mounts an export and reads one of its top directory's names; the handle that was given for it.
+pub fn handle_of(host: &Host, export: &str, name_: &str) -> Vec<u8> {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let talk = async move {
+        let mut connection = mount(SERVER, export).await?;
+        let what = diropargs3 { dir: connection.root_nfs_fh3(), name: name(name_) };
+        match connection.lookup(&LOOKUP3args { what }).await.map_err(|e| e.to_string())? {
+            LOOKUP3res::Ok(found) => sender.send(found.object.data.to_vec()).map_err(|e| e.to_string()),
+            LOOKUP3res::Err((status, _)) => Err(format!("lookup: {status:?}")),
+        }
+    };
+    run(host, talk).unwrap();
+    receiver.recv().unwrap()
 }
 
 /// What the server sees of a system that starts: it mounts its root, writes, and looks these names up in `/`. Then the

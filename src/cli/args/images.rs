@@ -23,6 +23,7 @@ pub(in crate::cli) enum ImageCommand {
     Import(ImageImport),
     ListOnline(ImageListOnline),
     Disks(ImageDisks),
+    Capture(ImageCapture),
     Inspect(ImageInspect),
     Remove(ImageRemove),
 }
@@ -55,6 +56,24 @@ pub(in crate::cli) struct ImageListOnline {
     /// address of another list (default: option os_list)
     #[argh(option)]
     pub(in crate::cli) list: Option<String>,
+}
+
+/// Make an image of a Pi that runs, by its own tar over ssh.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "capture")]
+pub(in crate::cli) struct ImageCapture {
+    /// where ssh reaches it: [user@]host; root, or a user with sudo without a password
+    #[argh(option)]
+    pub(in crate::cli) from: String,
+    /// port of its ssh
+    #[argh(option)]
+    pub(in crate::cli) port: Option<u16>,
+    /// name the image gets
+    #[argh(option)]
+    pub(in crate::cli) name: String,
+    /// return when all is sent instead of waiting for the import
+    #[argh(switch)]
+    pub(in crate::cli) no_wait: bool,
 }
 
 /// List the disks that an image can be read from.

@@ -8,7 +8,7 @@ use super::{await_job, shown};
 use crate::api::types::{Disks, Images, ImportRequest, NameRequest, Removed, Started};
 use crate::cli::args::ImageCommand;
 use crate::cli::client::Client;
-use crate::cli::{CliError, STANDARD_INPUT, online, say, say_line, show, upload};
+use crate::cli::{CliError, STANDARD_INPUT, capture, online, say, say_line, show, upload};
 use crate::config::check_image_name;
 use crate::image;
 use crate::incoming::url::is_url;
@@ -38,6 +38,10 @@ pub(super) fn image(command: ImageCommand, client: &Client) -> Result<(), CliErr
             await_job(client, Some(started.job), import.no_wait)
         }
         ImageCommand::ListOnline(wanted) => online::list(client, wanted.list, wanted.board),
+        ImageCommand::Capture(wanted) => {
+            let job = capture::pi(client, &wanted)?;
+            await_job(client, job, wanted.no_wait)
+        }
         ImageCommand::Disks(_) => shown(client.ask::<Disks>("disks", json!({}))?, |disks| online::disks(&disks)),
         ImageCommand::Remove(remove) => {
             let Some(started) = client.ask::<Removed>("image_remove", NameRequest { name: remove.name })? else {

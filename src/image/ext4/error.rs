@@ -21,11 +21,11 @@ pub enum Ext4Error {
     /// A figure in the superblock that cannot be.
     #[error("the superblock is damaged: {0}; try e2fsck on the source")]
     Superblock(&'static str),
-    /// The journal holds changes that are not in place yet.
+    /// The journal holds changes that are not in place yet, and cannot be replayed.
     #[error(
-        "the file system needs journal recovery: it was not shut down cleanly; run e2fsck on it, or mount it once and unmount it"
+        "the file system was not shut down cleanly and its journal cannot be replayed: {0}; run e2fsck on it, or mount it once and unmount it"
     )]
-    NeedsRecovery,
+    Journal(&'static str),
     /// fscrypt.
     #[error("the file system uses encryption (feature 'encrypt'), which cannot be read without its keys")]
     Encrypted,

@@ -6,6 +6,7 @@ mod acl;
 mod dir;
 mod error;
 mod inode;
+mod journal;
 mod runs;
 mod superblock;
 mod xattr;
@@ -21,6 +22,7 @@ pub use superblock::{OFFSET as SUPERBLOCK_OFFSET, SIZE as SUPERBLOCK_SIZE, Super
 use super::blocks::BlockSource;
 use super::fields::u32_at;
 use crate::printable::printable;
+use journal::Replayed;
 
 /// Longest symlink target (PATH_MAX without its NUL).
 const MAX_TARGET: usize = 4095;
@@ -31,6 +33,7 @@ const MAX_LINKS: u32 = 40;
 pub struct Ext4<'a> {
     source: &'a dyn BlockSource,
     superblock: Superblock,
+    replayed: Option<Replayed>,
     /// Blocks that files may still claim. Every block belongs to one file, so that a sound file system never runs
     /// out; a damaged one whose files share blocks cannot make a walk endless or a copy larger than itself.
     budget: Cell<u64>,
@@ -39,22 +42,32 @@ pub struct Ext4<'a> {
 }
 
 impl<'a> Ext4<'a> {
-    /// Reads and checks the superblock.
+    /// Reads and checks the superblock, and replays the journal in memory if the file system was not shut down cleanly.
     ///
     /// # Errors
     /// A refusal by name for what cannot be read, damage, or what reading met.
     pub fn open(source: &'a dyn BlockSource) -> Result<Self, Ext4Error> {
+        let superblock = Superblock::read(source)?;
+        let Some(journal) = superblock.to_replay else { return Ok(Self::new(source, superblock, None)) };
+        if journal == 0 {
+            return Err(Ext4Error::Journal("it is on another device"));
+        }
+        let mut fs = Self::new(source, superblock, None);
+        let replayed = journal::replay(&fs, journal)?;
+        fs.replayed = Some(replayed);
+        // The superblock may be among the blocks that the journal has newer.
         let mut data = vec![0; SUPERBLOCK_SIZE];
-        if source.size() < SUPERBLOCK_OFFSET + SUPERBLOCK_SIZE as u64 {
-            return Err(Ext4Error::NotExt);
-        }
-        read(source, &mut data, SUPERBLOCK_OFFSET)?;
+        fs.read(&mut data, SUPERBLOCK_OFFSET)?;
         let superblock = Superblock::parse(&data)?;
-        if superblock.size() > source.size() {
-            return Err(Ext4Error::Superblock("the file system is larger than its partition"));
+        if superblock.size() > source.size() || superblock.block_size != fs.superblock.block_size {
+            return Err(Ext4Error::Superblock("the journal has another one that does not fit"));
         }
+        Ok(Self::new(source, superblock, fs.replayed))
+    }
+
+    fn new(source: &'a dyn BlockSource, superblock: Superblock, replayed: Option<Replayed>) -> Self {
         let budget = if superblock.shares_blocks() { superblock.blocks.saturating_mul(16) } else { superblock.blocks };
-        Ok(Self { source, superblock, budget: Cell::new(budget), table: Cell::new(None) })
+        Self { source, superblock, replayed, budget: Cell::new(budget), table: Cell::new(None) }
     }
 
     /// Sizes and counts.
@@ -79,7 +92,7 @@ impl<'a> Ext4<'a> {
         if offset + u64::from(sb.inode_size) > sb.size() {
             return Err(Ext4Error::inode(number, "inode table past the end of the file system"));
         }
-        read(self.source, &mut raw, offset)?;
+        self.read(&mut raw, offset)?;
         Inode::parse(number, raw, sb)
     }
 
@@ -92,7 +105,7 @@ impl<'a> Ext4<'a> {
         let sb = &self.superblock;
         let size = usize::from(sb.desc_size);
         let mut descriptor = vec![0; size];
-        read(self.source, &mut descriptor, sb.descriptor_offset(group))?;
+        self.read(&mut descriptor, sb.descriptor_offset(group))?;
         let high = if size >= 64 { u64::from(u32_at(&descriptor, 0x28)) << 32 } else { 0 };
         let table = u64::from(u32_at(&descriptor, 0x8)) | high;
         self.check_blocks(inode, table, 1)?;
@@ -170,7 +183,7 @@ impl<'a> Ext4<'a> {
         while let Some(run) = runs.next()? {
             let Some(start) = usize::try_from(run.logical * block).ok().filter(|start| *start < size) else { break };
             let length = usize::try_from(run.count * block).unwrap_or(usize::MAX).min(size - start);
-            read(self.source, &mut out[start..start + length], run.physical * block)?;
+            self.read(&mut out[start..start + length], run.physical * block)?;
         }
         Ok(out)
     }
@@ -180,7 +193,7 @@ impl<'a> Ext4<'a> {
     /// # Errors
     /// What reading met.
     pub fn read_run(&self, run: Run, skip: u64, buf: &mut [u8]) -> Result<(), Ext4Error> {
-        read(self.source, buf, run.physical.saturating_mul(u64::from(self.superblock.block_size)).saturating_add(skip))
+        self.read(buf, run.physical.saturating_mul(u64::from(self.superblock.block_size)).saturating_add(skip))
     }
 
     /// The run's blocks will not be read again.
@@ -249,7 +262,7 @@ impl<'a> Ext4<'a> {
     fn read_block(&self, block: u64) -> Result<Vec<u8>, Ext4Error> {
         let size = self.superblock.block_size;
         let mut data = vec![0; usize::try_from(size).unwrap_or(0)];
-        read(self.source, &mut data, block.saturating_mul(u64::from(size)))?;
+        self.read(&mut data, block.saturating_mul(u64::from(size)))?;
         Ok(data)
     }
 
@@ -269,6 +282,15 @@ impl<'a> Ext4<'a> {
         Ok(())
     }
 
+    fn read(&self, buf: &mut [u8], offset: u64) -> Result<(), Ext4Error> {
+        let len = buf.len();
+        let done = match &self.replayed {
+            Some(replayed) => replayed.read(self.source, self.superblock.block_size, buf, offset),
+            None => self.source.read_at(buf, offset),
+        };
+        done.map_err(|source| Ext4Error::Read { offset, len, source })
+    }
+
     /// Takes `count` blocks from the budget.
     ///
     /// # Errors
@@ -278,9 +300,4 @@ impl<'a> Ext4<'a> {
         self.budget.set(left);
         Ok(())
     }
-}
-
-fn read(source: &dyn BlockSource, buf: &mut [u8], offset: u64) -> Result<(), Ext4Error> {
-    let len = buf.len();
-    source.read_at(buf, offset).map_err(|source| Ext4Error::Read { offset, len, source })
 }

@@ -1,6 +1,7 @@
 //! The superblock: sizes, counts and feature bits (Linux Documentation/filesystems/ext4/super.rst).
 
 use super::Ext4Error;
+use crate::image::blocks::BlockSource;
 use crate::image::fields::{u16_at, u32_at};
 
 /// Byte of the superblock in the partition, whatever the block size.
@@ -61,9 +62,29 @@ pub struct Superblock {
     sparse_super: bool,
     sparse_super2: Option<[u32; 2]>,
     shared_blocks: bool,
+    /// Inode of the journal, if that holds changes that are not in place yet.
+    pub(super) to_replay: Option<u32>,
 }
 
 impl Superblock {
+    /// Reads the superblock of a file system as it lies there, whatever its journal holds.
+    ///
+    /// # Errors
+    /// As [`Superblock::parse`], or what reading met.
+    pub fn read(source: &dyn BlockSource) -> Result<Self, Ext4Error> {
+        if source.size() < OFFSET + SIZE as u64 {
+            return Err(Ext4Error::NotExt);
+        }
+        let mut data = vec![0; SIZE];
+        let read = source.read_at(&mut data, OFFSET);
+        read.map_err(|source| Ext4Error::Read { offset: OFFSET, len: SIZE, source })?;
+        let superblock = Self::parse(&data)?;
+        if superblock.size() > source.size() {
+            return Err(Ext4Error::Superblock("the file system is larger than its partition"));
+        }
+        Ok(superblock)
+    }
+
     /// Reads the 1024 bytes at [`OFFSET`].
     ///
     /// # Errors
@@ -133,6 +154,7 @@ impl Superblock {
             sparse_super: ro_compat & RO_COMPAT_SPARSE_SUPER != 0,
             sparse_super2: sparse_super2.then(|| [u32_at(data, 0x24c), u32_at(data, 0x250)]),
             shared_blocks: ro_compat & RO_COMPAT_SHARED_BLOCKS != 0,
+            to_replay: (incompat & incompat::RECOVER != 0).then(|| u32_at(data, 0xe0)),
         })
     }
 
@@ -209,9 +231,6 @@ fn refuse_features(features: u32) -> Result<(), Ext4Error> {
     if unknown != 0 {
         return Err(Ext4Error::UnknownFeatures(unknown));
     }
-    if features & incompat::RECOVER != 0 {
-        return Err(Ext4Error::NeedsRecovery);
-    }
     Ok(())
 }
 
@@ -238,7 +257,7 @@ mod tests {
 
     #[test]
     fn refuses_features_by_name() {
-        assert!(matches!(with(0x60, incompat::RECOVER), Err(Ext4Error::NeedsRecovery)));
+        assert_eq!(with(0x60, incompat::RECOVER).unwrap().to_replay, Some(0));
         assert!(matches!(with(0x60, incompat::ENCRYPT), Err(Ext4Error::Encrypted)));
         assert!(matches!(with(0x60, incompat::CASEFOLD), Err(Ext4Error::Casefold)));
         assert!(matches!(with(0x60, incompat::JOURNAL_DEV), Err(Ext4Error::JournalDevice)));

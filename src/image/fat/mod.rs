@@ -2,6 +2,7 @@
 //! 1.03). The boot files of an image are few and small; what matters is that no damaged volume can stop the agent.
 
 mod boot_sector;
+mod file;
 mod names;
 
 use std::cell::{Cell, RefCell};
@@ -9,6 +10,7 @@ use std::collections::HashSet;
 use std::io;
 
 pub use boot_sector::BootSector;
+pub use file::FatFile;
 pub use names::FatEntry;
 
 use super::blocks::BlockSource;
@@ -304,6 +306,24 @@ mod tests {
         let data = content(&fs, "A.TXT").unwrap();
         assert_eq!((data.len(), data[0], data[512], data[1024], data[1299]), (1300, 12, 13, 22, 22));
         assert_eq!(fs.used_bytes().unwrap(), 3 * 512);
+    }
+
+    #[test]
+    fn a_scattered_file_can_be_read_anywhere() {
+        let mut table = [0; 60];
+        (table[10], table[11], table[20]) = (13, 22, 0xfff); // clusters 12 -> 13 -> 22
+        let image = volume(&[(b"A       TXT", 0, 12, 1300)], &table);
+        let bytes = image.as_slice();
+        let fs = Fat::open(&bytes).unwrap();
+        let whole = content(&fs, "A.TXT").unwrap();
+        let file = fs.file(&fs.root().unwrap()[0]).unwrap();
+        assert_eq!(file.size(), 1300);
+        for (offset, length) in [(0, 1300), (500, 24), (1023, 2), (1024, 276), (1299, 1), (1300, 0)] {
+            let mut buffer = vec![0; length];
+            file.read_at(&mut buffer, offset).unwrap();
+            assert_eq!(buffer, whole[usize::try_from(offset).unwrap()..][..length]);
+        }
+        assert!(file.read_at(&mut [0; 2], 1299).is_err());
     }
 
     #[test]

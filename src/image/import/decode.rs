@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use super::{ImportError, Job, Unpacked, space};
 use crate::image::blocks::FileBlocks;
 use crate::image::partition::{PartitionError, PartitionTable};
-use crate::image::source::{ImageStream, Source, SourceError};
+use crate::image::source::{ImageStream, SourceError};
 use crate::image::unpack::Format;
 
 /// Zero stretches of this size become holes: a file system's block size or a multiple, small enough to find many.
@@ -33,14 +33,17 @@ struct Piece {
 
 impl Job<'_> {
     /// Unpacks the image into the scratch file.
-    pub(super) fn decode(&self, source: Source) -> Result<Unpacked, ImportError> {
-        let size = source.size();
+    pub(super) fn decode(
+        &self,
+        stream: ImageStream,
+        format: Format,
+        size: Option<u64>,
+    ) -> Result<Unpacked, ImportError> {
         // Packing never makes an image's content smaller than what it packs to.
-        if source.format() != Format::Raw {
+        if format != Format::Raw {
             self.partial.require(size.unwrap_or(0), 0)?;
         }
         self.progress.set_total(size.unwrap_or(0), 0);
-        let stream = source.into_stream()?;
         let (full, pieces) = sync_channel::<Result<Piece, SourceError>>(PIECES);
         let (empty, spare) = sync_channel::<Vec<u8>>(PIECES);
         for _ in 0..PIECES {

@@ -1,7 +1,7 @@
 //! How much room an image's content needs.
 
 use crate::image::blocks::{BlockSource, Window};
-use crate::image::ext4::Ext4;
+use crate::image::ext4::Superblock;
 use crate::image::extract::ExtractError;
 use crate::image::fat::Fat;
 use crate::image::partition::PartitionTable;
@@ -22,8 +22,8 @@ impl Need {
         let boot = window(boot);
         let root = window(root);
         let boot_bytes = Fat::open(&boot)?.used_bytes()?;
-        let root = Ext4::open(&root)?;
-        let superblock = root.superblock();
+        // Not yet the file system: of a stream, little more than its beginning may be here.
+        let superblock = Superblock::read(&root)?;
         Ok(Self {
             bytes: superblock.used_bytes().saturating_add(boot_bytes),
             entries: u64::from(superblock.inodes - superblock.free_inodes),

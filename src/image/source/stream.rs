@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use sha2::{Digest, Sha256};
 
 use super::SourceError;
-use crate::image::unpack::{Decode, Format};
+use crate::image::unpack::{Decode, Format, HEAD};
 use crate::progress::Progress;
 
 const READ_SIZE: usize = 256 * 1024;
@@ -22,6 +22,9 @@ pub struct ImageStream {
     end: usize,
     input_ended: bool,
     done: bool,
+    /// Beginning of the image that was looked at, and how much of it was given since.
+    head: Vec<u8>,
+    head_given: usize,
 }
 
 impl ImageStream {
@@ -30,7 +33,20 @@ impl ImageStream {
     pub fn new(input: Box<dyn Read + Send>, decode: Box<dyn Decode>, path: String) -> Self {
         let buffer = vec![0; READ_SIZE];
         let hash = Sha256::new();
-        Self { input, decode, path, hash, consumed: 0, buffer, start: 0, end: 0, input_ended: false, done: false }
+        Self {
+            input,
+            decode,
+            path,
+            hash,
+            consumed: 0,
+            buffer,
+            start: 0,
+            end: 0,
+            input_ended: false,
+            done: false,
+            head: Vec::new(),
+            head_given: 0,
+        }
     }
 
     /// Fills `output` unless the image ends; answers the bytes written, 0 at the end.
@@ -38,7 +54,10 @@ impl ImageStream {
     /// # Errors
     /// [`SourceError`] naming the file.
     pub fn read(&mut self, output: &mut [u8]) -> Result<usize, SourceError> {
-        let mut filled = 0;
+        let head = self.head.get(self.head_given..).unwrap_or_default();
+        let mut filled = head.len().min(output.len());
+        output.iter_mut().zip(head).for_each(|(to, from)| *to = *from);
+        self.head_given += filled;
         while filled < output.len() && !self.done {
             if self.start == self.end && !self.input_ended {
                 self.fill()?;
@@ -54,6 +73,20 @@ impl ImageStream {
             }
         }
         Ok(filled)
+    }
+
+    /// The image's first bytes, as many as [`HEAD`] if it has them; [`ImageStream::read`] gives them again.
+    ///
+    /// # Errors
+    /// As [`ImageStream::read`].
+    pub fn head(&mut self) -> Result<&[u8], SourceError> {
+        if self.head.is_empty() {
+            let mut head = vec![0; HEAD];
+            let length = self.read(&mut head)?;
+            head.truncate(length);
+            (self.head, self.head_given) = (head, 0);
+        }
+        Ok(&self.head)
     }
 
     /// Packed bytes read so far.

@@ -197,7 +197,7 @@ impl Zip {
                 Ok(Head::Image(head, 0))
             }
             Recognised::Nothing => Ok(Head::Other),
-            Recognised::Known(_) | Recognised::Unsupported(_) => {
+            Recognised::Known(_) | Recognised::Tar | Recognised::Unsupported(_) => {
                 self.packed.get_or_insert_with(|| entry.name.clone());
                 Ok(Head::Other)
             }

@@ -1,6 +1,7 @@
 //! The file system behind the exports: objects by handle, and the system calls on them. Knows nothing of RPC.
 
 pub(super) mod object;
+pub(crate) mod subvolume;
 mod support;
 pub(super) mod sys;
 

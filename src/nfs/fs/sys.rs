@@ -180,7 +180,11 @@ pub(crate) fn volume_uuid(fd: BorrowedFd<'_>) -> Option<[u8; 16]> {
 
 /// Direction bits of an ioctl number (asm-generic/ioctl.h; MIPS, PowerPC and SPARC have their own).
 #[cfg(not(any(target_arch = "mips", target_arch = "mips64", target_arch = "powerpc", target_arch = "powerpc64")))]
-const DIRECTION_SHIFT: u32 = 30;
+pub(super) const DIRECTION_SHIFT: u32 = 30;
+#[cfg(not(any(target_arch = "mips", target_arch = "mips64", target_arch = "powerpc", target_arch = "powerpc64")))]
+pub(super) const WRITE: u32 = 1;
 #[cfg(any(target_arch = "mips", target_arch = "mips64", target_arch = "powerpc", target_arch = "powerpc64"))]
-const DIRECTION_SHIFT: u32 = 29;
+pub(super) const DIRECTION_SHIFT: u32 = 29;
+#[cfg(any(target_arch = "mips", target_arch = "mips64", target_arch = "powerpc", target_arch = "powerpc64"))]
+pub(super) const WRITE: u32 = 4;
 const READ: u32 = 2;

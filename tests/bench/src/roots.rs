@@ -61,7 +61,9 @@ fn measure(contestant: &str, layout: &Layout, root: RootKind, round: usize) -> R
     let start = Instant::now();
     if contestant == PEER {
         let reflink = if root == RootKind::Clone { "--reflink=always" } else { "--reflink=never" };
-        succeed(Command::new("cp").args(["-a", reflink]).arg(layout.image("bench")).arg(layout.device(&id)))?;
+        std::fs::create_dir(layout.device(&id))?;
+        let trees = ["boot", "root"].map(|tree| layout.image("bench").join(tree));
+        succeed(Command::new("cp").args(["-a", reflink]).args(trees).arg(layout.device(&id)))?;
         succeed(Command::new("sync").arg("-f").arg(layout.devices()))?;
     } else {
         let device = Device {

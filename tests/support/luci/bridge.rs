@@ -92,9 +92,12 @@ impl Bridge {
                     if head.path == cgi::UPLOAD {
                         shared.count(cgi::UPLOAD);
                         let fails = &shared.failing_uploads;
-                        let failing =
-                            fails.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
-                        return shared.cgi.run(&head, &mut reader, &stream, failing.is_ok());
+                        // Without a job there is nothing to go on with.
+                        let failing = head.query.contains("job=")
+                            && fails
+                                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
+                                .is_ok();
+                        return shared.cgi.run(&head, &mut reader, &stream, failing);
                     }
                     if let Some(request) = http::read_body(head, &mut reader) {
                         http::write(&stream, &shared.answer(&request));
@@ -124,7 +127,7 @@ impl Bridge {
         };
     }
 
-    /// So many of the next requests to the program for uploads break off in the middle.
+    /// So many of the next pieces that are uploaded break off in the middle.
     pub fn fail_uploads(&self, count: usize) {
         self.shared.failing_uploads.store(count, Ordering::Relaxed);
     }

@@ -55,6 +55,13 @@ impl Cgi {
         let Some(length) = head.length().filter(|length| *length <= MAX_LENGTH) else {
             return http::write(stream, &Answer { status: "400 Bad Request", kind: "text/html", body: Vec::new() });
         };
+        // uhttpd before 2022-10-31 may do this, by the time at which the last bytes come.
+        if length > 0 && length % BLOCK as u64 == 0 {
+            return http::write(
+                stream,
+                &Answer { status: "413 Request Entity Too Large", kind: "text/html", body: Vec::new() },
+            );
+        }
         let script = format!("{}{UPLOAD}", self.root);
         let mut variables = vec![
             ("PATH".to_owned(), "/sbin:/usr/sbin:/bin:/usr/bin".to_owned()),

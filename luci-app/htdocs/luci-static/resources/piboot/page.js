@@ -138,7 +138,8 @@ const JobBar = baseclass.extend({
 		this.title = E('strong');
 		this.fill = E('div');
 		this.bar = E('div', { 'class': 'cbi-progressbar' }, [ this.fill ]);
-		this.line = E('div');
+		/* Digests and addresses are longer than a phone is wide. */
+		this.line = E('div', { 'style': 'overflow-wrap:anywhere' });
 		this.stop = cancel ? E('button', {
 			'class': 'btn cbi-button cbi-button-negative',
 			'click': ui.createHandlerFn(this, () => cancel(this.job))
@@ -223,7 +224,7 @@ function closeButton(label, after) {
 /* Puts what went wrong with an action where the action was begun. */
 function complain(node, error) {
 	return explain(error).then(words =>
-		dom.content(node, E('div', { 'class': 'alert-message error' }, [ E('p', {}, words) ])));
+		dom.content(node, E('div', { 'class': 'alert-message error', 'style': 'overflow-wrap:anywhere' }, [ E('p', {}, words) ])));
 }
 
 /* A row of a form, in the theme's own shape. `check(value)` gives null or a sentence, while one types. */

@@ -17,6 +17,9 @@ function button(words, style, action) {
 }
 
 function size(snapshot) {
+	if (snapshot.whole)
+		return _('all shared');
+
 	return snapshot.copied_bytes || snapshot.shared_bytes ?
 		_('%s copied, %s shared').format(text.bytes(snapshot.copied_bytes), text.bytes(snapshot.shared_bytes)) : '–';
 }

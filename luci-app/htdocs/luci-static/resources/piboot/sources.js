@@ -49,6 +49,11 @@ function button(label, act) {
 	return E('button', { 'class': 'btn cbi-button cbi-button-neutral', 'type': 'button', 'click': ui.createHandlerFn(null, act) }, [ label ]);
 }
 
+/* As wide as what is in it: names of systems are long. */
+function select(id, options) {
+	return E('select', { 'id': id, 'class': 'cbi-input-select', 'style': 'width:auto;max-width:100%' }, options ?? []);
+}
+
 function input(id, more) {
 	return E('input', Object.assign({ 'type': 'text', 'id': id, 'class': 'cbi-input-text', 'spellcheck': 'false' }, more));
 }
@@ -68,9 +73,9 @@ function upload() {
 
 /* From the list that Raspberry Pi Imager has. */
 function online(changed) {
-	const board = page.field(_('Board'), E('select', { 'id': 'piboot-board', 'class': 'cbi-input-select' }), _('Shows only what fits this board.'));
-	const system = page.field(_('System'), E('select', { 'id': 'piboot-system', 'class': 'cbi-input-select' }), null, chosen(_('Choose a system.')));
-	const detail = E('div', { 'id': 'piboot-system-detail', 'class': 'cbi-value-description' });
+	const board = page.field(_('Board'), select('piboot-board'), _('Shows only what fits this board.'));
+	const system = page.field(_('System'), select('piboot-system'), null, chosen(_('Choose a system.')));
+	const detail = E('div', { 'id': 'piboot-system-detail', 'class': 'cbi-value-description', 'style': 'overflow-wrap:anywhere' });
 	let systems = [], asked = 0;
 
 	const describe = () => {
@@ -160,7 +165,7 @@ function file() {
 
 /* From a card or stick in the router. */
 function disk(changed) {
-	const list = page.field(_('Disk'), E('select', { 'id': 'piboot-disk', 'class': 'cbi-input-select' }),
+	const list = page.field(_('Disk'), select('piboot-disk'),
 		_('An SD card or USB stick with a system on it, as a Pi would boot it. It is only read.'), chosen(_('Choose a disk.')));
 	const trouble = E('div');
 
@@ -190,7 +195,7 @@ function disk(changed) {
 /* The choice with its fields: `node`, `verify()`, `proposal()`, `request()`, `clear()`. `changed()` when another is chosen. */
 function create(changed) {
 	const kinds = { upload: upload(), online: online(changed), address: address(), file: file(), disk: disk(changed) };
-	const choice = page.field(_('Where from'), E('select', { 'id': 'piboot-from', 'class': 'cbi-input-select' },
+	const choice = page.field(_('Where from'), select('piboot-from',
 		Object.entries(kinds).map(([ key, kind ]) => E('option', { 'value': key }, [ kind.title ]))));
 	const current = () => kinds[choice.input.value];
 

@@ -7,6 +7,8 @@
  */
 
 const LEAST = 64 * 1024, FIRST = 1024 * 1024, MOST = 4 * 1024 * 1024;
+/* uhttpd of before October 2022 may refuse (413) a body whose length is a multiple of its buffer's. */
+const BUFFER = 4096;
 /* A piece that takes less or more than this (ms) is followed by a longer or shorter one. */
 const QUICK = 2000, SLOW = 8000;
 /* Pauses (ms) before a piece is sent again; it is given up after the last. */
@@ -59,6 +61,7 @@ function refusal(status, error) {
 	case 404:
 		return problem('failed', _('The web server has no /cgi-bin/piboot-upload: install luci-app-piboot again.'));
 
+	case 413:
 	case 502:
 	case 504:
 		return problem('again', _('The web server gave up waiting.'));
@@ -104,7 +107,8 @@ const Upload = baseclass.extend({
 	/* Every wait and every refusal is followed by a question where to go on. */
 	async pieces(length, failures) {
 		while (this.received < this.file.size) {
-			const end = Math.min(this.received + length, this.file.size);
+			const most = Math.min(length, this.file.size - this.received);
+			const end = this.received + (most % BUFFER == 0 ? most - 1 : most);
 			const begun = this.now();
 
 			try {
