@@ -326,8 +326,9 @@ fn boots_that_fail_roll_it_back_once() {
     router.import(&image::small(router.net.scratch()), "small");
     let pi = Pi::new(Model::Pi4B, 0x5b15_4510);
     router.enroll(&pi, "lion");
-    router.edit_config(|text| text + "\toption rollback_after '2'\n");
-    router.reload();
+    router.assert_refused(&["device", "edit", "lion", "--rollback-after", "21"], &["'21' is no number from 0 to 20"]);
+    router.piboot(&["device", "edit", "lion", "--rollback-after", "2"]).unwrap();
+    assert!(fs::read_to_string(router.config()).unwrap().contains("option rollback_after '2'"));
     router.assert_finding(&["warning: lion", "has no snapshot"]);
     router.piboot(&["snapshot", "take", "lion", "--name", "good"]).unwrap();
     router.assert_nothing_stands_in_the_way();

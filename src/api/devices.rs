@@ -127,6 +127,7 @@ impl<S: Servers> Api<S> {
             password: hashed(request.password, request.password_hash)?,
             disabled: request.disabled,
             image: request.image,
+            rollback_after: request.rollback_after,
             force: request.force,
         };
         let (device, notes) = self.fleet.edit(&id, edit).map_err(failed)?;

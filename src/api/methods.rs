@@ -51,6 +51,7 @@ pub const METHODS: &[(&str, Parameters)] = {
                 ("password_hash", String),
                 ("disabled", Boolean),
                 ("image", String),
+                ("rollback_after", Integer),
                 ("force", Boolean),
             ],
         ),

@@ -38,9 +38,23 @@ pub enum NameError {
         "'{0}' is not a snapshot name (1 to 63 lower-case letters, digits, '.', '_' and '-', starting with a letter or digit)"
     )]
     Snapshot(String),
+    /// More boots than are looked at.
+    #[error("'{0}' is no number from 0 to {MAX_ROLLBACK_AFTER}")]
+    RollbackAfter(u32),
     /// An address of nobody, of many, or of this machine.
     #[error("'{0}' is no address of one device")]
     Address(Ipv4Addr),
+}
+
+/// Largest `rollback_after`: so many boots are looked at.
+pub(super) const MAX_ROLLBACK_AFTER: u32 = 20;
+
+/// Checks a number of boots that fail until a device is rolled back, and answers it.
+///
+/// # Errors
+/// When there are too many.
+pub fn check_rollback_after(boots: u32) -> Result<u32, NameError> {
+    if boots <= MAX_ROLLBACK_AFTER { Ok(boots) } else { Err(NameError::RollbackAfter(boots)) }
 }
 
 /// Checks an address that one device is to have.

@@ -1,5 +1,7 @@
 //! From UCI sections to the typed configuration, with what is wrong with them.
 
+mod nfs;
+
 use std::ffi::OsString;
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -10,16 +12,13 @@ use std::str::FromStr;
 use super::bytes;
 use super::model::{Config, Device, DhcpMode, Main, Problem, Regional, RootKind, Severity, UnknownPolicy};
 use super::names::{
-    NameError, check_address, check_device_id, check_hostname, check_image_name, check_keyboard, check_locale,
-    check_timezone, check_user,
+    MAX_ROLLBACK_AFTER, NameError, check_address, check_device_id, check_hostname, check_image_name, check_keyboard,
+    check_locale, check_rollback_after, check_timezone, check_user,
 };
 use super::uci::{Section, Value};
 use crate::incoming::url::Url;
 use crate::pi::quirks::Quirk;
 use crate::pi::{Mac, Serial};
-
-/// Largest `rollback_after`: so many boots are looked at.
-const MAX_ROLLBACK_AFTER: u32 = 20;
 
 /// A word out of a fixed set, as `option dhcp` takes it.
 trait Choice: Sized + Copy + 'static {
@@ -143,8 +142,8 @@ fn checked(text: &str, check: fn(&str) -> Result<(), NameError>) -> Result<Strin
 
 /// A number of boots.
 fn count(text: &str) -> Result<u32, String> {
-    let number = text.parse().ok().filter(|number| *number <= MAX_ROLLBACK_AFTER);
-    number.ok_or_else(|| format!("'{text}' is no number from 0 to {MAX_ROLLBACK_AFTER}"))
+    let number = text.parse().map_err(|_| format!("'{text}' is no number from 0 to {MAX_ROLLBACK_AFTER}"))?;
+    check_rollback_after(number).map_err(|e| e.to_string())
 }
 
 fn parsed<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<T, String> {
@@ -208,6 +207,9 @@ fn read_main(fields: &mut Fields<'_>, before: Option<&Main>) -> Main {
         "dnsmasq_restart",
         "sync",
         "quirk_off",
+        "nfs",
+        "nfs_server",
+        "nfs_path",
         "locale",
         "timezone",
         "keyboard",
@@ -218,6 +220,7 @@ fn read_main(fields: &mut Fields<'_>, before: Option<&Main>) -> Main {
         None => default.interfaces,
     };
     let quirks_off = read_quirks_off(fields);
+    let nfs = nfs::read(fields, before.map(|b| &b.nfs));
     let regional = read_regional(fields, before.map(|b| &b.regional));
     let image = |text: &str| checked(text, check_image_name);
     let main = Main {
@@ -241,6 +244,7 @@ fn read_main(fields: &mut Fields<'_>, before: Option<&Main>) -> Main {
         dnsmasq_restart: fields.section.get("dnsmasq_restart").map(|v| v.values().to_vec()).unwrap_or_default(),
         sync: fields.setting("sync", choice, default.sync, before.map(|b| b.sync)),
         quirks_off,
+        nfs,
         regional,
         os_list: fields.setting(
             "os_list",

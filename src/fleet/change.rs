@@ -27,6 +27,8 @@ pub struct Edit {
     pub disabled: Option<bool>,
     /// Its image, as long as it has no root made from another.
     pub image: Option<String>,
+    /// Boots that fail one after the other until it is rolled back; 0: never.
+    pub rollback_after: Option<u32>,
     /// Also what a Pi that is up does not survive.
     pub force: bool,
 }
@@ -98,6 +100,9 @@ impl Fleet {
             }
             new.disabled = disabled;
         }
+        if let Some(boots) = edit.rollback_after {
+            new.rollback_after = config::check_rollback_after(boots)?;
+        }
         if let Some(image) = edit.image.filter(|image| *image != old.image) {
             check_image_name(&image)?;
             let record = DeviceRecord::load(&self.layout.device(&old.id)).ok().flatten();
@@ -110,7 +115,7 @@ impl Fleet {
     }
 }
 
-fn settings(device: &Device) -> [(&'static str, Setting); 7] {
+fn settings(device: &Device) -> [(&'static str, Setting); 8] {
     let one = |value: Option<String>| value.map_or(Setting::Absent, Setting::One);
     [
         ("hostname", Setting::One(device.hostname.clone())),
@@ -119,6 +124,7 @@ fn settings(device: &Device) -> [(&'static str, Setting); 7] {
         ("user", one(device.user.clone())),
         ("password", one(device.password.as_ref().map(|hash| hash.as_str().to_owned()))),
         ("disabled", one(device.disabled.then(|| "1".to_owned()))),
+        ("rollback_after", one(Some(device.rollback_after).filter(|boots| *boots > 0).map(|boots| boots.to_string()))),
         ("ssh_key", Setting::List(device.ssh_keys.clone())),
     ]
 }
@@ -132,6 +138,7 @@ fn changed(old: &Device, new: &Device) -> Vec<&'static str> {
         ("user", old.user != new.user),
         ("password", old.password != new.password),
         ("disabled", old.disabled != new.disabled),
+        ("rollback_after", old.rollback_after != new.rollback_after),
         ("ssh_key", old.ssh_keys != new.ssh_keys),
     ];
     what.into_iter().filter(|(_, is_changed)| *is_changed).map(|(name, _)| name).collect()

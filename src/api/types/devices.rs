@@ -73,6 +73,9 @@ pub struct EditRequest {
     /// Its image, as long as it has no root made from another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
+    /// Boots that fail one after the other until it is rolled back; 0: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback_after: Option<u32>,
     /// Also what a Pi that is up does not survive.
     #[serde(default)]
     pub force: bool,

@@ -75,6 +75,9 @@ pub(in crate::cli) struct DeviceEdit {
     /// image, as long as it has no root made from another
     #[argh(option)]
     pub(in crate::cli) image: Option<String>,
+    /// roll it back to its newest snapshot after so many boots in a row that did not come up; 0: never
+    #[argh(option)]
+    pub(in crate::cli) rollback_after: Option<u32>,
     /// also what a Pi that is up does not survive
     #[argh(switch)]
     pub(in crate::cli) force: bool,

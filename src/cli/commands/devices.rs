@@ -67,6 +67,7 @@ fn edit(edit: DeviceEdit, client: &Client) -> Result<(), CliError> {
         password_hash: password::hash(PasswordSource::from(edit.password_stdin, edit.password_hash))?,
         disabled: (edit.disable || edit.enable).then_some(edit.disable),
         image: edit.image,
+        rollback_after: edit.rollback_after,
         force: edit.force,
     };
     let Some(edited) = client.ask::<Edited>("device_edit", request)? else { return Ok(()) };
