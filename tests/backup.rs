@@ -291,11 +291,11 @@ fn interrupted_in_the_middle_it_leaves_what_was_there() {
 
 #[test]
 fn everything_moves_to_another_router() {
-    let (first, pi) = {
-        let router = Router::running();
-        let pi = enrolled(&router);
-        (router, pi)
-    };
+    // From one whose roots are subvolumes, to one that has none.
+    let disk = Disk::of("btrfs", 900);
+    let mut first = Router::with_data_dir(disk.path().join("piboot"));
+    first.start_agent();
+    let pi = enrolled(&first);
     first.enroll(&Pi::new(Model::Pi5, 0x1234_5678), "bear");
     let file = first.scratch("all.tar.zst");
     let path = file.to_str().unwrap();
@@ -330,8 +330,12 @@ fn everything_moves_to_another_router() {
         config[config.find("config device").unwrap()..].to_owned()
     };
     assert_eq!(sections(&second), sections(&first));
-    let image = second.data_dir().join("images/small");
-    assert_same(&describe(&image), &describe(&first.data_dir().join("images/small")), "image");
+    for part in ["boot", "root"] {
+        let image = |router: &Router| describe(&router.data_dir().join("images/small").join(part));
+        assert_same(&image(&second), &image(&first), "image");
+    }
+    let info = |router: &Router| fs::read(router.data_dir().join("images/small/image.json")).unwrap();
+    assert_eq!(info(&second), info(&first));
 
     // Once more: what is here stays.
     fs::write(second.data_dir().join("devices/lion/root/new"), "since then").unwrap();

@@ -43,6 +43,7 @@ impl<S: Servers> Api<S> {
         let fleet = &self.fleet;
         let mut findings: Vec<Finding> = fleet.problems().iter().cloned().map(Finding::from).collect();
         let error = |place: &str, text: String| Finding::new(Severity::Error, place.to_owned(), text);
+        findings.extend(fleet.volume().problems.iter().map(|p| error("storage", p.to_string()).known_as(p.id())));
         let nearly_full =
             |text| Finding::new(Severity::Warning, "storage".to_owned(), text).known_as("disk-nearly-full");
         findings.extend(fleet.volume().warning().map(nearly_full));

@@ -61,6 +61,17 @@ pub(super) struct Head {
     pub(super) record: DeviceRecord,
 }
 
+/// A part of an archive, with its path there.
+#[derive(Debug, Clone)]
+pub(super) enum Part {
+    /// A directory that holds others.
+    Directory(String),
+    /// A small file.
+    Description(String, Vec<u8>),
+    /// A tree. One each for what may be a file system of its own, as a subvolume is.
+    Tree(String, PathBuf),
+}
+
 /// The work of a backup; owned, because it runs on another thread.
 #[derive(Debug, Clone)]
 pub(super) struct Packing {
@@ -70,8 +81,8 @@ pub(super) struct Packing {
     pub(super) manifest: &'static str,
     /// The other descriptions before the trees.
     pub(super) members: Vec<(&'static str, Vec<u8>)>,
-    /// Directories, and what they are called in the archive.
-    pub(super) trees: Vec<(PathBuf, &'static str)>,
+    /// What follows, in the order of a tree.
+    pub(super) parts: Vec<Part>,
     pub(super) path: PathBuf,
     /// Whether the Pi may run.
     pub(super) live: bool,
@@ -97,15 +108,16 @@ impl Packing {
         let section = config::put_device("", device).map_err(|e| e.to_string())?;
         let record = serde_json::to_vec_pretty(&record).map_err(|e| e.to_string())?;
         let members = vec![(SECTION, section.into_bytes()), (RECORD, record)];
-        let trees = TREES.map(|tree| (directory.join(tree), tree)).to_vec();
-        Ok(Self { id, manifest: MANIFEST, members, trees, path, live, now_ms })
+        let parts = TREES.map(|tree| Part::Tree(tree.to_owned(), directory.join(tree))).to_vec();
+        Ok(Self { id, manifest: MANIFEST, members, parts, path, live, now_ms })
     }
 
     /// Writes the backup; whatever fails, nothing is left of it.
     pub(super) fn run(&self, progress: &dyn Progress) -> Result<String, String> {
         let shown = self.path.display();
         let mut usage = Usage::default();
-        for (directory, _) in &self.trees {
+        for part in &self.parts {
+            let Part::Tree(_, directory) = part else { continue };
             let opened = open(directory).map_err(|e| format!("cannot use {}: {e}", directory.display()))?;
             usage += measure(opened, progress).map_err(|e| e.to_string())?.ok_or("cancelled")?;
         }
@@ -152,12 +164,26 @@ impl Packing {
             writer.data(content).map_err(writing)?;
         }
         let mut packed = Packed::default();
-        for (directory, name) in &self.trees {
-            let opened = open(directory).map_err(ArchiveError::Read)?;
-            let part = pack_tree(opened, name, &mut writer, self.live, progress)?;
-            packed.entries += part.entries;
-            packed.bytes += part.bytes;
-            packed.changed += part.changed;
+        for part in &self.parts {
+            match part {
+                Part::Directory(name) => {
+                    let entry =
+                        Entry { kind: Kind::Directory, extents: Vec::new(), ..description(name, b"", self.now_ms) };
+                    let meta = Meta { mode: 0o755, ..entry.meta };
+                    writer.entry(&Entry { meta, ..entry }).map_err(writing)?;
+                }
+                Part::Description(name, content) => {
+                    writer.entry(&description(name, content, self.now_ms)).map_err(writing)?;
+                    writer.data(content).map_err(writing)?;
+                }
+                Part::Tree(name, directory) => {
+                    let opened = open(directory).map_err(ArchiveError::Read)?;
+                    let part = pack_tree(opened, name, &mut writer, self.live, progress)?;
+                    packed.entries += part.entries;
+                    packed.bytes += part.bytes;
+                    packed.changed += part.changed;
+                }
+            }
         }
         let output = writer.finish().and_then(zstd::Encoder::finish).map_err(writing)?;
         let written = output.written();

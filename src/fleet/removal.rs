@@ -8,7 +8,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
 use super::at_rest::Plan;
-use super::backup::{Packing, decompress, open, read_manifest, read_member};
+use super::backup::{Packing, Part, TREES, decompress, open, read_manifest, read_member};
 use super::provision::{discard, partial_name};
 use super::record::{DeviceRecord, free_export_pair};
 use super::restore::{Restored, check_space, leave_reserve};
@@ -47,7 +47,7 @@ impl Fleet {
             id: "everything".to_owned(),
             manifest: MANIFEST,
             members: vec![(SECTIONS, sections.into_bytes())],
-            trees: vec![(self.layout.images(), IMAGES), (self.layout.devices(), DEVICES)],
+            parts: self.parts(),
             path,
             live,
             now_ms: self.clock.wall_ms(),
@@ -60,6 +60,27 @@ impl Fleet {
             ids.iter().for_each(|id| self.claim(id, job));
         }
         Ok(job)
+    }
+
+    /// Everything that has both trees and a description; nothing else of a directory matters elsewhere.
+    fn parts(&self) -> Vec<Part> {
+        let mut parts = Vec::new();
+        let kinds = [(IMAGES, self.layout.images(), "image.json"), (DEVICES, self.layout.devices(), "device.json")];
+        for (kind, directory, description) in kinds {
+            parts.push(Part::Directory(kind.to_owned()));
+            let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+            let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+            names.sort();
+            for name in names {
+                let place = self.layout.data_dir().join(kind).join(&name);
+                let has_trees = TREES.iter().all(|tree| place.join(tree).is_dir());
+                let Some(content) = std::fs::read(place.join(description)).ok().filter(|_| has_trees) else { continue };
+                parts.push(Part::Directory(format!("{kind}/{name}")));
+                parts.push(Part::Description(format!("{kind}/{name}/{description}"), content));
+                parts.extend(TREES.map(|tree| Part::Tree(format!("{kind}/{name}/{tree}"), place.join(tree))));
+            }
+        }
+        parts
     }
 
     /// Starts to take what this router lacks from the export of another: images and devices. What is here stays as it is.
