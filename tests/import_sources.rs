@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 
-use awkward::{Manifest, Volume, assert_same, describe, image, run};
+use awkward::{LoopMount, Manifest, Volume, assert_same, describe, image, run};
 use piboot::image::{ImageInfo, ImportError, Source, SourceError, import, inspect};
 use piboot::progress::{NoProgress, Progress};
 
@@ -234,25 +234,41 @@ fn child_that_is_measured() {
     println!("\nmeasured {}", high_water() - before);
 }
 
+/// Imports in a process of its own; answers how much more memory it took.
+fn measured(source: &Path, volume: &Volume) -> u64 {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child_that_is_measured", "--nocapture"])
+        .env("PIBOOT_TEST_SOURCE", source)
+        .env("PIBOOT_TEST_VOLUME", volume.path())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let kilobytes = text.lines().find_map(|line| line.strip_prefix("measured "));
+    let kilobytes = kilobytes.unwrap_or_else(|| panic!("{output:?}")).parse().unwrap();
+    println!("{}: {kilobytes} kB", source.display());
+    kilobytes
+}
+
 #[test]
 fn every_format_gives_the_same_trees_in_little_memory() {
     let place = tempfile::tempdir().unwrap();
     for path in packed(place.path()) {
         let volume = Volume::new(300, &[]);
-        let output = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "child_that_is_measured", "--nocapture"])
-            .env("PIBOOT_TEST_SOURCE", &path)
-            .env("PIBOOT_TEST_VOLUME", volume.path())
-            .output()
-            .unwrap();
-        let text = String::from_utf8_lossy(&output.stdout);
-        let kilobytes =
-            text.lines().find_map(|line| line.strip_prefix("measured ")).unwrap_or_else(|| panic!("{output:?}"));
-        let kilobytes: u64 = kilobytes.parse().unwrap();
-        println!("{}: {kilobytes} kB", path.display());
+        let kilobytes = measured(&path, &volume);
         // xz with as large a dictionary as is allowed; nothing packs images so.
         let limit = if path.ends_with("x.img.xz") { 48 } else { 32 };
         assert!(kilobytes < limit << 10, "{}: {kilobytes} kB", path.display());
         assert_as_reference(&volume, "odd");
     }
+}
+
+#[test]
+fn a_root_in_an_archive_needs_little_memory() {
+    let place = tempfile::tempdir().unwrap();
+    let mount = LoopMount::root(&image("shallow", "img"));
+    let path = place.path().join("root.tar.xz");
+    let options = ["--format=posix", "--sparse", "--xattrs", "--xattrs-include=*", "-I", "xz -6 -T1", "-cf"];
+    run(Command::new("tar").arg("-C").arg(mount.path.path()).args(options).arg(&path).arg("."));
+    let kilobytes = measured(&path, &Volume::new(300, &[]));
+    assert!(kilobytes < 32 << 10, "{kilobytes} kB");
 }

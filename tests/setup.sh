@@ -2,7 +2,7 @@
 # Installs what `make demo`, `make test` and `make bench` need on a Debian 12 machine. Run as root.
 #
 #   tests/setup.sh          packages for the demo and the tests
-#   tests/setup.sh bench    and the servers that piboot is measured against
+#   tests/setup.sh bench    the same: the server that piboot is measured against is one of them
 #   tests/setup.sh luci     and a browser and node for the pages in LuCI
 #   tests/setup.sh router   what openwrt/build.sh needs to build for routers, and nothing else
 #
@@ -20,9 +20,8 @@ DEMO="mmdebstrap arch-test debian-archive-keyring busybox-static cpio kmod xz-ut
       e2fsprogs btrfs-progs xfsprogs dosfstools mtools fdisk gdisk acl attr libcap2-bin
       dnsmasq-base iproute2 tcpdump curl ca-certificates
       gcc libc6-dev make pkg-config
-      klibc-utils libnfs-utils rpcbind"
+      klibc-utils libnfs-utils rpcbind nfs-ganesha nfs-ganesha-vfs"
 QEMU="qemu-system-arm qemu-system-x86 qemu-user-static"
-BENCH="nfs-ganesha nfs-ganesha-vfs"
 BROWSER="chromium fonts-dejavu-core"
 NODE_MIN=18
 # Debian's compiler for the web browsers is the one whose standard library comes with complete sources: no prebuilt
@@ -179,7 +178,7 @@ enable_binfmt() {
 [ "$(id -u)" = 0 ] || die "run as root: packages, network namespaces and chroots need it"
 case ${1:-} in
 '') WANT=$DEMO ;;
-bench) WANT="$DEMO $BENCH" ;;
+bench) WANT=$DEMO ;;
 luci) WANT="$DEMO $BROWSER"; have_node || WANT="$WANT nodejs" ;;
 router) WANT=$ROUTER QEMU=qemu-user-static ;;
 *) die "usage: tests/setup.sh [bench | luci | router]" ;;

@@ -3,6 +3,7 @@
 
 mod announce;
 mod dhcp;
+mod external;
 mod network;
 mod openwrt;
 mod presence;

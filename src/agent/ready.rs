@@ -45,10 +45,11 @@ impl ReadyWatch {
     pub(super) fn look(&mut self, api: &Api<Wire>, sink: &Sink) {
         while self.probes.try_join_next().is_some() {}
         let now = api.fleet.clock().now();
+        let elsewhere = api.servers.serves_elsewhere();
         let is_up_to_something = |boot: &Boot| match boot.state {
             BootState::Running => true,
             // A root that is read-only is never written to.
-            BootState::Booting => boot.reached(Stage::Mount),
+            BootState::Booting => boot.reached(Stage::Mount) || elsewhere && boot.reached(Stage::OsDhcp),
             BootState::Stopped | BootState::Abandoned => false,
         };
         let coming_up =
@@ -64,7 +65,7 @@ impl ReadyWatch {
                 calm.since = now;
             }
             calm.requests = requests;
-            if has_written && now.since(calm.since) >= REST {
+            if has_written && !elsewhere && now.since(calm.since) >= REST {
                 sink.emit(What::Answers { peer: ip, how: "the traffic of its start has died down" });
             } else if self.probes.len() < AT_ONCE {
                 self.probes.spawn(ask(ip, sink.clone()));

@@ -6,16 +6,17 @@ use std::sync::Arc;
 
 use super::AgentError;
 use super::dhcp::BootOptions;
+use super::external::ExternalWatch;
 use super::network;
 use super::openwrt::Worker;
 use crate::api::Servers;
 use crate::api::types::{Finding, NfsStatus, TftpStatus};
-use crate::config::{Main, Severity};
+use crate::config::{Main, NfsMode, Severity};
 use crate::console::Listener;
 use crate::dhcp::observe::{Interest, Observer, Station};
 use crate::dhcp::respond::{Orders, Responder};
-use crate::events::Sink;
-use crate::fleet::{Wanted, provision};
+use crate::events::{Nfs, Sink, What};
+use crate::fleet::{ExportedAt, Wanted};
 use crate::net::AddressBook;
 use crate::net::interface::{self, Interface};
 use crate::net::link::{self, Links};
@@ -45,6 +46,8 @@ pub(super) struct Wire {
     /// The interfaces on which it answers.
     serving_on: Vec<String>,
     nfs: Option<nfs::Handle>,
+    /// Looks after the server that is there instead.
+    external: Option<ExternalWatch>,
     /// What NFS was started with and cannot change while it runs.
     sync: bool,
     wanted: Wanted,
@@ -81,6 +84,7 @@ impl Wire {
             tftp: None,
             serving_on: Vec::new(),
             nfs: None,
+            external: None,
             sync: false,
             main: Main::default(),
             wanted: Wanted::default(),
@@ -126,6 +130,7 @@ impl Wire {
         self.refresh_observers(&mut problems);
         self.refresh_consoles();
         self.refresh_servers(main, &mut problems);
+        self.refresh_external(main, &mut problems);
         self.note_problems(problems);
         other_way || self.address() != before
     }
@@ -154,6 +159,28 @@ impl Wire {
     pub(super) fn is_gone(&self, ip: IpAddr) {
         if let Some(nfs) = &self.nfs {
             nfs.is_gone(ip);
+        } else if self.serves_elsewhere() {
+            self.sink.emit(What::Nfs { peer: ip, event: Nfs::Gone });
+        }
+    }
+
+    /// Whether the roots come from another server, so that nothing is seen of what Pis ask it.
+    pub(super) fn serves_elsewhere(&self) -> bool {
+        self.main.nfs.external().is_some()
+    }
+
+    /// Keeps watch over the other server, if there is one.
+    fn refresh_external(&mut self, main: &Main, problems: &mut Vec<(String, String)>) {
+        let Some(of) = main.nfs.external() else {
+            self.external = None;
+            return;
+        };
+        if self.external.as_ref().is_some_and(|watch| watch.is_of(of, &main.data_dir)) {
+            return;
+        }
+        match ExternalWatch::start(of, main.data_dir.clone(), self.sink.clock().clone()) {
+            Ok(watch) => self.external = Some(watch),
+            Err(error) => problems.push(("nfs".to_owned(), format!("cannot watch {}: {error}", of.server))),
         }
     }
 
@@ -253,7 +280,10 @@ impl Wire {
                 Err(error) => problems.push(("tftp".to_owned(), error.to_string())),
             }
         }
-        if self.nfs.is_none() {
+        if self.serves_elsewhere() {
+            // Theirs is the port, and the portmapper.
+            self.nfs.take().into_iter().for_each(nfs::Handle::stop);
+        } else if self.nfs.is_none() {
             let config = nfs::ServerConfig {
                 sync: main.sync,
                 reserve: CLIENT_RESERVE,
@@ -325,7 +355,8 @@ impl Servers for Wire {
             tftp.set_routes(Arc::new(routes(wanted)));
         }
         self.apply_exports();
-        if wanted.ready && (self.tftp.is_none() || self.nfs.is_none()) {
+        let serves_nfs = self.nfs.is_some() || self.serves_elsewhere();
+        if wanted.ready && (self.tftp.is_none() || !serves_nfs) {
             let mut problems = self.problems.clone();
             problems.retain(|(place, _)| place != "tftp" && place != "nfs");
             self.refresh_servers(&self.main.clone(), &mut problems);
@@ -345,10 +376,11 @@ impl Servers for Wire {
     }
 
     fn nfs(&self) -> NfsStatus {
-        let Some(nfs) = &self.nfs else { return NfsStatus::default() };
+        let external = self.main.nfs.external().map(|of| format!("{}:{}", of.server, of.path));
+        let Some(nfs) = &self.nfs else { return NfsStatus { external, ..NfsStatus::default() } };
         let stats = nfs.stats();
         let portmapper = nfs.portmap().to_string();
-        NfsStatus { serving: true, connections: stats.connections, requests: stats.requests, portmapper }
+        NfsStatus { serving: true, connections: stats.connections, requests: stats.requests, portmapper, external }
     }
 
     fn dhcp(&self) -> String {
@@ -363,6 +395,7 @@ impl Servers for Wire {
             let text = format!("{why}. Without it Pis do not find their root");
             findings.push(Finding::new(Severity::Error, "nfs".to_owned(), text));
         }
+        findings.extend(self.external.as_ref().and_then(ExternalWatch::finding));
         findings.extend(self.interest.flood(self.sink.clock().now()).map(network::flood));
         findings.extend(self.interfaces.iter().filter_map(|interface| network::spanning_tree(&interface.name)));
         findings.extend(self.boot_options.findings());
@@ -387,6 +420,7 @@ fn routes(wanted: &Wanted) -> tftp::Routes {
 /// Two exports a device, each for the address that its Pi holds.
 fn exports(wanted: &Wanted) -> Vec<nfs::Export> {
     let mut exports = Vec::new();
+    let own = ExportedAt::of(&NfsMode::Builtin, Ipv4Addr::UNSPECIFIED);
     for served in &wanted.served {
         // Without a hardware address nobody can be told from anybody else, and a root is nobody's business.
         let Some(mac) = served.mac else { continue };
@@ -399,8 +433,8 @@ fn exports(wanted: &Wanted) -> Vec<nfs::Export> {
             root: nfs::RootIs::Root,
             holder: nfs::Who::Mac(mac),
         };
-        exports.push(export(first, provision::root_export(&served.id), &served.root));
-        exports.push(export(first.saturating_add(1), provision::boot_export(&served.id), &served.boot));
+        exports.push(export(first, own.root(&served.id), &served.root));
+        exports.push(export(first.saturating_add(1), own.boot(&served.id), &served.boot));
     }
     exports
 }

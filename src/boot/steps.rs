@@ -199,8 +199,9 @@ impl Boot {
 
     /// A port of the running system answered.
     pub(super) fn on_answer(&mut self, at: Moment, how: &str) -> bool {
-        if self.state == BootState::Booting && self.reached(Stage::Mount) {
-            // Its root is read-only, or it was mounted before this server began to tell of first writes.
+        if self.state == BootState::Booting && (self.reached(Stage::Mount) || self.reached(Stage::OsDhcp)) {
+            // Its root is read-only, it was mounted before this server began to tell of first writes, or it is on another
+            // server.
             self.state = BootState::Running;
         }
         self.state == BootState::Running && self.reach(Stage::Ready, at, Some(how.to_owned()))

@@ -105,7 +105,7 @@ pub(super) fn status(status: &Status) -> String {
                 "on, {} connections, {} requests since start, {}",
                 nfs.connections, nfs.requests, nfs.portmapper
             ),
-            false => on_off(false).to_owned(),
+            false => nfs.external.as_ref().map_or_else(|| on_off(false).to_owned(), |at| format!("on {at}")),
         },
     );
     line(

@@ -17,7 +17,9 @@ pub use edit::{
     EditError, complete_address, complete_identity, has_section, put_device, remove_device, replace_sections,
 };
 pub use file::FileError;
-pub use model::{CloneOf, Config, Device, DhcpMode, Main, Problem, Regional, RootKind, Severity, UnknownPolicy};
+pub use model::{
+    CloneOf, Config, Device, DhcpMode, ExternalNfs, Main, NfsMode, Problem, Regional, RootKind, Severity, UnknownPolicy,
+};
 pub use names::{
     NameError, check_address, check_device_id, check_hostname, check_image_name, check_keyboard, check_locale,
     check_rollback_after, check_snapshot_name, check_timezone, check_user, device_id_from_hostname,

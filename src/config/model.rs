@@ -44,6 +44,8 @@ pub struct Main {
     pub sync: bool,
     /// Known weaknesses of boards that nothing is to be done about.
     pub quirks_off: Vec<Quirk>,
+    /// Who serves the roots.
+    pub nfs: NfsMode,
     /// Language and time of the Pis.
     pub regional: Regional,
     /// Where the list of systems is that can be downloaded.
@@ -130,6 +132,36 @@ pub enum DhcpMode {
     Proxy,
     /// Somebody else gives the boot options.
     Off,
+}
+
+/// `option nfs`, with `nfs_server` and `nfs_path`
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum NfsMode {
+    /// This agent.
+    #[default]
+    Builtin,
+    /// A server that is there already; `data_dir` is mounted from it.
+    External(ExternalNfs),
+}
+
+/// An NFS server of the admin's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExternalNfs {
+    /// Its address, as the Pis reach it.
+    pub server: Ipv4Addr,
+    /// What `data_dir` is called there; without a slash at its end.
+    pub path: String,
+}
+
+impl NfsMode {
+    /// The other server, if there is one.
+    #[must_use]
+    pub const fn external(&self) -> Option<&ExternalNfs> {
+        match self {
+            Self::Builtin => None,
+            Self::External(external) => Some(external),
+        }
+    }
 }
 
 /// `option unknown`
@@ -254,6 +286,7 @@ impl Default for Main {
             dnsmasq_restart: Vec::new(),
             sync: false,
             quirks_off: Vec::new(),
+            nfs: NfsMode::Builtin,
             regional: Regional::default(),
             os_list: OS_LIST.to_owned(),
         }

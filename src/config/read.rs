@@ -1,5 +1,7 @@
 //! From UCI sections to the typed configuration, with what is wrong with them.
 
+mod nfs;
+
 use std::ffi::OsString;
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -205,6 +207,9 @@ fn read_main(fields: &mut Fields<'_>, before: Option<&Main>) -> Main {
         "dnsmasq_restart",
         "sync",
         "quirk_off",
+        "nfs",
+        "nfs_server",
+        "nfs_path",
         "locale",
         "timezone",
         "keyboard",
@@ -215,6 +220,7 @@ fn read_main(fields: &mut Fields<'_>, before: Option<&Main>) -> Main {
         None => default.interfaces,
     };
     let quirks_off = read_quirks_off(fields);
+    let nfs = nfs::read(fields, before.map(|b| &b.nfs));
     let regional = read_regional(fields, before.map(|b| &b.regional));
     let image = |text: &str| checked(text, check_image_name);
     let main = Main {
@@ -238,6 +244,7 @@ fn read_main(fields: &mut Fields<'_>, before: Option<&Main>) -> Main {
         dnsmasq_restart: fields.section.get("dnsmasq_restart").map(|v| v.values().to_vec()).unwrap_or_default(),
         sync: fields.setting("sync", choice, default.sync, before.map(|b| b.sync)),
         quirks_off,
+        nfs,
         regional,
         os_list: fields.setting(
             "os_list",

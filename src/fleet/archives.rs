@@ -119,7 +119,7 @@ impl Fleet {
             id: id.clone(),
             configured,
             replace,
-            server: self.server,
+            exported: self.exported(),
             regional: self.config.main.regional.clone(),
             now_ms: self.clock.wall_ms(),
             results: self.restored.0.clone(),

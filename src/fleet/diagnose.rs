@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{DeviceState, Fleet, provision};
+use super::{DeviceState, Fleet};
 use crate::boot::diagnosis::{self, Context, Readiness, TreeFinding};
 use crate::boot::{Boot, BootEnd, BootState, Finding, GIVEN_UP, Stage};
 use crate::clock::Moment;
@@ -94,6 +94,7 @@ impl Fleet {
             serial: device.serial,
             trees,
             disk: self.volume.problems.first().map(ToString::to_string),
+            external: self.config.main.nfs.external().map(|external| external.server),
             shares_address_with: boot.ip.and_then(|ip| self.other_at(ip, boot.mac)),
             ..Context::default()
         }
@@ -118,9 +119,9 @@ impl Fleet {
     /// What is wrong with a device's files, as far as that can be seen before it boots.
     #[must_use]
     pub fn tree_problems(&self, device: &Device, model: Option<Model>) -> Vec<TreeProblem> {
-        let (Some(server), Some(served)) = (self.server, self.served.get(&device.id)) else { return Vec::new() };
-        let export = provision::root_export(&device.id);
-        check::check(&served.boot, &served.root, &check::For { model, server, root_export: &export })
+        let (Some(at), Some(served)) = (self.exported(), self.served.get(&device.id)) else { return Vec::new() };
+        let export = at.root(&device.id);
+        check::check(&served.boot, &served.root, &check::For { model, server: at.server, root_export: &export })
     }
 
     /// Another Pi that boots or runs with this address.

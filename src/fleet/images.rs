@@ -134,7 +134,8 @@ impl Fleet {
             let source = open(running).map_err(why)?;
             let info = image::import(source, &owned, &images, &scratch, now_ms, running);
             let info = info.map_err(|error| why(error.to_string()))?;
-            Ok(format!("image {} imported: {}", info.name, info.os.as_deref().unwrap_or("system unknown")))
+            let notes: String = info.notes.iter().map(|note| format!("; {note}")).collect();
+            Ok(format!("image {} imported: {}{notes}", info.name, info.os.as_deref().unwrap_or("system unknown")))
         });
         let job = self.jobs.submit(JobKind::Import, name, task).map_err(EnrolError::from)?;
         self.note_job(job);

@@ -12,6 +12,7 @@ mod change;
 mod clone;
 mod diagnose;
 mod enrol;
+mod exported;
 mod happenings;
 mod images;
 mod on_volume;
@@ -37,6 +38,7 @@ pub use archives::BackupError;
 pub use change::Edit;
 pub use clone::CloneRequest;
 pub use enrol::{EnrolError, Enrolment, Removal};
+pub use exported::ExportedAt;
 pub use images::ImportRefused;
 pub use on_volume::NothingToAccept;
 pub use os_list::Fetched;
@@ -155,7 +157,7 @@ impl Fleet {
         let automatic = Automatic::new(clock.now());
         let mut fleet = Self {
             tracker: Tracker::new(clock.clone()),
-            volume: on_volume::look_at(&layout),
+            volume: on_volume::look_at(&layout, &config.main.nfs),
             memory: Memory::load(volume_file),
             clock,
             config_file,

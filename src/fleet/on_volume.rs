@@ -7,7 +7,7 @@ use rustix::fs::{AtFlags, FlockOperation, StatxFlags, flock};
 use super::{Fleet, MAX_SEEN, Seen, Store, StoreError, provision, snapshot_work};
 use crate::boot::BootState;
 use crate::boot::packets::Packets;
-use crate::config::Device;
+use crate::config::{Device, NfsMode};
 use crate::image;
 use crate::jobs::{JobKind, Running};
 use crate::nfs;
@@ -19,7 +19,7 @@ const RESUMED_MS: i64 = 600_000;
 impl Fleet {
     /// Looks at the volume again; true if it came, went or changed its fitness.
     pub fn check_volume(&mut self) -> bool {
-        let before = std::mem::replace(&mut self.volume, look_at(&self.layout));
+        let before = std::mem::replace(&mut self.volume, look_at(&self.layout, &self.config.main.nfs));
         let identity = volume_identity(&self.layout);
         let is_another = identity != self.volume_identity;
         if is_another {
@@ -116,6 +116,10 @@ impl Fleet {
                 let why = format!("another piboot works on data_dir {}: stop it", self.layout.data_dir().display());
                 self.volume.problems.push(VolumeProblem::Unsuitable(why));
             }
+            // The mount has no locks, and the server's other clients have no business in this directory.
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NOLCK.raw_os_error()) => {
+                log::warn!("{} cannot be locked: make sure that no other piboot works on it", path.display());
+            }
             Err(error) => {
                 self.volume
                     .problems
@@ -153,7 +157,11 @@ impl Fleet {
             return;
         }
         self.remember_volume();
-        let adopted = Store::open(&self.layout.database()).and_then(|store| self.adopt(store));
+        let open = match storage::is_network_at(self.layout.data_dir()) {
+            true => Store::open_on_network,
+            false => Store::open,
+        };
+        let adopted = open(&self.layout.database()).and_then(|store| self.adopt(store));
         self.store_on_volume = adopted.is_ok();
         self.note_store_problem(adopted.err().map(|e| format!("{e}; history is kept in memory until this is mended")));
         if self.store_on_volume {
@@ -267,9 +275,19 @@ fn name(what: &str, id: Option<&str>) -> String {
     id.map_or_else(|| what.to_owned(), |id| format!("disk {id} ({what})"))
 }
 
-/// The volume, and whether a root can be exported from it: its file handles have to outlive a remount.
-pub(super) fn look_at(layout: &Layout) -> Volume {
+/// The volume, and whether a root can be exported from it: its file handles have to outlive a remount. Where another
+/// server exports it, it has to be what that calls it.
+pub(super) fn look_at(layout: &Layout, nfs: &NfsMode) -> Volume {
     let mut volume = storage::check(layout.data_dir());
+    if let Some(external) = nfs.external() {
+        // Nobody starts programs from it here.
+        volume.problems.retain(|problem| !matches!(problem, VolumeProblem::NoExec(_)));
+        if volume.is_present() {
+            let wrong = storage::check_external(layout.data_dir(), external.server, &external.path);
+            volume.problems.extend(wrong.map(VolumeProblem::Unsuitable));
+        }
+        return volume;
+    }
     if volume.is_present() {
         match nfs::handle_support(layout.data_dir()) {
             Ok(support) => volume.problems.extend(support.refusal.map(VolumeProblem::Unsuitable)),

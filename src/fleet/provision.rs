@@ -3,6 +3,7 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use super::exported::ExportedAt;
 use super::record::{AdaptedFor, DeviceRecord, free_export_pair};
 use super::roots;
 use super::trees::{Trees, delete_subvolumes, open_directory};
@@ -30,8 +31,8 @@ pub struct Provision {
     pub layout: Layout,
     /// The device as configured.
     pub device: Device,
-    /// The router's address that the Pi shall mount from.
-    pub server: std::net::Ipv4Addr,
+    /// Where the Pi shall mount from.
+    pub exported: ExportedAt,
     /// Language and time of all Pis.
     pub regional: Regional,
     /// Unix time in ms at the start of the job.
@@ -43,9 +44,9 @@ impl Provision {
         Target {
             id: self.device.id.clone(),
             hostname: self.device.hostname.clone(),
-            server: self.server.into(),
-            root_export: root_export(&self.device.id),
-            boot_export: boot_export(&self.device.id),
+            server: self.exported.server.into(),
+            root_export: self.exported.root(&self.device.id),
+            boot_export: self.exported.boot(&self.device.id),
             mac: self.device.mac,
             ssh_keys: self.device.ssh_keys.clone(),
             trim: self.device.is_trimmed(),
@@ -114,7 +115,7 @@ impl Provision {
             image_sha256: origin.image_sha256,
             root: Some(roots::word(content).to_owned()),
             made_ms: self.now_ms,
-            adapted_for: AdaptedFor::of(&self.device, self.server, &self.regional),
+            adapted_for: AdaptedFor::of(&self.device, &self.exported, &self.regional),
             changes: report.changes,
             notes: report.notes,
             switched_from,
@@ -202,7 +203,7 @@ impl Provision {
         let excess = record.changes.len().saturating_sub(MAX_CHANGES);
         record.changes.drain(..excess);
         record.notes = report.notes;
-        record.adapted_for = AdaptedFor::of(&self.device, self.server, &self.regional);
+        record.adapted_for = AdaptedFor::of(&self.device, &self.exported, &self.regional);
         record.save(&place).map_err(|e| e.to_string())?;
         Ok(format!("{} adapted ({count} changes)", self.device.id))
     }
@@ -226,18 +227,6 @@ struct Origin {
     entries: u64,
     /// What it was adapted for, where it is a device's.
     earlier: Option<Earlier>,
-}
-
-/// The name of a device's root export.
-#[must_use]
-pub fn root_export(id: &str) -> String {
-    format!("/{id}/root")
-}
-
-/// The name of the export of a device's boot directory.
-#[must_use]
-pub fn boot_export(id: &str) -> String {
-    format!("/{id}/boot")
 }
 
 /// Moves a device's or image's directory out of sight at once; the returned path is then deleted at leisure.

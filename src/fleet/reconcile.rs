@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::Fleet;
+use super::exported::ExportedAt;
 use super::provision::Provision;
 use super::record::{AdaptedFor, DeviceRecord};
 use crate::config::Device;
@@ -144,9 +145,8 @@ impl Fleet {
             root: self.layout.device_root(&device.id),
             export_pair: record.export_pair,
         };
-        let outdated = self
-            .server
-            .is_some_and(|server| record.adapted_for != AdaptedFor::of(device, server, &self.config.main.regional));
+        let regional = &self.config.main.regional;
+        let outdated = self.exported().is_some_and(|at| record.adapted_for != AdaptedFor::of(device, &at, regional));
         if outdated && self.volume.is_writable() && !self.failed.contains_key(&device.id) {
             let adapt = |provision: Provision| move |_: &Running| provision.adapt();
             if let Err(error) = self.submit(device, adapt) {
@@ -231,7 +231,7 @@ impl Fleet {
         Provision {
             layout: self.layout.clone(),
             device: device.clone(),
-            server: self.server.unwrap_or(Ipv4Addr::UNSPECIFIED),
+            exported: ExportedAt::of(&self.config.main.nfs, self.server.unwrap_or(Ipv4Addr::UNSPECIFIED)),
             regional: self.config.main.regional.clone(),
             now_ms: self.clock.wall_ms(),
         }

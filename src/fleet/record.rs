@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::exported::ExportedAt;
 use crate::config::{Device, PasswordHash, Regional};
 use crate::image::adapt::{Change, Earlier};
 use crate::storage::{Layout, write_beside};
@@ -18,8 +19,11 @@ const MAX_EXPORT_PAIRS: u16 = u16::MAX / 2;
 pub struct AdaptedFor {
     /// Host name.
     pub hostname: String,
-    /// The router's address.
+    /// The address that it mounts its trees from: the router's, or the admin's NFS server's.
     pub server: std::net::Ipv4Addr,
+    /// What is before its id in the names of its exports.
+    #[serde(default)]
+    pub exports: String,
     /// Public keys for the first user.
     pub ssh_keys: Vec<String>,
     /// Its hardware address, by which its network configuration knows the interface of the root.
@@ -40,12 +44,13 @@ pub struct AdaptedFor {
 }
 
 impl AdaptedFor {
-    /// What `device` asks for when the router is `server` and all Pis have that language and time.
+    /// What `device` asks for when it is to mount from there and all Pis have that language and time.
     #[must_use]
-    pub fn of(device: &Device, server: std::net::Ipv4Addr, regional: &Regional) -> Self {
+    pub fn of(device: &Device, exported: &ExportedAt, regional: &Regional) -> Self {
         Self {
             hostname: device.hostname.clone(),
-            server,
+            server: exported.server,
+            exports: exported.prefix.clone(),
             ssh_keys: device.ssh_keys.clone(),
             mac: device.mac,
             trim: device.is_trimmed(),
@@ -174,6 +179,7 @@ mod tests {
         let adapted_for = AdaptedFor {
             hostname: "lion".into(),
             server: [10, 0, 0, 1].into(),
+            exports: String::new(),
             ssh_keys: vec![],
             mac: None,
             trim: true,

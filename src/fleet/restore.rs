@@ -1,13 +1,13 @@
 //! A device out of its backup: built beside, and exchanged with what is there in one step.
 
 use std::io;
-use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::backup::{Head, TREES, decompress, open, read_head};
+use super::exported::ExportedAt;
 use super::provision::{Provision, discard, partial_name};
 use super::record::{AdaptedFor, DeviceRecord, free_export_pair};
 use crate::archive::{ArchiveError, Input, unpack_tree};
@@ -35,7 +35,7 @@ pub(super) struct Restoring {
     pub(super) configured: Option<Device>,
     /// Whether files that are there go.
     pub(super) replace: bool,
-    pub(super) server: Option<Ipv4Addr>,
+    pub(super) exported: Option<ExportedAt>,
     /// Language and time of all Pis.
     pub(super) regional: Regional,
     pub(super) now_ms: i64,
@@ -105,13 +105,13 @@ impl Restoring {
         if head.manifest.id == device.id {
             return Ok(record);
         }
-        let server = self.server.ok_or("none of the configured interfaces has an IPv4 address")?;
+        let exported = self.exported.clone().ok_or("none of the configured interfaces has an IPv4 address")?;
         let (layout, device, regional) = (self.layout.clone(), device.clone(), self.regional.clone());
-        let provision = Provision { layout, device, server, regional, now_ms: self.now_ms };
+        let provision = Provision { layout, device, exported, regional, now_ms: self.now_ms };
         let target = provision.target(Some(record.adapted_for.as_earlier()));
         let (boot, root) = (partial.join("boot"), partial.join("root"));
         let report = adapt::adapt(&boot, &root, &target, Pass::Fresh).map_err(|e| e.to_string())?;
-        record.adapted_for = AdaptedFor::of(&provision.device, server, &provision.regional);
+        record.adapted_for = AdaptedFor::of(&provision.device, &provision.exported, &provision.regional);
         (record.changes, record.notes) = (report.changes, report.notes);
         record.made_ms = self.now_ms;
         Ok(record)

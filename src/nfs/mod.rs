@@ -10,6 +10,7 @@ mod activity;
 pub mod args;
 pub mod attr;
 mod buffers;
+mod client;
 mod connection;
 pub mod creds;
 mod dispatch;
@@ -37,6 +38,7 @@ mod shared;
 mod space;
 pub mod xdr;
 
+pub use client::{ClientError, probe};
 pub use exports::{AddressRange, Export, ParseRangeError, RootIs, Unavailable, Who};
 pub(crate) use fs::subvolume;
 pub use fs::{HandleSupport, SupportError, handle_support};

@@ -3,6 +3,7 @@
 mod atomic;
 pub mod card;
 pub mod disks;
+mod external;
 mod identity;
 mod layout;
 mod mounts;
@@ -17,6 +18,8 @@ pub mod usage;
 mod volume;
 
 pub use atomic::{make_private, rewrite, sync_directory, write_beside};
+pub(crate) use external::is_network;
+pub use external::{check_external, is_network_at, keeps_attributes};
 pub use identity::{Known, Memory, read_id, read_or_make_id};
 pub use layout::Layout;
 pub use mounts::MountWatch;

@@ -126,6 +126,8 @@ pub struct TreeWriter {
     pending: usize,
     /// `path`, if a link shares it.
     shared_path: Option<Arc<[u8]>>,
+    /// The tree is on a volume that is mounted over NFS.
+    on_network: bool,
 }
 
 type Result<T> = std::result::Result<T, WriteError>;
@@ -142,6 +144,7 @@ impl TreeWriter {
             errno: Errno::from_io_error(&e).unwrap_or(Errno::IO),
         })?;
         Ok(Self {
+            on_network: super::is_network(&root),
             root,
             current,
             path: Vec::new(),
@@ -360,7 +363,7 @@ impl TreeWriter {
         self.check("set the mode of", name, rustix::fs::fchmod(fd, Mode::from_raw_mode(meta.mode)))?;
         for xattr in xattrs {
             let set = rustix::fs::fsetxattr(fd, xattr.name.as_slice(), &xattr.value, XattrFlags::empty());
-            self.check("set an extended attribute of", name, set.map_err(too_large))?;
+            self.check("set an extended attribute of", name, self.or_dropped(set))?;
         }
         self.check("set the times of", name, rustix::fs::futimens(fd, &times(meta)))
     }
@@ -380,10 +383,18 @@ impl TreeWriter {
             let mut path = format!("/proc/self/fd/{}/", self.current.as_raw_fd()).into_bytes();
             path.extend_from_slice(name);
             let set = rustix::fs::lsetxattr(path.as_slice(), xattr.name.as_slice(), &xattr.value, XattrFlags::empty());
-            self.check("set an extended attribute of", name, set.map_err(too_large))?;
+            self.check("set an extended attribute of", name, self.or_dropped(set))?;
         }
         let set = rustix::fs::utimensat(&self.current, c_name, &times(meta), AtFlags::SYMLINK_NOFOLLOW);
         self.check("set the times of", name, set)
+    }
+
+    /// Attributes that NFSv3 does not carry are lost on a volume that is mounted over it: no Pi would see them either.
+    fn or_dropped(&self, set: rustix::io::Result<()>) -> rustix::io::Result<()> {
+        match set {
+            Err(Errno::OPNOTSUPP) if self.on_network => Ok(()),
+            other => other.map_err(too_large),
+        }
     }
 
     /// A name must stay in its directory.

@@ -251,24 +251,32 @@ fn ensure_directory(data_dir: &Path) -> Result<(), VolumeProblem> {
 
 /// A line of /proc/self/mountinfo.
 #[derive(Debug, PartialEq, Eq)]
-struct Mount {
-    point: PathBuf,
-    file_system: String,
+pub(super) struct Mount {
+    pub(super) point: PathBuf,
+    /// The part of the file system that is mounted there: `/` for all of it.
+    pub(super) root: PathBuf,
+    pub(super) file_system: String,
+    /// A device, or `server:/path`.
+    pub(super) source: String,
+    /// Options of the file system, separated by commas.
+    pub(super) options: String,
     /// The kernel found errors and writes no more.
     stopped: bool,
 }
 
 /// The file system that holds `path`, from the text of /proc/self/mountinfo (proc(5)).
-fn mount_of(mountinfo: &str, path: &Path) -> Option<Mount> {
+pub(super) fn mount_of(mountinfo: &str, path: &Path) -> Option<Mount> {
     mountinfo
         .lines()
         .filter_map(|line| {
             let (left, right) = line.split_once(" - ")?;
-            let point = PathBuf::from(unescape(left.split(' ').nth(4)?));
+            let mut places = left.split(' ').skip(3).map(|place| PathBuf::from(unescape(place)));
+            let (root, point) = (places.next()?, places.next()?);
             let mut words = right.split(' ');
-            let file_system = words.next()?.to_owned();
-            let stopped = words.nth(1).unwrap_or_default().split(',').any(|o| o == "emergency_ro" || o == "shutdown");
-            path.starts_with(&point).then_some(Mount { point, file_system, stopped })
+            let (file_system, source) = (words.next()?.to_owned(), unescape(words.next()?));
+            let options = words.next().unwrap_or_default().to_owned();
+            let stopped = options.split(',').any(|o| o == "emergency_ro" || o == "shutdown");
+            path.starts_with(&point).then_some(Mount { point, root, file_system, source, options, stopped })
         })
         // Of two mounts on one directory the later line is the one on top.
         .max_by_key(|mount| mount.point.as_os_str().len())
@@ -363,7 +371,14 @@ mod tests {
         let text =
             "1 0 8:1 / / rw - overlay overlay rw\n2 1 8:2 / /mnt/my\\040ssd rw,noatime shared:1 - ext4 /dev/sda1 rw\n";
         let found = mount_of(text, Path::new("/mnt/my ssd/piboot"));
-        let ssd = Mount { point: "/mnt/my ssd".into(), file_system: "ext4".to_owned(), stopped: false };
+        let ssd = Mount {
+            point: "/mnt/my ssd".into(),
+            root: "/".into(),
+            file_system: "ext4".to_owned(),
+            source: "/dev/sda1".to_owned(),
+            options: "rw".to_owned(),
+            stopped: false,
+        };
         assert_eq!(found, Some(ssd));
         assert_eq!(mount_of(text, Path::new("/mnt/other")).unwrap().file_system, "overlay");
         let stopped = text.replace("/dev/sda1 rw", "/dev/sda1 rw,emergency_ro");

@@ -75,6 +75,9 @@ pub struct NfsStatus {
     /// Who tells clients its port, in words.
     #[serde(default)]
     pub portmapper: String,
+    /// The server that has the roots instead: `address:/path`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<String>,
 }
 
 /// Something that may stop a boot, with its cure.

@@ -5,12 +5,14 @@ use super::{Case, Rule};
 use crate::boot::classify::FileKind;
 use crate::boot::session::{BootState, FileOutcome};
 use crate::boot::stage::Stage;
-use crate::config::Severity::Error;
+use crate::config::Severity::{Error, Warning};
 
 /// A slow Pi's kernel and initramfs ask for an address within 15 s; on a fast one it takes five.
 const OS_DHCP: u64 = 40;
 /// From the address to the portmapper or the mount it is a second.
 const MOUNT: u64 = 20;
+/// A system that comes up answers on its SSH port within a minute, the slowest within two.
+const UP: u64 = 120;
 /// What a kernel says when it goes no further.
 const LAST_WORDS: [&str; 4] =
     ["Kernel panic", "VFS: Unable to mount root", "VFS: Cannot open root device", "Attempted to kill init"];
@@ -124,6 +126,7 @@ pub(super) const RULES: &[Rule] = &[
         source: "klibc nfsmount: portmapper on port 111",
         symptom: |case| {
             let stuck = case.is_ours()
+                && case.context.external.is_none()
                 && case.reached(Stage::OsDhcp)
                 && case.before(&[Stage::Portmap, Stage::Mount])
                 && case.waits(MOUNT);
@@ -137,6 +140,28 @@ pub(super) const RULES: &[Rule] = &[
         },
         todo: |_| {
             "See that cmdline.txt names this router in nfsroot=, and that no firewall drops port 111; an initramfs of your own needs nfsmount (BOOT=nfs in initramfs.conf).".to_owned()
+        },
+    },
+    Rule {
+        id: "no-sign-of-life",
+        // It may be up, and nobody there to answer.
+        severity: Warning,
+        confidence: Possible,
+        last_resort: true,
+        after_start: false,
+        source: "this router sees nothing of a root on another server",
+        symptom: |case| {
+            let server = case.context.external?;
+            let stuck = case.is_ours() && case.reached(Stage::OsDhcp) && case.before(&[Stage::Ready]) && case.waits(UP);
+            stuck.then(|| {
+                format!(
+                    "Linux has its address for {} s and does not answer on the SSH port; its root is on {server}, and what it asks there is not seen here.",
+                    case.silence().as_secs()
+                )
+            })
+        },
+        todo: |_| {
+            "'piboot check' asks that server what a Pi would ask it, and the server's own log says what came of the Pi's mount. A system without SSH is well.".to_owned()
         },
     },
     Rule {

@@ -340,6 +340,10 @@ fn failures() -> Vec<(&'static str, Story)> {
     add("no-portmap", Pi4, |s| {
         s.until_linux().wait(21);
     });
+    add("no-sign-of-life", Pi4, |s| {
+        s.context.external = Some(OTHER.into());
+        s.until_linux().wait(121);
+    });
     add("kernel-silent", Pi4, |s| {
         s.until_kernel().wait(41);
     });
@@ -420,6 +424,19 @@ fn findings_are_sentences() {
             assert!(!finding.source.is_empty());
         }
     }
+}
+
+#[test]
+fn a_system_whose_root_is_elsewhere_runs_when_it_answers() {
+    let mut story = Story::of(Model::Pi4);
+    story.context.external = Some(OTHER.into());
+    story.until_linux().wait(60);
+    assert_eq!(story.ever, BTreeSet::new(), "what it asks the other server is not missed here");
+    story.see(What::Answers { peer: IP.into(), how: "SSH answers" });
+    let boot = story.tracker.boot(PI).unwrap();
+    assert!(boot.state == BootState::Running && boot.reached(Stage::Ready), "{boot:?}");
+    story.nfs(Nfs::Gone);
+    assert_eq!(story.tracker.boot(PI).unwrap().state, BootState::Stopped);
 }
 
 #[test]

@@ -6,7 +6,7 @@ mod pis;
 
 use std::path::Path;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OpenFlags};
 
 /// Layout of the tables; a store written by a later version is left alone.
 const SCHEMA_VERSION: i32 = 2;
@@ -68,7 +68,22 @@ impl Store {
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let name = path.display().to_string();
         let connection = Connection::open(path).map_err(|e| StoreError::Sqlite(name.clone(), e))?;
-        Self::set_up(connection, name)
+        Self::set_up(connection, name, "WAL", "NORMAL")
+    }
+
+    /// The same on a volume that is mounted over NFS, where neither memory nor locks are shared: no WAL, and no locks, since
+    /// one agent at a time works on a volume.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_on_network(path: &Path) -> Result<Self, StoreError> {
+        let name = path.display().to_string();
+        let connection = Connection::open_with_flags_and_vfs(path, OpenFlags::default(), c"unix-none")
+            .map_err(|e| StoreError::Sqlite(name.clone(), e))?;
+        // Rolls back what an agent that was killed left, before anything else.
+        let plain = connection.execute_batch("PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = DELETE;");
+        plain.map_err(|e| StoreError::Sqlite(name.clone(), e))?;
+        Self::set_up(connection, name, "DELETE", "FULL")
     }
 
     /// A database in memory, for the time without an SSD.
@@ -78,12 +93,12 @@ impl Store {
     pub fn in_memory() -> Result<Self, StoreError> {
         let name = "in memory".to_owned();
         let connection = Connection::open_in_memory().map_err(|e| StoreError::Sqlite(name.clone(), e))?;
-        Self::set_up(connection, name)
+        Self::set_up(connection, name, "WAL", "NORMAL")
     }
 
-    fn set_up(connection: Connection, name: String) -> Result<Self, StoreError> {
+    fn set_up(connection: Connection, name: String, journal: &str, synchronous: &str) -> Result<Self, StoreError> {
         let store = Self { connection, name };
-        store.prepare().map_err(|e| store.error(e))?;
+        store.prepare(journal, synchronous).map_err(|e| store.error(e))?;
         let version: i32 = store.get("PRAGMA user_version")?;
         let Some(missing) = usize::try_from(version).ok().and_then(|known| SCHEMAS.get(known..)) else {
             return Err(StoreError::TooNew(store.name, version));
@@ -95,11 +110,11 @@ impl Store {
         Ok(store)
     }
 
-    /// A small cache (512 KiB) and WAL: written in batches, and a crash loses at most the last of them.
-    fn prepare(&self) -> rusqlite::Result<()> {
-        self.connection.execute_batch(
-            "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -512; PRAGMA temp_store = MEMORY;",
-        )
+    /// A small cache (512 KiB). With WAL: written in batches, and a crash loses at most the last of them.
+    fn prepare(&self, journal: &str, synchronous: &str) -> rusqlite::Result<()> {
+        self.connection.execute_batch(&format!(
+            "PRAGMA journal_mode = {journal}; PRAGMA synchronous = {synchronous}; PRAGMA cache_size = -512; PRAGMA temp_store = MEMORY;",
+        ))
     }
 
     fn error(&self, error: rusqlite::Error) -> StoreError {

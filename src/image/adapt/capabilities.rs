@@ -19,7 +19,9 @@ pub(super) fn apply(editor: &mut Editor<'_>) -> Result<(), AdaptError> {
         // Links (/bin on merged systems) are not followed: their target is in the list.
         for name in editor.look(directory, Tree::list)? {
             let path = format!("{directory}/{name}");
-            if !editor.look(&path, |tree, path| tree.has_xattr(path, XATTR))? {
+            // On an NFS volume they were lost when the tree was written: whether it had any is not known any more.
+            let lost = |tree: &Tree| tree.is_on_network() && KNOWN.contains(&name.as_str());
+            if !editor.look(&path, |tree, path| Ok(lost(tree) || tree.has_xattr(path, XATTR)?))? {
                 continue;
             }
             let Some(stat) = editor.look(&path, Tree::stat)? else { continue };

@@ -193,6 +193,11 @@ impl Tree {
         }
     }
 
+    /// Whether the tree is mounted from another machine, which keeps no capabilities over NFSv3.
+    pub(super) fn is_on_network(&self) -> bool {
+        crate::storage::is_network(&self.top)
+    }
+
     /// Opens a regular file; nothing else is ever opened.
     fn regular(&self, path: &str) -> Result<Option<(OwnedFd, Stat)>> {
         match absent(self.resolve(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC))? {

@@ -175,6 +175,30 @@ mod tests {
     }
 
     #[test]
+    fn whatever_is_damaged_ends() {
+        let archive = cpio(&KLIBC);
+        let mut random = 0x2545_f491_4f6c_dd1d_u64;
+        let mut next = move || {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            usize::try_from(random >> 33).unwrap()
+        };
+        for program in ["cat", "gzip", "xz", "zstd"] {
+            let packed = pipe(&mut Command::new(program), &archive);
+            for _ in 0..500 {
+                let mut damaged = packed.clone();
+                for _ in 0..=next() % 4 {
+                    let at = next() % damaged.len();
+                    damaged[at] = u8::try_from(next() & 0xff).unwrap();
+                }
+                // An answer or an error, and in no time.
+                let _ = Initramfs::read(&damaged[..]);
+            }
+        }
+    }
+
+    #[test]
     fn lengths_that_lie_end_in_an_error() {
         let mut archive = cpio(&["a"]);
         archive[6 + 8 * 6..6 + 8 * 7].copy_from_slice(b"ffffffff");

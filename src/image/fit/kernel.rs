@@ -206,6 +206,17 @@ mod tests {
     }
 
     #[test]
+    fn beginnings_that_lie_are_no_kernels() {
+        let mut zboot = [0; 100];
+        zboot[..8].copy_from_slice(b"MZ\0\0zimg");
+        zboot[8..12].copy_from_slice(&u32::MAX.to_le_bytes());
+        for data in [&zboot[..], b"\x1f\x8b\x08", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"", &zboot[..9]] {
+            let kernel = read(data, true);
+            assert_eq!((kernel.release, kernel.parts), (None, None));
+        }
+    }
+
+    #[test]
     fn a_configuration_in_the_kernel_is_read() {
         let config = gzip(b"CONFIG_BCMGENET=y\nCONFIG_NFS_FS=m\n");
         let kernel = read(&arm64(&[BANNER, &[b"IKCFG_ST", &config[..], b"IKCFG_ED"].concat()]), true);

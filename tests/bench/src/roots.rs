@@ -9,7 +9,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-use piboot::config::{Device, Regional, RootKind};
+use piboot::config::{Device, NfsMode, Regional, RootKind};
+use piboot::fleet::ExportedAt;
 use piboot::fleet::provision::Provision;
 use piboot::image::{Source, import};
 use piboot::progress::NoProgress;
@@ -82,8 +83,8 @@ fn measure(contestant: &str, layout: &Layout, root: RootKind, round: usize) -> R
             password: None,
             disabled: false,
         };
-        let server = Ipv4Addr::new(10, 77, 0, 1);
-        Provision { layout: layout.clone(), device, server, regional: Regional::default(), now_ms: 0 }
+        let exported = ExportedAt::of(&NfsMode::Builtin, Ipv4Addr::new(10, 77, 0, 1));
+        Provision { layout: layout.clone(), device, exported, regional: Regional::default(), now_ms: 0 }
             .make(&NoProgress)
             .map_err(Error::new)?;
     }

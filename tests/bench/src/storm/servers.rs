@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use emupi::Pi;
 use emupi::lab::{Net, Process};
 use emupi::storm::Usage;
-use piboot::fleet::{AdaptedFor, DeviceRecord};
+use piboot::config::NfsMode;
+use piboot::fleet::{AdaptedFor, DeviceRecord, ExportedAt};
 
 use super::files::Tree;
 use crate::measure::Error;
@@ -187,7 +188,8 @@ fn enrol(router: &Router, tree: &Tree, pis: &[Pi]) -> Result<(), Error> {
         let directory = router.data_dir().join("devices").join(&device.id);
         fs::create_dir_all(directory.join("root"))?;
         symlink(tree.boot(), directory.join("boot"))?;
-        let adapted_for = AdaptedFor::of(device, SERVER, &config.main.regional);
+        let exported = ExportedAt::of(&NfsMode::Builtin, SERVER);
+        let adapted_for = AdaptedFor::of(device, &exported, &config.main.regional);
         let image = device.image.clone();
         let record = DeviceRecord {
             export_pair,

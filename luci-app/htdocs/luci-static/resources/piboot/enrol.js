@@ -17,7 +17,10 @@ function watch(name, answer, changed, asks_again) {
 		api.jobCancel({ job: job.id }).then(changed).catch(error => page.complain(trouble, error)) : null);
 	const words = E('p', {}, [ answer.why ?? (answer.job ? _('Its root file system is being made. You can close this; the work goes on.') : _('Its files were there already: it can boot now.')) ]);
 
-	page.dialog(_('%s is enrolled').format(name), [ words, answer.job ? bar.node : '', trouble ], [
+	/* What of the image does not fit the board. */
+	const warnings = (answer.warnings ?? []).map(warning => E('p', { 'class': 'alert-message warning' }, [ warning ]));
+
+	page.dialog(_('%s is enrolled').format(name), [ words, ...warnings, answer.job ? bar.node : '', trouble ], [
 		page.closeButton(),
 		page.linkButton(_('Watch it boot'), L.url('admin/services/piboot/boots') + '#device=' + encodeURIComponent(answer.id))
 	]);

@@ -29,7 +29,7 @@ const STATUS = [
 		_('not served') ],
 	[ _('NFS'), s => s.nfs.serving ?
 		_('%d connections, %d requests since the start').format(s.nfs.connections, s.nfs.requests) :
-		_('not served') ]
+		s.nfs.external ? _('on %s').format(s.nfs.external) : _('not served') ]
 ];
 
 function statusTable() {

@@ -87,6 +87,26 @@ return view.extend({
 		option.value('wake_up', _('wake_up: a few packets that nobody asked for (Pi 3B)'));
 		option.value('fixed_address', _('fixed_address: an address of its own (up to Pi 3B+)'));
 
+		option = section.taboption('advanced', form.ListValue, 'nfs', _('Root file systems'),
+			_('Who serves them. With a server of your own, the directory above is mounted from it, and Pis mount from there as well.'));
+		option.value('builtin', _('piboot, from this router'));
+		option.value('external', _('an NFS server that is there already'));
+		option.default = 'builtin';
+		option.optional = false;
+
+		option = section.taboption('advanced', form.Value, 'nfs_server', _('NFS server'),
+			_('Its IPv4 address, as the Pis reach it. It has to export NFSv3 over TCP, with no_root_squash.'));
+		option.datatype = 'ip4addr("nomask")';
+		option.depends('nfs', 'external');
+		option.rmempty = false;
+
+		option = section.taboption('advanced', form.Value, 'nfs_path', _('Directory there'),
+			_('What the directory above is called on that server.'));
+		option.placeholder = '/export/piboot';
+		option.validate = rule(absolute);
+		option.depends('nfs', 'external');
+		option.rmempty = false;
+
 		option = section.taboption('advanced', form.Flag, 'sync', _('Wait for the disk'),
 			_('Creating, renaming and removing files waits for the disk. Slow; without it a power cut of the router may undo the last seconds of that. Data that a Pi flushes is safe either way.'));
 
