@@ -58,7 +58,13 @@ fn the_object_shows_its_methods_with_their_parameters() {
         "check": {},
         "devices": {},
         "device": { "id": string },
-        "enroll": { "mac": string, "serial": string, "hostname": string, "image": string, "ip": string, "ssh_keys": array, "root": string },
+        "enroll": { "mac": string, "serial": string, "hostname": string, "image": string, "ip": string, "ssh_keys": array, "root": string, "user": string, "password": string, "password_hash": string },
+        "device_edit": {
+            "id": string, "hostname": string, "ip": string, "ssh_keys": array, "user": string, "password": string,
+            "password_hash": string, "disabled": boolean, "image": string, "rollback_after": integer, "force": boolean,
+        },
+        "device_switch": { "id": string, "image": string, "keep": boolean, "force": boolean },
+        "device_reset": { "id": string, "keep": boolean, "force": boolean },
         "device_clone": {
             "from": string, "snapshot": string, "mac": string, "serial": string, "hostname": string, "ip": string,
             "ssh_keys": array, "root": string,
@@ -70,6 +76,8 @@ fn the_object_shows_its_methods_with_their_parameters() {
         "unenroll": { "id": string, "delete": boolean },
         "images": {},
         "backup": { "id": string, "path": string, "live": boolean },
+        "export": { "path": string, "live": boolean },
+        "import_all": { "path": string },
         "restore": { "path": string, "id": string, "replace": boolean },
         "disks": {},
         "os_list": { "url": string, "board": string },
