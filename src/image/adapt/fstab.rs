@@ -20,6 +20,14 @@ pub(super) fn apply(editor: &mut Editor<'_>) -> Result<(), AdaptError> {
     Ok(())
 }
 
+/// Whether what `source` names was on the card. One by UUID or label may be another disk, if the table says that it may
+/// be missing.
+fn is_of_card(source: &str, options: Option<&&str>) -> bool {
+    let may_be_missing = options.is_some_and(|options| options.split(',').any(|option| option == "nofail"));
+    let names = ["UUID=", "LABEL=", "PARTLABEL=", "/dev/mmcblk", "/dev/disk/"];
+    source.starts_with("PARTUUID=") || (!may_be_missing && names.iter().any(|name| source.starts_with(name)))
+}
+
 /// The table with the boot files from `nfs` (`address:/export`), mounted where the old table has them or at
 /// `default`.
 #[must_use]
@@ -36,7 +44,7 @@ pub fn edit(old: &str, nfs: &str, default: &str) -> String {
             [_, "/", ..] => {}
             [_, mount @ ("/boot/firmware" | "/boot"), ..] => point = mount,
             // Partitions of the SD card that is not there: systemd would wait 90 s for each.
-            [source, _, kind, ..] if is_card && (*kind == "swap" || source.starts_with("PARTUUID=")) => {}
+            [source, _, kind, rest @ ..] if is_card && (*kind == "swap" || is_of_card(source, rest.first())) => {}
             _ => kept.push(line),
         }
     }
@@ -78,6 +86,19 @@ nas:/media /media nfs defaults 0 0
         assert_eq!(edit(&own, "10.0.0.1:/lion/boot", "/boot/firmware"), own);
         let card = format!("{own}PARTUUID=4e639091-02 / ext4 defaults 0 1\n");
         assert_eq!(edit(&card, "10.0.0.1:/lion/boot", "/boot/firmware"), BOOT);
+    }
+
+    #[test]
+    fn other_partitions_of_the_card_go_and_disks_that_may_be_missing_stay() {
+        let root = "UUID=1 / ext4 defaults 0 1\n";
+        for gone in
+            ["UUID=7 /boot/efi vfat defaults 0 1", "LABEL=data /data ext4", "/dev/mmcblk0p3 /srv ext4 noatime 0 2"]
+        {
+            assert_eq!(edit(&format!("{root}{gone}\n"), "10.0.0.1:/lion/boot", "/boot/firmware"), BOOT, "{gone}");
+        }
+        let stays = "UUID=7 /mnt/usb ext4 noatime,nofail 0 2\n";
+        let kept = edit(&format!("{root}{stays}"), "10.0.0.1:/lion/boot", "/boot/firmware");
+        assert_eq!(kept, format!("{stays}{BOOT}"));
     }
 
     #[test]
