@@ -46,7 +46,6 @@ impl<S: Servers> Api<S> {
         findings.extend(fleet.volume().problems.iter().map(|p| error("storage", p.to_string()).known_as(p.id())));
         let nearly_full =
             |text| Finding::new(Severity::Warning, "storage".to_owned(), text).known_as("disk-nearly-full");
-        findings.extend(fleet.volume().problems.iter().map(|p| error("storage", p.to_string()).known_as(p.id())));
         findings.extend(fleet.volume().warning().map(nearly_full));
         findings.extend(fleet.store_problem().map(|text| error("storage", text.to_owned())));
         findings.extend(fleet.automatic_problem().map(|(place, text)| error(place, text)));

@@ -124,7 +124,7 @@ return view.extend({
 
 	makeDevices() {
 		const others = (pi) => this.known.filter(other => other.id != pi.id).flatMap(other => [ other.id, other.hostname ]);
-		const actions = (pi, current) => E('div', {}, [].concat(...[
+		const actions = (pi, current) => E('div', { 'style': 'flex-wrap:wrap;row-gap:.3em;min-width:19em' }, [].concat(...[
 			boots(_('Boots'), 'device=' + encodeURIComponent(pi.id)),
 			this.button(_('Details'), 'cbi-button-neutral', () => device.details(current())),
 			this.button(_('Snapshots'), 'cbi-button-neutral', () => snapshots.open(current(), this))
