@@ -305,7 +305,10 @@ fn on_tick(api: &mut Api<Wire>) {
         api.fleet.set_server(api.servers.address(), api.servers.addresses());
         api.reconcile();
     }
-    api.fleet.save();
+    let servers = &api.servers;
+    if api.fleet.give_up_silent(|ip| servers.nfs_requests_of(ip).is_some()) || api.fleet.waits_no_longer() {
+        api.reconcile();
+    }
 }
 
 /// What is to be done about what was told.

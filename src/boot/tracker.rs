@@ -108,12 +108,13 @@ impl Tracker {
     }
 
     /// Ends the boots of Pis that have not been heard of for so long that nothing more is to come; what stood in their way stays.
-    /// Answers whose they are.
-    pub fn give_up_silent(&mut self) -> Vec<Mac> {
+    /// Answers whose they are. A connection is a sign of life of its own.
+    pub fn give_up_silent(&mut self, is_connected: impl Fn(IpAddr) -> bool) -> Vec<Mac> {
         let now = self.clock.now();
         let mut given_up = Vec::new();
         for boot in self.boots.values_mut() {
-            if boot.state == BootState::Booting && boot.silent_for(now) >= GIVEN_UP {
+            let is_silent = boot.silent_for(now) >= GIVEN_UP && !boot.ip.is_some_and(&is_connected);
+            if boot.state == BootState::Booting && is_silent {
                 (boot.state, boot.end, boot.unsaved) = (BootState::Abandoned, Some(BootEnd::Silent), true);
                 given_up.push(boot.mac);
             }

@@ -270,10 +270,10 @@ fn a_pi_that_is_not_heard_of_any_more_has_given_up() {
     let mut story = Story::new();
     story.dhcp(0, DhcpKind::Discover, true);
     story.clock.advance(GIVEN_UP - Duration::from_secs(1));
-    story.tracker.give_up_silent();
+    story.tracker.give_up_silent(|_| false);
     assert_eq!(story.tracker.boot(PI).unwrap().state, BootState::Booting);
     story.clock.advance(Duration::from_secs(1));
-    story.tracker.give_up_silent();
+    story.tracker.give_up_silent(|_| false);
     let boot = story.tracker.boot(PI).unwrap();
     assert_eq!((boot.state, boot.end), (BootState::Abandoned, Some(BootEnd::Silent)));
     // Its initramfs may have waited for the network all the time.

@@ -36,8 +36,23 @@ use std::path::Path;
 /// When the file cannot be read or is no UCI text; wrong values are [`Problem`]s instead.
 pub fn load(path: &Path, before: Option<&Config>) -> Result<(Config, Vec<Problem>), FileError> {
     let sections = file::sections(path)?;
-    Ok(match before {
+    let (mut config, mut problems) = match before {
         Some(before) => Config::from_sections_over(&sections, before),
         None => Config::from_sections(&sections),
-    })
+    };
+    if file::is_package(path) {
+        leave_dnsmasq_to_uci(&mut config.main, &mut problems);
+    }
+    Ok((config, problems))
+}
+
+/// On OpenWrt a login of LuCI may write this configuration and nothing else: it must not name programs that root starts,
+/// nor directories that root writes to.
+fn leave_dnsmasq_to_uci(main: &mut Main, problems: &mut Vec<Problem>) {
+    let confdir = main.dnsmasq_confdir.take().map(|_| "dnsmasq_confdir");
+    let restart = (!std::mem::take(&mut main.dnsmasq_restart).is_empty()).then_some("dnsmasq_restart");
+    for option in confdir.into_iter().chain(restart) {
+        let why = "is not for OpenWrt, where dnsmasq is configured by /etc/config/dhcp; it is ignored".to_owned();
+        problems.push(Problem { severity: Severity::Warning, place: format!("piboot.main.{option}"), why });
+    }
 }

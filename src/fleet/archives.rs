@@ -109,8 +109,13 @@ impl Fleet {
             (None, Some(head)) => self.check_free(&head.device)?,
             (None, None) => {}
         }
-        if !replace && self.layout.device(&id).exists() {
-            return Err(BackupError::InTheWay(already_there(&id)));
+        if self.layout.device(&id).exists() {
+            if !replace {
+                return Err(BackupError::InTheWay(already_there(&id)));
+            }
+            if let Some(why) = self.no_exchange() {
+                return Err(BackupError::Volume(why));
+            }
         }
         self.check_idle(&id)?;
         let restoring = Restoring {
@@ -133,12 +138,15 @@ impl Fleet {
 
     /// Takes up what was restored: a device that was not enrolled is now.
     pub(super) fn take_restored(&mut self) {
-        while let Ok(Restored { device }) = self.restored.1.try_recv() {
+        while let Ok(Restored { device, was_configured }) = self.restored.1.try_recv() {
             // Its exports are those of another directory.
             self.volume_changes = self.volume_changes.wrapping_add(1);
             self.failed.remove(&device.id);
             if self.config.device(&device.id).is_some() {
                 self.follow_record(&device.id);
+                continue;
+            }
+            if was_configured {
                 continue;
             }
             let enrolled = self.check_free(&device).map_err(|e| e.to_string());
@@ -190,7 +198,7 @@ impl Fleet {
         let Some(directory) = path.parent().and_then(|parent| parent.canonicalize().ok()) else {
             return refused("its directory does not exist");
         };
-        let ours = [self.layout.images(), self.layout.devices(), self.layout.scratch()];
+        let ours = [self.layout.images(), self.layout.devices(), self.layout.snapshots(), self.layout.scratch()];
         if ours.iter().filter_map(|own| own.canonicalize().ok()).any(|own| directory.starts_with(own)) {
             return refused("piboot's own directories take no other files: choose another");
         }

@@ -33,7 +33,9 @@ impl Fleet {
         let id = &device.id;
         let now = self.clock.now();
         let boot = device.mac.and_then(|mac| self.tracker.boot(mac))?;
-        let mounted = boot.reached(Stage::Mount);
+        // What another server does is not seen here.
+        let is_external = self.config.main.nfs.external().is_some();
+        let mounted = boot.reached(Stage::Mount) || (is_external && boot.reached(Stage::OsDhcp));
         match boot.state {
             BootState::Running => Some(format!(
                 "{id} is running, and its files change while it does: shut it down first (sudo poweroff), then try again"
@@ -55,6 +57,15 @@ impl Fleet {
     pub(super) fn claimed(&self, id: &str) -> Option<u32> {
         let job = *self.claims.get(id)?;
         self.jobs.get(job).filter(|job| !job.state.is_final()).map(|job| job.id)
+    }
+
+    /// The job that needs the files of device `id`, or a snapshot of it, for another.
+    pub(super) fn needed_by(&self, id: &str) -> Option<u32> {
+        let of_it =
+            |claim: &&String| claim.as_str() == id || claim.strip_prefix(id).is_some_and(|rest| rest.starts_with('@'));
+        let own = self.jobs.all_on(id);
+        let mut jobs = self.claims.keys().filter(of_it).filter_map(|claim| self.claimed(claim));
+        jobs.find(|job| !own.contains(job))
     }
 
     /// Keeps device `id` from being served until the job is over, so that it does not start meanwhile.

@@ -3,7 +3,7 @@
 use super::at_rest::Plan;
 use super::record::DeviceRecord;
 use super::snapshots::claim_name;
-use super::{EnrolError, Enrolment, Fleet, SnapshotError};
+use super::{DeviceState, EnrolError, Enrolment, Fleet, SnapshotError};
 use crate::config::{CloneOf, Device, check_snapshot_name};
 
 /// What is asked for when a device is cloned.
@@ -69,6 +69,18 @@ impl Fleet {
         // Files of a device that is no longer enrolled change no more.
         let why = self.config.device(id).and_then(|device| self.in_use(device, Plan::Off));
         why.map(|why| format!("it is to begin as {id}, but {why}"))
+    }
+
+    /// Whether a device that could not begin as another, because that was in use, can by now.
+    #[must_use]
+    pub fn waits_no_longer(&self) -> bool {
+        let waits = |device: &&Device| {
+            matches!(self.state(&device.id), Some(DeviceState::Blocked { .. }))
+                && !self.failed.contains_key(&device.id)
+                && !self.layout.device_root(&device.id).is_dir()
+        };
+        let originals = self.config.devices.iter().filter(waits).filter_map(|device| device.clone_of.as_ref());
+        self.volume.is_writable() && originals.into_iter().any(|original| self.not_to_be_cloned(original).is_none())
     }
 
     /// Keeps what job `job` reads as it is.

@@ -232,6 +232,9 @@ impl Fleet {
     pub fn unenrol(&mut self, id: &str, delete: bool) -> Result<Removal, EnrolError> {
         let Some(device) = self.config.device(id) else { return Err(EnrolError::Unknown(id.to_owned())) };
         let mac = device.mac;
+        if let Some(job) = self.needed_by(id).filter(|_| delete) {
+            return Err(JobsError::Busy(job, id.to_owned()).into());
+        }
         for job in self.jobs.all_on(id) {
             // It ends by itself and leaves nothing; an error here means it just did.
             let _ = self.jobs.cancel(job);

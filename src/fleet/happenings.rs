@@ -97,7 +97,6 @@ impl Fleet {
 
     /// Stores what piled up in memory; called every few seconds. What cannot be stored is kept for the next time.
     pub fn save(&mut self) {
-        let given_up = self.tracker.give_up_silent();
         let unsaved = self.seen.take_unsaved();
         let mut tried = !unsaved.is_empty();
         let mut saved = if tried { self.store.save_pis(&unsaved.changed, &unsaved.forgotten) } else { Ok(()) };
@@ -114,9 +113,15 @@ impl Fleet {
         if tried && self.store_on_volume {
             self.note_store_problem(saved.err().map(|e| e.to_string()));
         }
-        for mac in given_up {
-            self.roll_back_if_it_fails(mac);
-        }
+    }
+
+    /// Ends the boots of Pis that are not heard of any more, but for those that are connected all the same; true if a
+    /// device is rolled back for it.
+    pub fn give_up_silent(&mut self, is_connected: impl Fn(IpAddr) -> bool) -> bool {
+        let given_up = self.tracker.give_up_silent(is_connected);
+        // They are looked for in the store.
+        self.save();
+        given_up.into_iter().fold(false, |begun, mac| self.roll_back_if_it_fails(mac) | begun)
     }
 
     fn log_store_error(&mut self, act: impl FnOnce(&mut Store) -> Result<(), StoreError>) {
@@ -140,6 +145,13 @@ impl Fleet {
         self.claims.retain(|_, claimed_by| *claimed_by != id);
         if job.kind == JobKind::Rollback && job.state == JobState::Done {
             self.after_rollback(&job.subject);
+        }
+        if job.kind == JobKind::Replace && job.state == JobState::Done {
+            self.after_switch(&job.subject);
+        }
+        if matches!(job.kind, JobKind::Rollback | JobKind::Replace | JobKind::Restore) {
+            // Its exports are those of another directory.
+            self.volume_changes = self.volume_changes.wrapping_add(1);
         }
         if matches!(job.kind, JobKind::Provision | JobKind::Restore) {
             self.measured.forget(&job.subject);

@@ -101,6 +101,10 @@ pub struct Fleet {
     states: BTreeMap<String, DeviceState>,
     /// Devices as they were last served, for the time without the volume.
     served: BTreeMap<String, Served>,
+    /// Since when each device has been served without interruption, Unix time in ms; 0: since before this start.
+    served_since: BTreeMap<String, i64>,
+    /// Nothing was reconciled yet.
+    is_first_look: bool,
     volume_changes: u32,
     /// Whether the volume was there since the start.
     volume_seen: bool,
@@ -176,6 +180,8 @@ impl Fleet {
             own_addresses: Vec::new(),
             states: BTreeMap::new(),
             served: BTreeMap::new(),
+            served_since: BTreeMap::new(),
+            is_first_look: true,
             volume_changes: 0,
             volume_seen: false,
             volume_identity: None,

@@ -233,8 +233,10 @@ impl Fleet {
     }
 
     /// Removes what killed jobs left in the scratch directory. Trees take their time: a job does it.
-    fn sweep(&self) {
-        snapshot_work::finish_swaps(&self.layout, self.clock.wall_ms());
+    fn sweep(&mut self) {
+        for id in snapshot_work::finish_swaps(&self.layout, self.clock.wall_ms()) {
+            self.follow_record(&id);
+        }
         let scratch = self.layout.scratch();
         if std::fs::read_dir(&scratch).is_ok_and(|mut entries| entries.next().is_none()) {
             return;

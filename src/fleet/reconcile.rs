@@ -114,7 +114,35 @@ impl Fleet {
             }
             self.states.insert(device.id.clone(), state);
         }
+        self.withhold_claimed(&mut wanted);
+        self.note_served_since(&wanted);
         wanted
+    }
+
+    /// Takes out what a job has claimed meanwhile: the original of a clone comes before the clone, as a rule.
+    fn withhold_claimed(&mut self, wanted: &mut Wanted) {
+        let served = std::mem::take(&mut wanted.served);
+        for device in served {
+            match self.claimed(&device.id) {
+                Some(job) => {
+                    self.states.insert(device.id, DeviceState::Preparing { job });
+                }
+                None => wanted.served.push(device),
+            }
+        }
+    }
+
+    /// Boots that began while a device was not served, or before it was served again, say nothing of its files.
+    fn note_served_since(&mut self, wanted: &Wanted) {
+        // What was served when the agent stopped, and is now, counts as served in between.
+        let now_ms = if self.is_first_look && self.volume.is_present() { 0 } else { self.clock.wall_ms() };
+        self.is_first_look = false;
+        let is_served = |id: &String| wanted.served.iter().any(|served| served.id == *id);
+        let here = self.volume.is_present();
+        self.served_since.retain(|id, _| here && is_served(id));
+        for served in wanted.served.iter().filter(|_| here) {
+            self.served_since.entry(served.id.clone()).or_insert(now_ms);
+        }
     }
 
     fn reconcile_device(&mut self, device: &Device) -> (Option<Served>, DeviceState) {

@@ -4,7 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::CWD;
 use rustix::io::Errno;
 
 use super::at_rest::Plan;
@@ -19,7 +19,7 @@ use crate::image;
 use crate::jobs::{JobKind, Running};
 use crate::progress::Progress;
 use crate::storage::tree_writer::TreeWriter;
-use crate::storage::{Layout, SyncGuard, sync_directory};
+use crate::storage::{Layout, SyncGuard, rename_new, sync_directory};
 
 /// The members of an export before its trees.
 const MANIFEST: &str = "export.json";
@@ -151,28 +151,44 @@ impl ImportAll {
             return Err("cancelled".to_owned());
         }
         let images = self.take(&partial.join(IMAGES), &self.layout.images(), &mut said, |path, name| {
-            let known = check_image_name(name).is_ok() && image::load_info(path).is_ok();
+            let known =
+                is_whole(path, "image.json") && check_image_name(name).is_ok() && image::load_info(path).is_ok();
             if known { Ok(()) } else { Err("is no image".to_owned()) }
         })?;
         let taken = self.take(&partial.join(DEVICES), &self.layout.devices(), &mut said, |path, name| {
             check_device_id(name).map_err(|e| e.to_string())?;
+            if !is_whole(path, "device.json") {
+                return Err("is incomplete".to_owned());
+            }
             let record = DeviceRecord::load(path).map_err(|e| e.to_string())?;
             let mut record = record.ok_or("has no device.json")?;
+            check_image_name(&record.image).map_err(|e| e.to_string())?;
             // Numbers are given by each router.
             record.export_pair = free_export_pair(&self.layout).map_err(|e| e.to_string())?;
             record.save(path).map_err(|e| e.to_string())
         })?;
         let mut enrolled = 0;
         for device in devices {
-            // Also where an import was cut off between the files and the configuration.
-            if self.layout.device(&device.id).is_dir() && !self.enrolled.contains(&device.id) {
+            // Also where an import was cut off between the files and the configuration; not those of another device, whose
+            // files were left here.
+            let is_from_here = || self.is_same(&device.id, &partial.join(DEVICES).join(&device.id));
+            if (taken.contains(&device.id) || is_from_here()) && !self.enrolled.contains(&device.id) {
                 enrolled += 1;
                 // Nobody listens only while the agent stops; the files are there then.
-                let _ = self.results.send(Restored { device });
+                let _ = self.results.send(Restored { device, was_configured: false });
             }
         }
         let left = if said.is_empty() { String::new() } else { format!("; left out: {}", said.join(", ")) };
+        let (images, taken) = (images.len(), taken.len());
         Ok(format!("{images} images and the files of {taken} Pis taken from {shown}, {enrolled} Pis enrolled{left}"))
+    }
+
+    /// Whether the files that a device has here are those of the export.
+    fn is_same(&self, id: &str, exported: &Path) -> bool {
+        let load = |path: &Path| DeviceRecord::load(path).ok().flatten();
+        let (here, there) = (load(&self.layout.device(id)), load(exported));
+        let origin = |record: DeviceRecord| (record.made_ms, record.image, record.image_sha256);
+        here.is_some() && here.map(origin) == there.map(origin)
     }
 
     /// Moves what is in `from` to `to`, each in one step, unless there is one of that name or `fit` has something against it.
@@ -182,8 +198,8 @@ impl ImportAll {
         to: &Path,
         said: &mut Vec<String>,
         fit: impl Fn(&Path, &str) -> Result<(), String>,
-    ) -> Result<usize, String> {
-        let mut taken = 0;
+    ) -> Result<Vec<String>, String> {
+        let mut taken = Vec::new();
         let entries = std::fs::read_dir(from).map_err(|e| format!("cannot read {}: {e}", from.display()))?;
         for entry in entries.flatten() {
             let (path, name) = (entry.path(), entry.file_name());
@@ -200,11 +216,11 @@ impl ImportAll {
                 said.push(format!("{shown} ({why})"));
                 continue;
             }
-            match renameat_with(CWD, &path, CWD, &place, RenameFlags::NOREPLACE) {
+            match rename_new(CWD, &path, CWD, &place) {
                 Err(Errno::EXIST) => said.push(format!("{shown} (there already)")),
                 other => {
                     other.map_err(|e| format!("cannot move {shown} to {}: {e}", to.display()))?;
-                    taken += 1;
+                    taken.push(name.to_string_lossy().into_owned());
                 }
             }
         }
@@ -217,4 +233,12 @@ impl ImportAll {
 fn read_sections(text: &[u8]) -> Option<Vec<Device>> {
     let sections = config::uci::parse(std::str::from_utf8(text).ok()?).ok()?;
     Some(Config::from_sections(&sections).0.devices)
+}
+
+/// Whether a directory holds two trees and their description, and no links in their place: they are opened as what they are
+/// called.
+fn is_whole(directory: &Path, description: &str) -> bool {
+    let kind = |name: &str| directory.join(name).symlink_metadata().map(|meta| meta.file_type());
+    TREES.iter().all(|tree| kind(tree).is_ok_and(|kind| kind.is_dir()))
+        && kind(description).is_ok_and(|kind| kind.is_file())
 }

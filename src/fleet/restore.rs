@@ -15,13 +15,15 @@ use crate::config::{Device, Regional};
 use crate::image::adapt::{self, Pass};
 use crate::progress::Progress;
 use crate::storage::tree_writer::TreeWriter;
-use crate::storage::{Layout, RESERVE_BYTES, SyncGuard, sync_directory};
+use crate::storage::{Layout, RESERVE_BYTES, SyncGuard, rename_new, sync_directory};
 
 /// What came of a restore, for whoever keeps the configuration.
 #[derive(Debug)]
 pub(super) struct Restored {
     /// The device, as it was when it was backed up or as it is configured.
     pub(super) device: Device,
+    /// It was enrolled when that began: if it is not any more, that was somebody's wish.
+    pub(super) was_configured: bool,
 }
 
 /// The work of a restore; owned, because it runs on another thread.
@@ -89,7 +91,7 @@ impl Restoring {
             done.entries
         );
         // Nobody listens only while the agent stops; its next start finds the files.
-        let _ = self.results.send(Restored { device });
+        let _ = self.results.send(Restored { device, was_configured: self.configured.is_some() });
         Ok(message)
     }
 
@@ -99,8 +101,9 @@ impl Restoring {
         record.root = Some("copy".to_owned());
         // Handles of another router, or of another device, must not be taken for those of this one.
         record.export_pair = match DeviceRecord::load(&self.layout.device(&self.id)) {
-            Ok(Some(old)) => old.export_pair,
-            _ => free_export_pair(&self.layout).map_err(|e| e.to_string())?,
+            // Those of the files that it had before, which a Pi may hold, must lead nowhere.
+            Ok(_) => free_export_pair(&self.layout).map_err(|e| e.to_string())?,
+            Err(error) => return Err(error.to_string()),
         };
         if head.manifest.id == device.id {
             return Ok(record);
@@ -121,7 +124,11 @@ impl Restoring {
         let place = self.layout.device(&self.id);
         // In one step: at no moment is there neither.
         let flags = if place.exists() && self.replace { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
-        renameat_with(CWD, partial, CWD, &place, flags).map_err(|errno| match errno {
+        let moved = match flags {
+            RenameFlags::NOREPLACE => rename_new(CWD, partial, CWD, &place),
+            _ => renameat_with(CWD, partial, CWD, &place, flags),
+        };
+        moved.map_err(|errno| match errno {
             rustix::io::Errno::EXIST => already_there(&self.id),
             other => format!("cannot move the restored files to {}: {other}", place.display()),
         })?;

@@ -24,7 +24,9 @@ impl Fleet {
                 return false;
             }
         };
-        if !has_failed(&boots, id, wanted, record.rolled_back.as_ref(), record.made_ms) {
+        // Boots that the router itself failed are nothing against the files.
+        let Some(served_since) = self.served_since.get(id) else { return false };
+        if !has_failed(&boots, id, wanted, record.rolled_back.as_ref(), record.made_ms.max(*served_since)) {
             return false;
         }
         let newest = self.snapshots(id).into_iter().rfind(|snapshot| snapshot.name != BEFORE_ROLLBACK);

@@ -12,7 +12,7 @@ use rustix::fs::{CWD, RenameFlags};
 use super::provision::{ROLLBACK, SNAPSHOT, discard, set_aside};
 use super::record::{DeviceRecord, RolledBack};
 use super::roots;
-use super::snapshots::{BEFORE_ROLLBACK, Snapshot};
+use super::snapshots::{BEFORE_ROLLBACK, Snapshot, free_name};
 use super::trees::{Made, Trees};
 use crate::config::RootKind;
 use crate::progress::Progress;
@@ -125,7 +125,8 @@ impl SnapshotWork {
 
 /// Ends what a kill left between two steps of a roll-back, of whatever device. Trees that are not wanted are set aside
 /// for whoever sweeps the scratch directory.
-pub(super) fn finish_swaps(layout: &Layout, now_ms: i64) {
+pub(super) fn finish_swaps(layout: &Layout, now_ms: i64) -> Vec<String> {
+    let mut done = Vec::new();
     for entry in std::fs::read_dir(layout.snapshots()).into_iter().flatten().flatten() {
         let (name, swap) = (entry.file_name(), entry.path().join(SWAP));
         let Some(id) = name.to_str().filter(|_| swap.exists()) else { continue };
@@ -133,7 +134,10 @@ pub(super) fn finish_swaps(layout: &Layout, now_ms: i64) {
             // The exchange did not come to pass.
             set_aside(layout, &swap).map(drop).map_err(|e| cannot("move", &swap, &e))
         } else {
-            finish_swap(layout, id, Some(BEFORE_ROLLBACK), now_ms).map(drop)
+            // Whatever is called so already may be all that is left of it.
+            let name = free_name(BEFORE_ROLLBACK, |name| layout.snapshot(id, name).exists());
+            done.push(id.to_owned());
+            finish_swap(layout, id, Some(&name), now_ms).map(drop)
         };
         match ended {
             Ok(()) => {
@@ -142,6 +146,7 @@ pub(super) fn finish_swaps(layout: &Layout, now_ms: i64) {
             Err(error) => log::error!("a roll-back of {id} was interrupted and cannot be tidied up: {error}"),
         }
     }
+    done
 }
 
 /// Puts finished trees in the place of a device's, which become a snapshot. Killed in the middle, the device has its old

@@ -152,6 +152,9 @@ impl Fleet {
         after_failed: u32,
     ) -> Result<u32, SnapshotError> {
         self.find_snapshot(&device.id, name)?;
+        if let Some(why) = self.no_exchange() {
+            return Err(SnapshotError::Volume(why));
+        }
         let work = self.work(device);
         let wanted = name.to_owned();
         let task = Box::new(move |running: &Running| work.roll_back(&wanted, discard, after_failed, running));

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::at_rest::Plan;
 use super::provision::{PARTIAL, Provision, discard};
-use super::record::DeviceRecord;
+use super::record::{DeviceRecord, free_export_pair};
 use super::snapshot_work::{exchange, keep_as_snapshot};
 use super::snapshots::free_name;
 use super::{EnrolError, Fleet, MAX_SNAPSHOTS, SnapshotError};
@@ -27,8 +27,8 @@ impl Fleet {
         let old = self.config.device(id).cloned().ok_or_else(|| EnrolError::Unknown(id.to_owned()))?;
         check_image_name(image)?;
         self.check_volume();
-        if let Some(problem) = self.volume.problems.first() {
-            return Err(EnrolError::Volume(problem.to_string()));
+        if let Some(why) = self.volume.problems.first().map(ToString::to_string).or_else(|| self.no_exchange()) {
+            return Err(EnrolError::Volume(why));
         }
         if let Some(job) = self.jobs.all_on(id).first().copied().or_else(|| self.claimed(id)) {
             return Err(JobsError::Busy(job, id.to_owned()).into());
@@ -70,23 +70,41 @@ impl Fleet {
     /// start, when the agent was killed in between.
     pub(super) fn settle_switch(&mut self, id: &str, record: &mut DeviceRecord) {
         let Some(from) = record.switched_from.take() else { return };
-        if let Some(device) = self.config.devices.iter_mut().find(|device| device.id == id)
-            && device.image == from
-        {
-            device.image.clone_from(&record.image);
-            device.clone_of = None;
+        if self.config.device(id).is_some_and(|device| device.image == from) {
             let settings = [("image", Setting::One(record.image.clone())), ("clone_of", Setting::Absent)];
             if let Err(error) = self.edit_config(|text| set_options(text, id, &settings)) {
                 log::error!(
                     "{id} has a root from {} now, and the configuration does not say so: {error}",
                     record.image
                 );
+                // Tried again: what it was is still in its record.
+                record.switched_from = Some(from);
                 return;
+            }
+            if let Some(device) = self.config.devices.iter_mut().find(|device| device.id == id) {
+                device.image.clone_from(&record.image);
+                device.clone_of = None;
             }
         }
         if let Err(error) = record.save(&self.layout.device(id)) {
             log::error!("{error}");
         }
+    }
+}
+
+impl Fleet {
+    /// A switch has ended well.
+    pub(super) fn after_switch(&mut self, id: &str) {
+        if let Ok(Some(mut record)) = DeviceRecord::load(&self.layout.device(id)) {
+            self.settle_switch(id, &mut record);
+        }
+    }
+
+    /// Why trees cannot take the place of others in one step, if they cannot.
+    pub(super) fn no_exchange(&self) -> Option<String> {
+        self.config.main.nfs.external().map(|_| {
+            "on another NFS server the files of a device cannot take the place of others in one step: unenrol it with its files, and enrol it again".to_owned()
+        })
     }
 }
 
@@ -107,7 +125,9 @@ impl Provision {
         let (id, place) = (&self.device.id, self.layout.device(&self.device.id));
         let old = DeviceRecord::load(&place).map_err(|e| e.to_string())?;
         let old = old.ok_or_else(|| format!("{id} has no root that could be replaced"))?;
-        let built = self.build(partial, old.export_pair, Some(old.image), progress)?;
+        // A Pi that still holds handles of the old root, wherever that goes, must not get on with them.
+        let pair = free_export_pair(&self.layout).map_err(|e| e.to_string())?;
+        let built = self.build(partial, pair, Some(old.image), progress)?;
         if let Some(name) = keep_as {
             keep_as_snapshot(&self.layout, id, partial, name, self.now_ms)?;
             return Ok(format!("{built}; the old root is snapshot {name}"));

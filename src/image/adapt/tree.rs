@@ -172,7 +172,7 @@ impl Tree {
             return Ok(false);
         }
         let (new, new_name) = self.make_parent(to)?;
-        rustix::fs::renameat_with(&old, &name, &new, &new_name, rustix::fs::RenameFlags::NOREPLACE)?;
+        crate::storage::rename_new(&old, &name, &new, &new_name)?;
         Ok(true)
     }
 

@@ -115,13 +115,6 @@ return view.extend({
 		option.placeholder = 'https://downloads.raspberrypi.com/os_list_imagingutility_v4.json';
 		option.validate = rule(names.url);
 
-		option = section.taboption('advanced', form.Value, 'dnsmasq_confdir', _('Drop-in directory'),
-			_('Only for a dnsmasq that does not come from OpenWrt: the directory of its conf-dir line.'));
-		option.validate = rule(absolute);
-
-		option = section.taboption('advanced', form.DynamicList, 'dnsmasq_restart', _('Restart command'),
-			_('Program and arguments, one an entry, that restart such a dnsmasq.'));
-
 		return map.render();
 	}
 });
