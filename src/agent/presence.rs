@@ -18,8 +18,9 @@ use crate::clock::Moment;
 const NO_WORD: Duration = Duration::from_secs(20);
 /// And so often one that is at rest is asked again.
 const AGAIN: Duration = Duration::from_secs(60);
-/// How long the kernel looks for who holds an address is 3 s (arp(7), `mcast_solicit`); a busy Pi may take its time.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The kernel looks for who holds an address for 3 s, after it believed for 5 s what it knew (arp(7), `ucast_solicit`,
+/// `delay_first_probe_time`).
+const PATIENCE: Duration = Duration::from_secs(12);
 /// Any port will do: a machine that is there accepts or refuses. Nobody is at this one (discard, RFC 863) to log it.
 const PORT: u16 = 9;
 /// Pis asked at the same time.
