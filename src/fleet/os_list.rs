@@ -75,11 +75,14 @@ impl Fleet {
 
 fn fetch(tool: &Tool, url: &Url) -> Result<OsList, String> {
     let mut list = one(tool, url, &[])?;
-    for (groups, part) in std::mem::take(&mut list.parts).into_iter().take(MAX_PARTS) {
+    for (groups, address) in std::mem::take(&mut list.parts).into_iter().take(MAX_PARTS) {
         // A part that is not there is not missed: the official list has some that come and go.
-        match one(tool, &part, &groups) {
+        match one(tool, &address, &groups) {
+            Ok(part) if list.systems.len() + part.systems.len() > os_list::MAX_SYSTEMS => {
+                log::info!("a part of the list of systems: {address}: left out, there are too many systems already");
+            }
             Ok(part) => list.systems.extend(part.systems),
-            Err(why) => log::info!("a part of the list of systems: {part}: {why}"),
+            Err(why) => log::info!("a part of the list of systems: {address}: {why}"),
         }
     }
     Ok(list)
