@@ -5,10 +5,11 @@ use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::url::Url;
 use super::{Cancel, LOOK, is_cancelled, wait};
+use crate::clock::{Clock, Moment};
 
 /// Seconds a server may be silent.
 const TIMEOUT: &str = "30";
@@ -167,7 +168,7 @@ impl Tool {
             _ => command.stdout(Stdio::null()).stderr(Stdio::piped()),
         };
         let mut child = command.spawn().ok()?;
-        let answer = answer(&mut child, cancel, Instant::now() + timeout);
+        let answer = answer(&mut child, cancel, &Deadline::after(timeout));
         // It may have ended by itself.
         let _ = child.kill();
         let _ = child.wait();
@@ -183,7 +184,7 @@ impl Tool {
 }
 
 /// What a program writes until it ends, and how it does.
-fn answer(child: &mut Child, cancel: &Cancel, deadline: Instant) -> io::Result<(Vec<u8>, ExitStatus)> {
+fn answer(child: &mut Child, cancel: &Cancel, deadline: &Deadline) -> io::Result<(Vec<u8>, ExitStatus)> {
     let mut text = Vec::new();
     match (child.stdout.take(), child.stderr.take()) {
         (Some(output), _) => read_until(output, &mut text, cancel, deadline)?,
@@ -195,15 +196,15 @@ fn answer(child: &mut Child, cancel: &Cancel, deadline: Instant) -> io::Result<(
             return Ok((text, status));
         }
         is_cancelled(cancel)?;
-        left(deadline)?;
+        deadline.left()?;
         std::thread::sleep(LOOK / 20);
     }
 }
 
-fn read_until(mut from: impl Read + AsFd, text: &mut Vec<u8>, cancel: &Cancel, deadline: Instant) -> io::Result<()> {
+fn read_until(mut from: impl Read + AsFd, text: &mut Vec<u8>, cancel: &Cancel, deadline: &Deadline) -> io::Result<()> {
     let mut buffer = [0; 4096];
     loop {
-        wait([from.as_fd()], cancel, left(deadline)?)?;
+        wait([from.as_fd()], cancel, deadline.left()?)?;
         let length = from.read(&mut buffer)?;
         text.extend_from_slice(buffer.get(..length).unwrap_or_default());
         match length {
@@ -214,10 +215,23 @@ fn read_until(mut from: impl Read + AsFd, text: &mut Vec<u8>, cancel: &Cancel, d
     }
 }
 
-/// The time until then, an error if there is none.
-fn left(deadline: Instant) -> io::Result<Duration> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+struct Deadline {
+    clock: Clock,
+    at: Moment,
+}
+
+impl Deadline {
+    fn after(span: Duration) -> Self {
+        let clock = Clock::system();
+        let at = clock.now().plus(span);
+        Self { clock, at }
+    }
+
+    /// The time until then, an error if there is none.
+    fn left(&self) -> io::Result<Duration> {
+        let left = self.at.since(self.clock.now());
+        if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+    }
 }
 
 /// The length in the last head of several: those before are redirections.

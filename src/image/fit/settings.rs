@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     fn read(model: Model, text: &str) -> Settings {
-        Settings::read(text, model, &|name| (name == "more.txt").then(|| "kernel=mine.img\n[none]\n"))
+        Settings::read(text, model, &|name| (name == "more.txt").then_some("kernel=mine.img\n[none]\n"))
     }
 
     #[test]
