@@ -192,6 +192,8 @@ fn hostile_archives_lead_nowhere() {
         ("a kind", vec![top(), raw(b"root/a", b'M', b"", b"")], "not known here"),
         ("GNU's old holes", vec![top(), raw(b"root/a", b'S', b"", b"")], "not known here"),
         ("a huge name", vec![raw(b"x", b'L', b"", &vec![b'n'; 3 << 20])], "longer than"),
+        ("nothing but comments", vec![raw(b"x", b'g', b"", b""); 9], "more than 8 extensions"),
+        ("names without end", vec![raw(b"x", b'L', b"", b"n"); 9], "more than 8 extensions"),
         ("a name of NULs", vec![top(), pax(b"12 path=a\0b\n"), raw(b"root/a", b'0', b"", b"")], "is none"),
         ("a huge size", vec![top(), pax(b"29 size=18446744073709551615\n"), raw(b"root/a", b'0', b"", b"")], "cut off"),
         ("no record", vec![top(), pax(b"what is this")], "a record of an extension"),

@@ -44,6 +44,10 @@ impl Trees {
         fs::read_to_string(self.path(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
     }
 
+    fn mode(&self, path: &str) -> u32 {
+        fs::symlink_metadata(self.path(path)).unwrap().mode() & 0o7777
+    }
+
     fn target(&self, path: &str) -> String {
         fs::read_link(self.path(path)).unwrap_or_else(|e| panic!("{path}: {e}")).to_str().unwrap().to_owned()
     }
@@ -271,6 +275,11 @@ fn trixie_boots_from_nfs() {
     assert!(trees.get("root/etc/systemd/system.conf.d/99-netboot.conf").contains("RuntimeWatchdogSec=5min"));
     let seed = "root/var/lib/cloud/seed/nocloud";
     assert_eq!(trees.get(&format!("{seed}/user-data")), "#cloud-config\nusers: []\n");
+    assert_eq!(trees.get(&format!("{seed}/network-config")), "network: {version: 2}\n");
+    for name in ["user-data", "network-config"] {
+        assert_eq!(trees.mode(&format!("{seed}/{name}")), 0o600, "it may hold passwords");
+        assert!(!trees.exists(&format!("boot/{name}")), "nor is it served over TFTP");
+    }
     assert_eq!(
         trees.get(&format!("{seed}/meta-data")),
         "dsmode: local\ninstance-id: piboot-running_lion\nlocal-hostname: running-lion\n"
@@ -416,6 +425,11 @@ fn settings_of_the_imager_are_applied_or_named_as_not_applied() {
         assert_eq!(note.path, format!("boot/{name}"));
         assert!(note.what.contains(words), "{}", note.what);
         assert!(!trees.adapt(Pass::Again).notes.iter().any(|note| note.rule == "imager"), "once is enough");
+        if words == "not understood" {
+            assert!(!trees.exists("boot/custom.toml"), "no password is served over TFTP");
+            let kept = "root/var/lib/raspberrypi/custom.toml";
+            assert_eq!((trees.get(kept).as_str(), trees.mode(kept)), (text, 0o600));
+        }
     }
     assert!(!bookworm().adapt(Pass::Fresh).notes.iter().any(|note| note.rule == "imager"));
 
@@ -602,6 +616,23 @@ fn language_and_time_are_set_where_they_are_asked_for() {
     let nowhere = Regional { timezone: Some("Mars/Base".into()), ..Regional::default() };
     let report = trees.adapt_for(&Target { regional: nowhere, ..device() }, Pass::Again);
     assert!(report.notes.iter().any(|note| note.what.contains("Mars/Base")), "{report:?}");
+}
+
+#[test]
+fn cloud_init_settings_that_come_later_leave_the_boot_files_and_nothing_is_lost() {
+    let trees = trixie();
+    trees.adapt(Pass::Fresh);
+    let data = "root/var/lib/cloud/seed/nocloud/user-data";
+    let own = trees.get(data);
+    fs::set_permissions(trees.path(data), fs::Permissions::from_mode(0o644)).unwrap();
+    trees.put("boot/user-data", "#cloud-config\nruncmd: [date]\n");
+    trees.adapt(Pass::Again);
+    assert_eq!((trees.get(data), trees.mode(data)), (own, 0o600));
+    assert!(!trees.exists("boot/user-data"));
+    let kept = format!("{data}.from-boot");
+    assert_eq!(trees.get(&kept), "#cloud-config\nruncmd: [date]\n");
+    assert_eq!(trees.mode(&kept), 0o600);
+    assert!(!trees.adapt(Pass::Again).changes.iter().any(|change| change.rule == "cloud-init"));
 }
 
 #[test]

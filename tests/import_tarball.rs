@@ -12,7 +12,7 @@ use std::process::Command;
 
 use awkward::{LoopMount, Manifest, Volume, assert_same, describe, files, image, run};
 use piboot::image::{ImageInfo, ImportError, Source, import, inspect};
-use piboot::progress::NoProgress;
+use piboot::progress::{NoProgress, Progress};
 
 fn import_to(volume: &Path, source: Source) -> Result<ImageInfo, ImportError> {
     import(source, "odd", &volume.join("images"), &volume.join("scratch"), 0, &NoProgress)
@@ -273,4 +273,54 @@ fn what_is_no_whole_root_is_said() {
     assert!(refused(&archive).contains("not enough space"));
     tar(&root, &packed, &["--create", "--gzip", "."]);
     assert!(refused(&packed).contains("not enough space"));
+}
+
+/// Wants to end after some while.
+struct Impatient(std::sync::atomic::AtomicU32);
+
+impl Progress for Impatient {
+    fn add(&self, _: u64, _: u64) {}
+
+    fn set_total(&self, _: u64, _: u64) {}
+
+    fn cancelled(&self) -> bool {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed) > 100
+    }
+}
+
+#[test]
+fn what_is_skipped_can_be_cancelled() {
+    let place = tempfile::tempdir().unwrap();
+    let root = root(place.path());
+    let file = File::create(root.join("large")).unwrap();
+    file.set_len(16 << 20).unwrap();
+    let archive = place.path().join("root.tar");
+    tar(&root, &archive, &["-c", "large", "etc", "usr"]);
+    // A directory with data: those are of no use, and are gone past.
+    let mut bytes = fs::read(&archive).unwrap();
+    bytes[156] = b'5';
+    bytes[148..156].fill(b' ');
+    let sum: u32 = bytes[..512].iter().map(|byte| u32::from(*byte)).sum();
+    bytes[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+    fs::write(&archive, bytes).unwrap();
+    let volume = Volume::new(40, &[]);
+    let (images, scratch) = (volume.path().join("images"), volume.path().join("scratch"));
+    let import = |progress: &dyn Progress| {
+        import(Source::open(&archive).unwrap(), "odd", &images, &scratch, 0, progress).map(|info| info.root_entries)
+    };
+    let stopped = import(&Impatient(0.into()));
+    assert!(matches!(stopped, Err(ImportError::Cancelled)), "{stopped:?}");
+}
+
+#[test]
+fn one_large_file_leaves_room_for_others() {
+    let place = tempfile::tempdir().unwrap();
+    let root = root(place.path());
+    fs::write(root.join("large"), vec![7; 64 << 20]).unwrap();
+    let archive = place.path().join("root.tar.gz");
+    tar(&root, &archive, &["-cz", "."]);
+    let volume = Volume::new(40, &[]);
+    let error = import_to(&volume.path(), Source::open(&archive).unwrap()).unwrap_err();
+    assert!(matches!(error, ImportError::Space { .. }), "{error}");
+    assert_eq!(volume.leftovers(), Vec::<PathBuf>::new());
 }

@@ -10,6 +10,8 @@ use crate::storage::tree_writer::{Meta, Special, Time};
 
 /// What may follow the end of an archive: tar fills its last record up.
 const MAX_TRAILER: u64 = 16 << 20;
+/// Extensions before one entry: names, attributes, comments. Programs write three at most.
+const MAX_EXTENSIONS: usize = 8;
 /// Data is handed over in pieces of this size.
 const PIECE: usize = 256 << 10;
 
@@ -49,7 +51,7 @@ impl<R: Read> Reader<R> {
         self.skip(rest)?;
         (self.left, self.padding) = (0, 0);
         let (mut pax, mut long_name, mut long_link) = (Pax::default(), None, None);
-        loop {
+        for _ in 0..=MAX_EXTENSIONS {
             let block = self.block()?;
             if block.iter().all(|byte| *byte == 0) {
                 self.finish()?;
@@ -69,6 +71,8 @@ impl<R: Read> Reader<R> {
                 }
             }
         }
+        let what = format!("more than {MAX_EXTENSIONS} extensions stand before one of its entries");
+        Err(ArchiveError::Unsupported(what))
     }
 
     /// Hands over the data of the current entry: where in the file it belongs, and what it is.

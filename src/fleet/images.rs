@@ -57,7 +57,7 @@ impl Fleet {
         let tool = Tool::find()?;
         self.start_import(name, move |running| {
             let label = url.to_string();
-            let size = size.or_else(|| tool.size(&url));
+            let size = size.or_else(|| tool.size(&url, &running.cancel_flag()));
             let download = Download::new(tool, url, size, running.cancel_flag());
             Source::from_reader(Box::new(Checked::new(download, sum)), size, label).map_err(|e| e.to_string())
         })

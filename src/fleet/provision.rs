@@ -9,7 +9,7 @@ use super::roots;
 use super::trees::{Trees, delete_subvolumes, open_directory};
 use crate::config::{CloneOf, Device, Regional};
 use crate::image;
-use crate::image::adapt::{self, Earlier, Pass, Target};
+use crate::image::adapt::{self, Change, Earlier, Pass, Target};
 use crate::progress::Progress;
 use crate::storage::tree_copy::Content;
 use crate::storage::{Layout, SyncGuard, sync_directory, tree_remove};
@@ -109,6 +109,7 @@ impl Provision {
         let target = self.target(origin.earlier);
         let report = adapt::adapt(&partial.join("boot"), &partial.join("root"), &target, Pass::Fresh)
             .map_err(|e| e.to_string())?;
+        let changes = report.changes.len();
         let record = DeviceRecord {
             export_pair,
             image: origin.image,
@@ -116,8 +117,8 @@ impl Provision {
             root: Some(roots::word(content).to_owned()),
             made_ms: self.now_ms,
             adapted_for: AdaptedFor::of(&self.device, &self.exported, &self.regional),
-            changes: report.changes,
-            notes: report.notes,
+            changes: kept(report.changes),
+            notes: kept(report.notes),
             switched_from,
             rolled_back: None,
         };
@@ -128,7 +129,7 @@ impl Provision {
         if progress.cancelled() {
             return Err("cancelled".to_owned());
         }
-        let (id, word, changes) = (&self.device.id, roots::word(content), record.changes.len());
+        let (id, word) = (&self.device.id, roots::word(content));
         Ok(format!("{id} boots from a {word} of {} ({changes} changes{})", origin.what, made.words()))
     }
 
@@ -200,13 +201,19 @@ impl Provision {
         let count = report.changes.len();
         record.changes.extend(report.changes);
         // A router that moves between two networks must not grow the record for ever.
-        let excess = record.changes.len().saturating_sub(MAX_CHANGES);
-        record.changes.drain(..excess);
-        record.notes = report.notes;
+        record.changes = kept(record.changes);
+        record.notes = kept(report.notes);
         record.adapted_for = AdaptedFor::of(&self.device, &self.exported, &self.regional);
         record.save(&place).map_err(|e| e.to_string())?;
         Ok(format!("{} adapted ({count} changes)", self.device.id))
     }
+}
+
+/// The last of what adapting did, as much as a record keeps: an image may be made so that it is very much.
+pub(super) fn kept(mut changes: Vec<Change>) -> Vec<Change> {
+    let excess = changes.len().saturating_sub(MAX_CHANGES);
+    changes.drain(..excess);
+    changes
 }
 
 /// What a device's trees are called in the scratch directory while they are being made.
@@ -265,4 +272,17 @@ pub fn leftovers(layout: &Layout) -> Vec<PathBuf> {
         [PARTIAL, DELETED, SNAPSHOT, ROLLBACK].iter().any(|prefix| name.starts_with(prefix.as_bytes()))
     };
     entries.flatten().map(|entry| entry.path()).filter(is_ours).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_keeps_the_last_changes() {
+        let change = |n: usize| Change { rule: String::new(), path: n.to_string(), what: String::new() };
+        let changes = kept((0..MAX_CHANGES + 5).map(change).collect());
+        assert_eq!((changes.len(), changes[0].path.as_str()), (MAX_CHANGES, "5"));
+        assert_eq!(kept(vec![change(1)]).len(), 1);
+    }
 }

@@ -8,7 +8,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::backup::{Head, TREES, decompress, open, read_head};
 use super::exported::ExportedAt;
-use super::provision::{Provision, discard, partial_name};
+use super::provision::{Provision, discard, kept, partial_name};
 use super::record::{AdaptedFor, DeviceRecord, free_export_pair};
 use crate::archive::{ArchiveError, Input, unpack_tree};
 use crate::config::{Device, Regional};
@@ -115,7 +115,7 @@ impl Restoring {
         let (boot, root) = (partial.join("boot"), partial.join("root"));
         let report = adapt::adapt(&boot, &root, &target, Pass::Fresh).map_err(|e| e.to_string())?;
         record.adapted_for = AdaptedFor::of(&provision.device, &provision.exported, &provision.regional);
-        (record.changes, record.notes) = (report.changes, report.notes);
+        (record.changes, record.notes) = (kept(report.changes), kept(report.notes));
         record.made_ms = self.now_ms;
         Ok(record)
     }

@@ -106,6 +106,16 @@ impl Format {
     }
 }
 
+/// Bytes of memory that a decoder may take here and now.
+pub(super) fn memory_limit() -> u64 {
+    memory::limit()
+}
+
+/// The largest window that zstd is given within `limit` bytes of memory, as a power of two.
+pub(super) fn zstd_window_log(limit: u64) -> u32 {
+    zstd::window_log(limit)
+}
+
 /// What the first bytes of a file say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recognised {

@@ -154,8 +154,24 @@ fn what_cannot_be_had_is_said_in_the_words_of_the_program() {
 fn the_size_is_known_before() {
     let server = serve(vec![bytes(12_345, 0)], vec![ALL]);
     for (tool, _dir) in tools() {
-        assert_eq!(tool.size(&Url::parse(&server.address).unwrap()), Some(12_345), "{tool:?}");
+        assert_eq!(tool.size(&Url::parse(&server.address).unwrap(), &Cancel::default()), Some(12_345), "{tool:?}");
     }
+}
+
+#[test]
+fn a_size_that_drips_in_is_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let (script, pid) = (dir.path().join("curl"), dir.path().join("pid"));
+    let text = format!("#!/bin/sh\necho $$ >{}\nwhile :; do echo x; sleep 0.01; done\n", pid.display());
+    std::fs::write(&script, text).unwrap();
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let (tool, url) = (Tool::like_curl(&script), Url::parse("http://host/x").unwrap());
+    assert_eq!(tool.size_within(&url, &Cancel::default(), Duration::from_millis(500)), None);
+    let program = std::fs::read_to_string(&pid).unwrap();
+    assert!(!Path::new(&format!("/proc/{}", program.trim())).exists());
+    let cancel = Cancel::default();
+    cancel.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(tool.size_within(&url, &cancel, Duration::from_secs(3600)), None);
 }
 
 #[test]

@@ -10,6 +10,13 @@ use super::url::Url;
 pub const MAX_BYTES: usize = 2 << 20;
 /// Most braces in a list: by that it is known before reading it how much memory it can take.
 const MAX_OBJECTS: usize = 5000;
+/// Most systems of a list and all of its parts. The official one had some 300 in 2026.
+pub const MAX_SYSTEMS: usize = 2000;
+/// Groups within groups; what is deeper is left out.
+const MAX_GROUPS: usize = 8;
+/// Tags of one entry, and bytes of one of them; what is beyond is left out. Entries have them from their group, too.
+const MAX_TAGS: usize = 64;
+const MAX_TAG: usize = 64;
 /// Longest texts.
 const MAX_NAME: usize = 200;
 const MAX_DESCRIPTION: usize = 400;
@@ -124,21 +131,24 @@ pub fn parse(bytes: &[u8], groups: &[String]) -> Result<OsList, ListError> {
         // "No filtering" has none.
         if !device.tags.is_empty() && !device.name.is_empty() {
             let exclusive = device.matching_type == "exclusive";
-            list.boards.push(Board { name: short(&device.name, MAX_NAME), tags: device.tags, exclusive });
+            list.boards.push(Board { name: short(&device.name, MAX_NAME), tags: tags(device.tags), exclusive });
         }
     }
     let mut groups = groups.to_vec();
     for entry in file.os_list {
-        add(&mut list, entry, &mut groups, &[]);
+        add(&mut list, entry, &mut groups, &[])?;
     }
     Ok(list)
 }
 
 /// serde_json goes 128 levels deep at most.
-fn add(list: &mut OsList, entry: Entry, groups: &mut Vec<String>, above: &[String]) {
+fn add(list: &mut OsList, entry: Entry, groups: &mut Vec<String>, above: &[String]) -> Result<(), ListError> {
     let name = short(&entry.name, MAX_NAME);
-    let boards = entry.devices.unwrap_or_else(|| above.to_vec());
+    let boards = entry.devices.map_or_else(|| above.to_vec(), tags);
     if let Some(url) = entry.url.as_deref().and_then(|url| Url::parse(url).ok()) {
+        if list.systems.len() >= MAX_SYSTEMS {
+            return Err(ListError::Long);
+        }
         list.systems.push(System {
             name: name.clone(),
             description: short(&entry.description, MAX_DESCRIPTION),
@@ -152,17 +162,24 @@ fn add(list: &mut OsList, entry: Entry, groups: &mut Vec<String>, above: &[Strin
         });
     }
     let part = entry.subitems_url.as_deref().and_then(|url| Url::parse(url).ok());
-    if part.is_none() && entry.subitems.is_empty() {
-        return;
+    if (part.is_none() && entry.subitems.is_empty()) || groups.len() >= MAX_GROUPS {
+        return Ok(());
     }
     groups.push(name);
     if let Some(url) = part {
         list.parts.push((groups.clone(), url));
     }
     for item in entry.subitems {
-        add(list, item, groups, &boards);
+        add(list, item, groups, &boards)?;
     }
     groups.pop();
+    Ok(())
+}
+
+fn tags(mut tags: Vec<String>) -> Vec<String> {
+    tags.retain(|tag| tag.len() <= MAX_TAG);
+    tags.truncate(MAX_TAGS);
+    tags
 }
 
 fn short(text: &str, most: usize) -> String {
@@ -263,6 +280,23 @@ mod tests {
         let fits = |exclusive, boards: &[&str]| board(exclusive).fits(&system(boards));
         assert!(fits(true, &["c", "b"]) && fits(false, &["b"]) && fits(false, &[]));
         assert!(!fits(true, &[]) && !fits(true, &["c"]) && !fits(false, &["c"]));
+    }
+
+    #[test]
+    fn what_entries_have_of_their_groups_is_bounded() {
+        let tags = vec!["t"; 10_000].join("\",\"");
+        let items = vec!["{\"name\":\"x\",\"url\":\"http://h/x\"}"; MAX_SYSTEMS].join(",");
+        let long = "l".repeat(MAX_TAG + 1);
+        let text = format!("{{\"os_list\":[{{\"devices\":[\"{long}\",\"{tags}\"],\"subitems\":[{items}]}}]}}");
+        let list = parse(text.as_bytes(), &[]).unwrap();
+        assert_eq!(list.systems.len(), MAX_SYSTEMS);
+        assert!(list.systems.iter().all(|system| system.boards == vec!["t"; MAX_TAGS]));
+        let more = text.replacen("\"subitems\":[", "\"subitems\":[{\"name\":\"y\",\"url\":\"http://h/y\"},", 1);
+        assert_eq!(parse(more.as_bytes(), &[]), Err(ListError::Long));
+        let group = "{\"name\":\"g\",\"url\":\"http://h/x\",\"subitems\":[";
+        let deep = format!("{{\"os_list\":[{}{}]}}", group.repeat(20), "]}".repeat(20));
+        let list = parse(deep.as_bytes(), &[]).unwrap();
+        assert_eq!(list.systems.iter().map(|system| system.groups.len()).max(), Some(MAX_GROUPS));
     }
 
     #[test]

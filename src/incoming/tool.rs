@@ -1,14 +1,21 @@
 //! The programs that download: whichever of them is installed. TLS and its certificates are theirs to keep up to date.
 
 use std::ffi::OsStr;
-use std::io;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use super::url::Url;
+use super::{Cancel, LOOK, is_cancelled, wait};
+use crate::clock::{Clock, Moment};
 
 /// Seconds a server may be silent.
 const TIMEOUT: &str = "30";
+/// A size that is not known after so long is not waited for any more, and a head of more bytes is none.
+const SIZE_TIMEOUT: Duration = Duration::from_secs(15);
+const MAX_HEAD: usize = 64 << 10;
 /// Directories of programs where the environment names none.
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -147,19 +154,83 @@ impl Tool {
         Some(arguments.iter().chain(&address).map(|word| (*word).to_owned()).collect())
     }
 
-    /// The size of a file, if the server tells it before it is sent.
+    /// The size of a file, if the server tells it before it is sent, and soon.
     #[must_use]
-    pub fn size(&self, url: &Url) -> Option<u64> {
-        let output = self.command(&self.head_arguments(url)?).stderr(Stdio::piped()).output().ok()?;
+    pub fn size(&self, url: &Url, cancel: &Cancel) -> Option<u64> {
+        self.size_within(url, cancel, SIZE_TIMEOUT)
+    }
+
+    pub(super) fn size_within(&self, url: &Url, cancel: &Cancel, timeout: Duration) -> Option<u64> {
+        let mut command = self.command(&self.head_arguments(url)?);
         // curl writes the head to the one, wget to the other.
-        let text = [output.stdout, output.stderr].concat();
-        output.status.success().then(|| content_length(&String::from_utf8_lossy(&text)))?
+        match self.kind {
+            Kind::Curl => command.stderr(Stdio::null()),
+            _ => command.stdout(Stdio::null()).stderr(Stdio::piped()),
+        };
+        let mut child = command.spawn().ok()?;
+        let answer = answer(&mut child, cancel, &Deadline::after(timeout));
+        // It may have ended by itself.
+        let _ = child.kill();
+        let _ = child.wait();
+        let (text, status) = answer.ok()?;
+        status.success().then(|| content_length(&String::from_utf8_lossy(&text)))?
     }
 
     /// A program by its path, called like curl.
     #[cfg(test)]
     pub(super) fn like_curl(program: &std::path::Path) -> Self {
         Self { kind: Kind::Curl, program: program.to_owned() }
+    }
+}
+
+/// What a program writes until it ends, and how it does.
+fn answer(child: &mut Child, cancel: &Cancel, deadline: &Deadline) -> io::Result<(Vec<u8>, ExitStatus)> {
+    let mut text = Vec::new();
+    match (child.stdout.take(), child.stderr.take()) {
+        (Some(output), _) => read_until(output, &mut text, cancel, deadline)?,
+        (None, Some(messages)) => read_until(messages, &mut text, cancel, deadline)?,
+        (None, None) => {}
+    }
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok((text, status));
+        }
+        is_cancelled(cancel)?;
+        deadline.left()?;
+        std::thread::sleep(LOOK / 20);
+    }
+}
+
+fn read_until(mut from: impl Read + AsFd, text: &mut Vec<u8>, cancel: &Cancel, deadline: &Deadline) -> io::Result<()> {
+    let mut buffer = [0; 4096];
+    loop {
+        wait([from.as_fd()], cancel, deadline.left()?)?;
+        let length = from.read(&mut buffer)?;
+        text.extend_from_slice(buffer.get(..length).unwrap_or_default());
+        match length {
+            0 => return Ok(()),
+            _ if text.len() > MAX_HEAD => return Err(io::ErrorKind::InvalidData.into()),
+            _ => {}
+        }
+    }
+}
+
+struct Deadline {
+    clock: Clock,
+    at: Moment,
+}
+
+impl Deadline {
+    fn after(span: Duration) -> Self {
+        let clock = Clock::system();
+        let at = clock.now().plus(span);
+        Self { clock, at }
+    }
+
+    /// The time until then, an error if there is none.
+    fn left(&self) -> io::Result<Duration> {
+        let left = self.at.since(self.clock.now());
+        if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
     }
 }
 

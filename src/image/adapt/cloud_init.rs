@@ -1,13 +1,12 @@
 //! Rule `cloud-init`: Trixie reads its first-boot settings from the boot partition before that is mounted over NFS,
-//! so they move into the root; and the network stays as the kernel has set it up.
+//! so they move into the root, where nobody but root reads them: they hold passwords, and boot files are served over
+//! TFTP; and the network stays as the kernel has set it up.
 
 use super::AdaptError;
 use super::editor::{Editor, Side};
-use super::tree::Owner;
+use super::tree::{PRIVATE, Tree};
 
 const SEED: &str = "var/lib/cloud/seed/nocloud";
-/// What comes with an image may hold a password.
-const PRIVATE: Owner = Owner { uid: 0, gid: 0, mode: 0o600 };
 /// Between the parts of user data; nobody writes this into theirs.
 const BOUNDARY: &str = "=piboot=4c6f6f6b=";
 
@@ -21,13 +20,7 @@ pub(super) fn apply(editor: &mut Editor<'_>) -> Result<(), AdaptError> {
     let what = "the network stays as the kernel set it up; settings come from the root";
     editor.write(Side::Root, "etc/cloud/cloud.cfg.d/zz-netboot.cfg", config, what)?;
     for name in ["user-data", "network-config"] {
-        let path = format!("{SEED}/{name}");
-        // What the device was given once is not given again: its user may have changed it there.
-        if let Some(text) = editor.text(Side::Boot, name)?
-            && !editor.exists(&path)?
-        {
-            editor.write(Side::Root, &path, &text, "copied from the boot files")?;
-        }
+        take(editor, name)?;
     }
     if editor.settings.user.is_some() || editor.settings.password.is_some() {
         let path = format!("{SEED}/user-data");
@@ -38,6 +31,28 @@ pub(super) fn apply(editor: &mut Editor<'_>) -> Result<(), AdaptError> {
     let meta = editor.text(Side::Boot, "meta-data")?.unwrap_or_default();
     let meta = edit_meta(&meta, &editor.target.id, &editor.target.hostname);
     editor.write(Side::Root, &format!("{SEED}/meta-data"), &meta, "an instance of its own")
+}
+
+/// Moves settings out of the boot files.
+fn take(editor: &mut Editor<'_>, name: &str) -> Result<(), AdaptError> {
+    let path = format!("{SEED}/{name}");
+    let there = editor.text(Side::Root, &path)?;
+    // Written by something that let everybody read it.
+    if there.is_some() && editor.look(&path, Tree::stat)?.is_some_and(|stat| stat.st_mode & 0o077 != 0) {
+        editor.set_mode(&path, PRIVATE.mode, "nobody but root reads it: it may hold passwords")?;
+    }
+    let Some(text) = editor.text(Side::Boot, name)? else { return Ok(()) };
+    let moved = "moved out of the boot files, which are served over TFTP";
+    match there {
+        None => editor.write_as(Side::Root, &path, &text, PRIVATE, moved)?,
+        Some(there) if there.contains(text.trim_end()) => {}
+        // What the device was given once is not given again: its user may have changed it there.
+        Some(_) => {
+            let beside = "moved out of the boot files; not in force, because there were settings already";
+            editor.write_as(Side::Root, &format!("{path}.from-boot"), &text, PRIVATE, beside)?;
+        }
+    }
+    editor.remove(Side::Boot, name, "removed: it may hold passwords, and is in the root")
 }
 
 /// User data that say what these say, but for users and passwords: those are in the root already (rule `user`), and an image

@@ -3,11 +3,12 @@
 //! `custom.toml` is read by the init script that would resize the partition (raspberrypi-sys-mods, `firstboot` and
 //! `init_config`), `userconf.txt` by a service that needs the boot files mounted, `firstrun.sh` by words of the command line
 //! which the rule `cmdline` removes. The first two are applied here, and removed: they hold passwords, and boot files are
-//! served over TFTP. What is configured for the device counts more.
+//! served over TFTP; a `custom.toml` that is not understood is kept in the root. What is configured for the device counts more.
 
 use super::AdaptError;
 use super::editor::{Editor, Settings, Side};
 use super::toml::{self, Value};
+use super::tree::PRIVATE;
 use crate::config::{Password, PasswordHash, check_keyboard, check_timezone, check_user, is_ssh_key};
 
 pub(super) fn apply(editor: &mut Editor<'_>) -> Result<(), AdaptError> {
@@ -36,10 +37,12 @@ pub(super) fn apply(editor: &mut Editor<'_>) -> Result<(), AdaptError> {
 
 fn custom(editor: &mut Editor<'_>, text: &str) -> Result<(), AdaptError> {
     const NAME: &str = "custom.toml";
+    const KEPT: &str = "var/lib/raspberrypi/custom.toml";
     let Some(entries) = toml::parse(text) else {
         let why = "settings made in Raspberry Pi Imager are not applied, because they are not understood: set user, password, locale … on the device";
         editor.note(Side::Boot, NAME, why.to_owned());
-        return Ok(());
+        editor.write_as(Side::Root, KEPT, text, PRIVATE, "moved out of the boot files, which are served over TFTP")?;
+        return editor.remove(Side::Boot, NAME, "removed: it may hold passwords, and is in the root");
     };
     let (found, left_out) = read(entries);
     take(editor, found);

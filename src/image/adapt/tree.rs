@@ -13,6 +13,8 @@ use crate::storage::reopen_regular;
 
 /// Files that are edited are configuration; what is larger is something else.
 const MAX_FILE: u64 = 1 << 20;
+/// Names of a directory that is looked through; those that are have a few dozen.
+const MAX_NAMES: usize = 4096;
 /// Name of a file while it is written; one adapt at a time works on a tree.
 const TEMPORARY: &str = ".piboot-adapt.tmp";
 
@@ -26,6 +28,9 @@ pub(super) struct Owner {
 
 /// Configuration that everybody may read.
 pub(super) const PUBLIC: Owner = Owner { uid: 0, gid: 0, mode: 0o644 };
+
+/// Configuration that only root may read: it may hold passwords.
+pub(super) const PRIVATE: Owner = Owner { uid: 0, gid: 0, mode: 0o600 };
 
 /// A directory tree; every path is relative to its top and stays below it.
 #[derive(Debug)]
@@ -78,7 +83,8 @@ impl Tree {
         }
     }
 
-    /// Names in a directory, sorted; none if there is no such directory. Names that are no UTF-8 are left out.
+    /// Names in a directory, sorted; none if there is no such directory. Names that are no UTF-8 are left out. More than
+    /// [`MAX_NAMES`] are refused with `FBIG`.
     pub(super) fn list(&self, path: &str) -> Result<Vec<String>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let Some(fd) = absent(self.resolve(path, flags))? else { return Ok(Vec::new()) };
@@ -88,6 +94,9 @@ impl Tree {
             if let Ok(name) = entry?.file_name().to_str()
                 && !matches!(name, "." | "..")
             {
+                if names.len() >= MAX_NAMES {
+                    return Err(Errno::FBIG);
+                }
                 names.push(name.to_owned());
             }
         }
@@ -286,6 +295,18 @@ mod tests {
         let names: Vec<_> = fs::read_dir(outside.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(names, ["secret"]);
         assert_eq!(fs::read_to_string(outside.path().join("secret")).unwrap(), "secret");
+    }
+
+    #[test]
+    fn a_directory_of_very_many_names_is_refused() {
+        let place = tempfile::tempdir().unwrap();
+        let tree = Tree::open(place.path()).unwrap();
+        for n in 0..MAX_NAMES {
+            fs::File::create(place.path().join(n.to_string())).unwrap();
+        }
+        assert_eq!(tree.list("").unwrap().len(), MAX_NAMES);
+        fs::File::create(place.path().join("more")).unwrap();
+        assert_eq!(tree.list("").unwrap_err(), Errno::FBIG);
     }
 
     #[test]

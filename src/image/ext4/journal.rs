@@ -76,6 +76,8 @@ pub(super) fn replay(fs: &Ext4<'_>, number: u32) -> Result<Replayed, Ext4Error> 
     let inode = fs.inode(number)?;
     let mut walk = fs.runs(&inode)?;
     while let Some(run) = walk.next()? {
+        // Extents may lead to the same blocks again and again.
+        fs.claim(number, run.count)?;
         runs.push(run);
         if runs.len() > MAX_BLOCKS {
             return Err(Ext4Error::Journal("it is in too many pieces"));

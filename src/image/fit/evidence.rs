@@ -95,7 +95,7 @@ impl Evidence {
     /// What config.txt says to a family.
     pub(crate) fn settings(&self, model: Model) -> Settings {
         let text = self.texts.get("config.txt").map_or("", String::as_str);
-        Settings::read(text, model, &|name| self.texts.get(name).cloned())
+        Settings::read(text, model, &|name| self.texts.get(name).map(String::as_str))
     }
 
     /// The kernels and initramfs that some board would load.

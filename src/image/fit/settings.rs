@@ -9,6 +9,8 @@ use crate::pi::Model;
 const MAX_LINE: usize = 98;
 /// Files that include files.
 const MAX_DEPTH: u32 = 4;
+/// Lines in all, with those of files that are included again and again.
+const MAX_LINES: usize = 20_000;
 
 /// The settings in force for a family's plain board: the 4B of the Pi 4, not the Compute Module 4.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,8 +22,9 @@ pub(crate) struct Settings {
 
 impl Settings {
     /// Reads config.txt; `include` gives the text of the files it includes.
-    pub(crate) fn read(text: &str, model: Model, include: &dyn Fn(&str) -> Option<String>) -> Self {
-        let mut reader = Reader { model, include, filters: BTreeMap::new(), settings: Self::default() };
+    pub(crate) fn read<'a>(text: &str, model: Model, include: &'a dyn Fn(&str) -> Option<&'a str>) -> Self {
+        let mut reader =
+            Reader { model, include, left: MAX_LINES, filters: BTreeMap::new(), settings: Self::default() };
         reader.file(text, 0);
         reader.settings
     }
@@ -87,7 +90,9 @@ enum Kind {
 
 struct Reader<'a> {
     model: Model,
-    include: &'a dyn Fn(&str) -> Option<String>,
+    include: &'a dyn Fn(&str) -> Option<&'a str>,
+    /// Lines that are still read.
+    left: usize,
     filters: BTreeMap<Kind, bool>,
     settings: Settings,
 }
@@ -95,6 +100,12 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn file(&mut self, text: &str, depth: u32) {
         for line in text.lines() {
+            // What is behind the end of a line that is read has to be gone past as well.
+            let Some(left) = self.left.checked_sub(1 + line.len() / MAX_LINE) else {
+                self.left = 0;
+                return;
+            };
+            self.left = left;
             let end = line.char_indices().map(|(at, _)| at).take_while(|at| *at <= MAX_LINE).last().unwrap_or(0);
             let line = if line.len() > MAX_LINE { line.get(..end).unwrap_or(line) } else { line }.trim();
             if let Some(filter) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
@@ -110,7 +121,7 @@ impl Reader<'_> {
         match (words.next(), words.next()) {
             (Some("include"), Some(name)) if depth < MAX_DEPTH => {
                 if let Some(text) = (self.include)(name) {
-                    self.file(&text, depth + 1);
+                    self.file(text, depth + 1);
                 }
             }
             (Some("initramfs"), Some(name)) if !name.starts_with('=') => self.settings.initramfs = names(name),
@@ -162,7 +173,7 @@ mod tests {
     use super::*;
 
     fn read(model: Model, text: &str) -> Settings {
-        Settings::read(text, model, &|name| (name == "more.txt").then(|| "kernel=mine.img\n[none]\n".to_owned()))
+        Settings::read(text, model, &|name| (name == "more.txt").then_some("kernel=mine.img\n[none]\n"))
     }
 
     #[test]
@@ -180,8 +191,28 @@ mod tests {
     fn included_files_leave_their_filter_behind() {
         let settings = read(Model::Pi4, "kernel=a\ninclude more.txt\nkernel=b\n");
         assert_eq!(settings.get("kernel"), Some("mine.img"));
-        let endless = Settings::read("include a\n", Model::Pi4, &|_| Some("include a\nx=1\n".to_owned()));
+        let endless = Settings::read("include a\n", Model::Pi4, &|_| Some("include a\nx=1\n"));
         assert!(endless.on("x"));
+    }
+
+    #[test]
+    fn files_that_include_themselves_again_and_again_end() {
+        let text = format!("kernel=a\n{}kernel=b\n", "include a\n".repeat(4000));
+        let asked = std::cell::Cell::new(0);
+        let include = |_: &str| {
+            asked.set(asked.get() + 1);
+            Some(text.as_str())
+        };
+        assert_eq!(Settings::read(&text, Model::Pi4, &include).get("kernel"), Some("a"), "not read to its end");
+        assert!(asked.get() <= MAX_LINES, "{}", asked.get());
+        let long = "x".repeat(64 << 10);
+        asked.set(0);
+        let include = |_: &str| {
+            asked.set(asked.get() + 1);
+            Some(long.as_str())
+        };
+        Settings::read(&text, Model::Pi4, &include);
+        assert!(asked.get() < 100, "{}", asked.get());
     }
 
     #[test]

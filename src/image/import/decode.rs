@@ -16,6 +16,8 @@ const PIECE: usize = 4 * CHUNK;
 const PIECES: usize = 4;
 /// Room left for what nobody counted: directories, the journal of the volume, other writers.
 const RESERVE: u64 = 16 << 20;
+/// How often it is looked whether that is still there: a superblock may say anything.
+const LOOK_EVERY: u64 = 8 << 20;
 /// Bytes of a partition's beginning that hold its superblock or boot sector.
 const HEAD: u64 = 4096;
 
@@ -71,7 +73,7 @@ impl Job<'_> {
         let file = self.partial.scratch()?;
         let path = self.partial.path().join("disk.img");
         let failed = |error| ImportError::disk("write", &path, error);
-        let (mut position, mut consumed) = (0_u64, 0_u64);
+        let (mut position, mut consumed, mut unlooked) = (0_u64, 0_u64, 0_u64);
         let mut table: Option<PartitionTable> = None;
         let mut waiting = false;
         let mut plan: Option<Plan> = None;
@@ -86,10 +88,15 @@ impl Job<'_> {
                 let wanted = table.as_ref().is_none_or(|table| at < table.end());
                 if wanted && !is_zero(chunk) {
                     file.write_all_at(chunk, at).map_err(failed)?;
+                    unlooked += chunk.len() as u64;
                 }
                 at += chunk.len() as u64;
             }
             position = at;
+            if unlooked >= LOOK_EVERY {
+                unlooked = 0;
+                self.partial.require(RESERVE, 0)?;
+            }
             self.progress.add(piece.consumed - consumed, 0);
             consumed = piece.consumed;
             // The decoder may have ended and dropped its end.

@@ -15,6 +15,7 @@ use crate::image::extract::Extracted;
 use crate::image::info::{ImageInfo, boot_files};
 use crate::image::source::{ImageStream, SourceError};
 use crate::openat2::openat2;
+use crate::progress::Progress;
 use crate::storage::tree_writer::{Meta, Time, TreeWriter, Xattr};
 
 /// Deepest nesting of directories, as for images.
@@ -24,6 +25,11 @@ const MAX_HELD: usize = 8 << 20;
 /// How often the space that is left is looked at, and how much of it stays.
 const LOOK_EVERY: u64 = 8 << 20;
 const RESERVE: u64 = 16 << 20;
+/// The same for entries and inodes.
+const LOOK_EVERY_ENTRIES: u64 = 1000;
+const RESERVE_INODES: u64 = 1024;
+/// Boot files are counted so deep, two descriptors at each level.
+const MAX_COUNTED: usize = 64;
 /// Attributes of a directory that the archive has things in and does not have itself.
 const IMPLIED: Meta = {
     let time = Time { seconds: 0, nanoseconds: 0 };
@@ -56,7 +62,7 @@ impl Job<'_> {
     ) -> Result<(), ImportError> {
         self.partial.require(size.unwrap_or(0), 0)?;
         self.progress.set_total(size.unwrap_or(0), 0);
-        let input = Input { stream, error: Rc::default() };
+        let input = Input { stream, progress: self.progress, error: Rc::default() };
         let error = Rc::clone(&input.error);
         let mut reader = Reader::new(input);
         let unpacked = Placer::new(self, duplicate(root_dir).map_err(|e| self.extract_error(e))?)
@@ -146,7 +152,7 @@ fn count(directory: &OwnedFd, depth: usize) -> rustix::io::Result<Extracted> {
         let stat = rustix::fs::statat(directory, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?;
         match rustix::fs::FileType::from_raw_mode(stat.st_mode) {
             rustix::fs::FileType::RegularFile => sum.bytes += u64::try_from(stat.st_size).unwrap_or(0),
-            rustix::fs::FileType::Directory if depth < MAX_DEPTH => {
+            rustix::fs::FileType::Directory if depth < MAX_COUNTED => {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let below = count(&rustix::fs::openat(directory, name, flags, Mode::empty())?, depth + 1)?;
                 sum.entries += below.entries;
@@ -159,13 +165,19 @@ fn count(directory: &OwnedFd, depth: usize) -> rustix::io::Result<Extracted> {
 }
 
 /// The unpacked stream as a reader, whose error is kept: a reader can only tell of the system's.
-struct Input {
+struct Input<'p> {
     stream: ImageStream,
+    progress: &'p dyn Progress,
     error: Rc<RefCell<Option<SourceError>>>,
 }
 
-impl Read for Input {
+impl Read for Input<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        // Here, because of what is skipped nothing else is seen.
+        if self.progress.cancelled() {
+            self.error.replace(Some(SourceError::Cancelled));
+            return Err(io::Error::other("cancelled"));
+        }
         self.stream.read(buffer).map_err(|error| {
             self.error.replace(Some(error));
             io::Error::other("the source failed")
@@ -194,7 +206,7 @@ impl<'a, 'j> Placer<'a, 'j> {
         Ok(Self { job, writer, open: Vec::new(), held: 0, root, done, consumed: 0, unlooked: 0 })
     }
 
-    fn run(mut self, reader: &mut Reader<Input>) -> Result<Extracted, ImportError> {
+    fn run(mut self, reader: &mut Reader<Input<'_>>) -> Result<Extracted, ImportError> {
         self.place_all(reader).map_err(|error| match error {
             PlaceError::Archive(error) => self.job.archive_error(error),
             PlaceError::Import(error) => error,
@@ -202,7 +214,7 @@ impl<'a, 'j> Placer<'a, 'j> {
         Ok(self.done)
     }
 
-    fn place_all(&mut self, reader: &mut Reader<Input>) -> Result<(), PlaceError> {
+    fn place_all(&mut self, reader: &mut Reader<Input<'_>>) -> Result<(), PlaceError> {
         while let Some(entry) = reader.next_entry()? {
             let consumed = reader.get_ref().stream.consumed();
             self.job.progress.add(consumed.saturating_sub(self.consumed), 1);
@@ -221,6 +233,9 @@ impl<'a, 'j> Placer<'a, 'j> {
             }
             self.go_to(&parts)?;
             self.done.entries += 1;
+            if self.done.entries.is_multiple_of(LOOK_EVERY_ENTRIES) {
+                self.job.partial.require(RESERVE, RESERVE_INODES).map_err(PlaceError::Import)?;
+            }
             match entry.kind {
                 Kind::Directory => {
                     self.go_down(name)?;
@@ -241,33 +256,36 @@ impl<'a, 'j> Placer<'a, 'j> {
                 }
                 Kind::File => {
                     let mut file = self.writer.file(name).map_err(ArchiveError::from)?;
-                    let progress = self.job.progress;
+                    let (job, mut unlooked, mut full) = (self.job, self.unlooked, None);
                     let mut bytes = 0;
-                    reader.content(|offset, piece| {
-                        if progress.cancelled() {
+                    let written = reader.content(|offset, piece| {
+                        if job.progress.cancelled() {
                             return Err(ArchiveError::Cancelled);
                         }
                         bytes += piece.len() as u64;
+                        unlooked += piece.len() as u64;
+                        // Ends before the disk is full to the last byte.
+                        if unlooked >= LOOK_EVERY {
+                            unlooked = 0;
+                            if let Err(error) = job.partial.require(RESERVE, 0) {
+                                full = Some(error);
+                                return Err(ArchiveError::NoSpace(0));
+                            }
+                        }
                         Ok(file.write_at(piece, offset)?)
-                    })?;
+                    });
+                    if let Some(error) = full {
+                        return Err(PlaceError::Import(error));
+                    }
+                    written?;
+                    self.unlooked = unlooked;
                     file.finish(entry.size, &entry.meta, &entry.xattrs).map_err(ArchiveError::from)?;
                     self.done.bytes += bytes;
-                    self.look(bytes)?;
                 }
             }
         }
         self.go_up_to(0)?;
         self.writer.leave(&self.root.meta, &self.root.xattrs).map_err(ArchiveError::from)?;
-        Ok(())
-    }
-
-    /// Ends before the disk is full to the last byte.
-    fn look(&mut self, bytes: u64) -> Result<(), PlaceError> {
-        self.unlooked += bytes;
-        if self.unlooked >= LOOK_EVERY {
-            self.unlooked = 0;
-            self.job.partial.require(RESERVE, 0).map_err(PlaceError::Import)?;
-        }
         Ok(())
     }
 

@@ -35,7 +35,7 @@ pub(super) struct Zstd {
 impl Zstd {
     pub(super) fn new(limit: u64) -> Result<Self, DecodeError> {
         let mut context = DCtx::try_create().ok_or(DecodeError::OutOfMemory)?;
-        let log = limit.saturating_sub(BESIDES_WINDOW).max(1).ilog2().clamp(MIN_WINDOW_LOG, MAX_WINDOW_LOG);
+        let log = window_log(limit);
         context.set_parameter(DParameter::WindowLogMax(log)).map_err(|_| DecodeError::OutOfMemory)?;
         Ok(Self { context, limit: 1 << log, header: Vec::with_capacity(HEADER), complete: true })
     }
@@ -72,6 +72,11 @@ impl Decode for Zstd {
         self.complete = hint == 0;
         Ok(Step { consumed: from.pos(), produced: to.pos(), end: false })
     }
+}
+
+/// The largest window that fits into `limit` bytes of memory, as a power of two.
+pub(super) fn window_log(limit: u64) -> u32 {
+    limit.saturating_sub(BESIDES_WINDOW).max(1).ilog2().clamp(MIN_WINDOW_LOG, MAX_WINDOW_LOG)
 }
 
 /// Bytes of memory that a frame's header asks for as its window (section 3.1.1.1.2).
