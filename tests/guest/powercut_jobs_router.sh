@@ -94,6 +94,7 @@ while :; do
     [ -d /srv/piboot/images/a ] || step a import image import /guest/small.img --name a
     enroll lion dc:a6:32:00:00:02
     step lion reset device reset lion
+    ! piboot snapshots lion | grep -q before || piboot snapshot remove lion before >/tmp/said || fail "$(cat /tmp/said)"
     step lion snapshot snapshot take lion --name before
     step lion rollback rollback lion before --discard
     rm -f /srv/lion.tar.zst
