@@ -11,6 +11,15 @@ const Option = baseclass.extend({
 		this.choices.push([ value, label ?? value ]);
 	},
 
+	depends(option, value) {
+		this.needs = { option, value };
+	},
+
+	/* Whether what it depends on is chosen. */
+	isActive() {
+		return !this.needs || this.section.options().find(other => other.option == this.needs.option).entered() == this.needs.value;
+	},
+
 	stored() {
 		return uci.get(this.section.map.config, this.section.name, this.option) ?? this.default;
 	},
@@ -38,10 +47,12 @@ const Option = baseclass.extend({
 	},
 
 	render(disabled) {
-		return E('div', { 'class': 'cbi-value', 'data-name': this.option }, [
+		this.node = E('div', { 'class': 'cbi-value', 'data-name': this.option }, [
 			E('label', { 'class': 'cbi-value-title' }, [ this.title ]),
 			E('div', { 'class': 'cbi-value-field' }, [ this.widget(disabled), E('div', { 'class': 'cbi-value-description' }, this.help) ])
 		]);
+
+		return this.node;
 	}
 });
 
@@ -95,6 +106,14 @@ const NamedSection = baseclass.extend({
 		return option;
 	},
 
+	options() {
+		return [ ...this.tabs.values() ].flatMap(tab => tab.options);
+	},
+
+	checkDepends() {
+		this.options().forEach(option => { option.node.style.display = option.isActive() ? '' : 'none' });
+	},
+
 	show(name) {
 		this.tabs.forEach((tab, other) => { tab.node.style.display = other == name ? '' : 'none' });
 	},
@@ -106,8 +125,9 @@ const NamedSection = baseclass.extend({
 
 		this.tabs.forEach(tab => tab.node.append(...tab.options.map(option => option.render(disabled))));
 		this.show(this.tabs.keys().next().value);
+		this.checkDepends();
 
-		return E('div', { 'class': 'cbi-section' }, [ E('ul', { 'class': 'cbi-tabmenu' }, menu), ...[ ...this.tabs.values() ].map(tab => tab.node) ]);
+		return E('div', { 'class': 'cbi-section', 'change': () => this.checkDepends() }, [ E('ul', { 'class': 'cbi-tabmenu' }, menu), ...[ ...this.tabs.values() ].map(tab => tab.node) ]);
 	}
 });
 
@@ -139,9 +159,9 @@ const Form = baseclass.extend({
 
 	async save() {
 		for (const section of this.sections) {
-			const options = [ ...section.tabs.values() ].flatMap(tab => tab.options);
+			const values = section.options().map(option => [ option.option, option.isActive() ? option.parse() : null ]);
 
-			await uci.save(this.config, section.name, Object.fromEntries(options.map(option => [ option.option, option.parse() ])));
+			await uci.save(this.config, section.name, Object.fromEntries(values));
 		}
 	}
 });
