@@ -53,12 +53,26 @@ pub(crate) fn name_to_handle(dir: BorrowedFd<'_>, name: &CStr) -> Result<KernelH
     KernelHandle::new(kind, bytes).ok_or(Errno::OVERFLOW)
 }
 
+/// How often a handle is tried whose inode number is being given to a new file at this very moment: the kernel then answers
+/// `ENOMEM` (`iget_locked` finds an inode in `I_CREATING`), and an NFS client that is told to wait does so for seconds.
+const TRIES: u32 = 100;
+
 /// Opens the object of a handle without access to its data (`O_PATH`), on the file system of `mount`.
 /// The thread must be root.
 ///
 /// # Errors
 /// `ESTALE` if the object is gone.
 pub(crate) fn open_by_handle(mount: BorrowedFd<'_>, handle: &KernelHandle) -> Result<OwnedFd, Errno> {
+    for _ in 1..TRIES {
+        match try_open_by_handle(mount, handle) {
+            Err(Errno::NOMEM) => std::thread::yield_now(),
+            other => return other,
+        }
+    }
+    try_open_by_handle(mount, handle)
+}
+
+fn try_open_by_handle(mount: BorrowedFd<'_>, handle: &KernelHandle) -> Result<OwnedFd, Errno> {
     const { assert!(offset_of!(RawHandle, bytes) == size_of::<libc::file_handle>()) }
     let mut raw = RawHandle {
         // At most MAX_KERNEL_HANDLE.
