@@ -8,11 +8,11 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, linkat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat};
 use rustix::io::Errno;
 
 use crate::progress::Progress;
-use crate::storage::sync_directory;
+use crate::storage::{rename_new, sync_directory};
 
 /// How often a pipe that stands still is asked whether to go on.
 const PATIENCE_MS: u8 = 200;
@@ -107,10 +107,7 @@ impl<'a> Output<'a> {
             }
             Place::Beside(beside, path) => {
                 self.file.sync_all()?;
-                match rustix::fs::renameat_with(CWD, beside, CWD, path, RenameFlags::NOREPLACE) {
-                    Err(Errno::INVAL | Errno::NOSYS) if !path.exists() => std::fs::rename(beside, path)?,
-                    other => other?,
-                }
+                rename_new(CWD, beside, CWD, path)?;
                 path.clone()
             }
         };

@@ -139,8 +139,6 @@ impl Fleet {
     /// Takes up what was restored: a device that was not enrolled is now.
     pub(super) fn take_restored(&mut self) {
         while let Ok(Restored { device, was_configured }) = self.restored.1.try_recv() {
-            // Its exports are those of another directory.
-            self.volume_changes = self.volume_changes.wrapping_add(1);
             self.failed.remove(&device.id);
             if self.config.device(&device.id).is_some() {
                 self.follow_record(&device.id);

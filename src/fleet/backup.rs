@@ -15,7 +15,7 @@ use crate::image::unpack::{Decode, DecodeError, Format};
 use crate::progress::Progress;
 use crate::storage::tree_writer::{Meta, Time};
 use crate::storage::usage::{Usage, measure};
-use crate::storage::{Layout, RESERVE_BYTES};
+use crate::storage::{Layout, RESERVE_BYTES, free_bytes};
 
 /// The members of a backup before its trees, in this order.
 const MANIFEST: &str = "backup.json";
@@ -195,8 +195,7 @@ impl Packing {
     /// has to be room for all of it uncompressed. Elsewhere a third has to do for a beginning.
     fn check_space(&self, usage: &Usage) -> Result<u64, String> {
         let directory = self.path.parent().unwrap_or(Path::new("/"));
-        let Ok(stat) = rustix::fs::statvfs(directory) else { return Ok(0) };
-        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        let Ok(free) = free_bytes(directory) else { return Ok(0) };
         let all = usage.bytes.saturating_add(usage.entries.saturating_mul(PER_ENTRY));
         let is_own = is_routers_own(directory);
         let needed = (if is_own { all } else { all / 3 }).saturating_add(RESERVE_BYTES);

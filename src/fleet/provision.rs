@@ -12,7 +12,7 @@ use crate::image;
 use crate::image::adapt::{self, Change, Earlier, Pass, Target};
 use crate::progress::Progress;
 use crate::storage::tree_copy::Content;
-use crate::storage::{Layout, SyncGuard, sync_directory, tree_remove};
+use crate::storage::{Layout, SyncGuard, free_bytes, sync_directory, tree_remove};
 
 /// Changes kept in a device's record; adapting a fresh copy makes about 40.
 const MAX_CHANGES: usize = 400;
@@ -170,8 +170,7 @@ impl Provision {
 
     /// Whether that much fits now: others may have taken the space since this was asked for.
     fn check_space(&self, content: Content, origin: &Origin) -> Result<(), String> {
-        let stat = rustix::fs::statvfs(self.layout.scratch()).map_err(|e| format!("cannot ask for free space: {e}"))?;
-        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        let free = free_bytes(&self.layout.scratch()).map_err(|e| format!("cannot ask for free space: {e}"))?;
         let needed = roots::needed(content, origin.bytes, origin.entries);
         if free >= needed {
             return Ok(());

@@ -4,18 +4,19 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::CWD;
 
 use super::backup::{Head, TREES, decompress, open, read_head};
 use super::exported::ExportedAt;
 use super::provision::{Provision, discard, kept, partial_name};
 use super::record::{AdaptedFor, DeviceRecord, free_export_pair};
+use super::snapshot_work::exchange;
 use crate::archive::{ArchiveError, Input, unpack_tree};
 use crate::config::{Device, Regional};
 use crate::image::adapt::{self, Pass};
 use crate::progress::Progress;
 use crate::storage::tree_writer::TreeWriter;
-use crate::storage::{Layout, RESERVE_BYTES, SyncGuard, rename_new, sync_directory};
+use crate::storage::{Layout, RESERVE_BYTES, SyncGuard, free_bytes, rename_new, sync_directory};
 
 /// What came of a restore, for whoever keeps the configuration.
 #[derive(Debug)]
@@ -123,14 +124,14 @@ impl Restoring {
     fn publish(&self, partial: &Path) -> Result<(), String> {
         let place = self.layout.device(&self.id);
         // In one step: at no moment is there neither.
-        let flags = if place.exists() && self.replace { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
-        let moved = match flags {
-            RenameFlags::NOREPLACE => rename_new(CWD, partial, CWD, &place),
-            _ => renameat_with(CWD, partial, CWD, &place, flags),
+        let moved = if place.exists() && self.replace {
+            exchange(partial, &place)
+        } else {
+            rename_new(CWD, partial, CWD, &place).map_err(io::Error::from)
         };
-        moved.map_err(|errno| match errno {
-            rustix::io::Errno::EXIST => already_there(&self.id),
-            other => format!("cannot move the restored files to {}: {other}", place.display()),
+        moved.map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => already_there(&self.id),
+            _ => format!("cannot move the restored files to {}: {error}", place.display()),
         })?;
         sync_directory(&self.layout.devices())
             .and_then(|()| sync_directory(&self.layout.scratch()))
@@ -140,7 +141,7 @@ impl Restoring {
 
 /// Refuses what would not fit into the volume with `bytes` of content.
 pub(super) fn check_space(layout: &Layout, path: &Path, bytes: u64, note: &str) -> Result<(), String> {
-    let free = free(layout).map_err(|e| format!("cannot ask for free space: {e}"))?;
+    let free = free_bytes(layout.data_dir()).map_err(|e| format!("cannot ask for free space: {e}"))?;
     if free >= bytes.saturating_add(RESERVE_BYTES) {
         return Ok(());
     }
@@ -155,13 +156,8 @@ pub(super) fn check_space(layout: &Layout, path: &Path, bytes: u64, note: &str) 
 
 /// However much an archive holds, and whatever it says of that: what others need is left.
 pub(super) fn leave_reserve(layout: &Layout) -> Result<(), ArchiveError> {
-    let free = free(layout).map_err(ArchiveError::Write)?;
+    let free = free_bytes(layout.data_dir()).map_err(ArchiveError::Write)?;
     if free < RESERVE_BYTES { Err(ArchiveError::NoSpace(free >> 20)) } else { Ok(()) }
-}
-
-fn free(layout: &Layout) -> io::Result<u64> {
-    let stat = rustix::fs::statvfs(layout.data_dir())?;
-    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
 /// What to say where files of a device are in the way.

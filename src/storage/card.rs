@@ -5,9 +5,9 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Advice, OFlags, RenameFlags, renameat_with};
+use rustix::fs::{Advice, OFlags};
 
-use super::sync_directory;
+use super::{rename_new, sync_directory};
 
 /// Major number of loop devices: a file in disguise.
 const LOOP: u32 = 7;
@@ -163,13 +163,10 @@ fn write_new(path: &Path, beside: &Path, content: &[u8], size: u64) -> Result<()
     let file = OpenOptions::new().read(true).write(true).create_new(true).open(beside).map_err(failed)?;
     file.set_len(size).map_err(failed)?;
     write_and_compare(path, file, content)?;
-    let named = renameat_with(rustix::fs::CWD, beside, rustix::fs::CWD, path, RenameFlags::NOREPLACE);
-    match named {
-        Err(rustix::io::Errno::EXIST) => return Err(CardError::Exists(path.to_owned())),
-        // File systems without the flag.
-        Err(rustix::io::Errno::INVAL) => std::fs::rename(beside, path).map_err(failed)?,
-        other => other.map_err(|e| failed(e.into()))?,
-    }
+    rename_new(rustix::fs::CWD, beside, rustix::fs::CWD, path).map_err(|errno| match errno {
+        rustix::io::Errno::EXIST => CardError::Exists(path.to_owned()),
+        other => failed(other.into()),
+    })?;
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     sync_directory(directory).map_err(failed)
 }

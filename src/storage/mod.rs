@@ -27,4 +27,4 @@ pub use mounts::MountWatch;
 pub use rename::rename_new;
 pub(crate) use reopen::reopen_regular;
 pub use sync::SyncGuard;
-pub use volume::{CLIENT_RESERVE, RESERVE_BYTES, Volume, VolumeProblem, check};
+pub use volume::{CLIENT_RESERVE, RESERVE_BYTES, Volume, VolumeProblem, check, free_bytes};

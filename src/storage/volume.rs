@@ -216,6 +216,15 @@ pub fn check(data_dir: &Path) -> Volume {
     volume
 }
 
+/// Bytes that are free for us on the file system of `path`.
+///
+/// # Errors
+/// As statvfs(3).
+pub fn free_bytes(path: &Path) -> std::io::Result<u64> {
+    let stat = rustix::fs::statvfs(path)?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
 /// What statvfs(2) tells of a file system that is there.
 fn problems_of(stat: &StatVfs, own: &Path) -> Vec<VolumeProblem> {
     let mut problems = Vec::new();

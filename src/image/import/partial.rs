@@ -4,10 +4,11 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, Mode, OFlags, RenameFlags};
+use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::ImportError;
+use crate::storage::rename_new;
 use crate::storage::tree_remove::remove_tree;
 
 const PREFIX: &str = "import-";
@@ -114,13 +115,7 @@ impl Partial {
         rustix::fs::fchmod(&self.directory, Mode::from_raw_mode(0o755)).map_err(failed)?;
         // A rename that lasts must not name content that does not.
         rustix::fs::syncfs(&self.directory).map_err(|errno| ImportError::disk("write", &self.path, errno))?;
-        match rustix::fs::renameat_with(&self.parent, &self.name, &images, image, RenameFlags::NOREPLACE) {
-            // File systems without the flag; renaming over a directory works only if that is empty.
-            Err(Errno::INVAL | Errno::NOSYS) => {
-                rustix::fs::renameat(&self.parent, &self.name, &images, image).map_err(failed)?;
-            }
-            other => other.map_err(failed)?,
-        }
+        rename_new(&self.parent, self.name.as_str(), &images, image).map_err(failed)?;
         rustix::fs::fsync(&images).map_err(|errno| ImportError::disk("write", images_dir, errno))
     }
 }
