@@ -9,9 +9,8 @@ use rustix::io::Errno;
 
 use super::at_rest::Plan;
 use super::backup::{Packing, Part, TREES, decompress, open, read_manifest, read_member};
-use super::provision::{discard, partial_name};
 use super::record::{DeviceRecord, free_export_pair};
-use super::restore::{Restored, check_space, leave_reserve};
+use super::restore::{Restored, check_space, in_scratch, leave_reserve};
 use super::{BackupError, Fleet};
 use crate::archive::{ArchiveError, Input, unpack_tree};
 use crate::config::{self, Config, Device, check_device_id, check_image_name};
@@ -119,14 +118,7 @@ struct ImportAll {
 
 impl ImportAll {
     fn run(&self, progress: &dyn Progress) -> Result<String, String> {
-        let partial = self.layout.scratch().join(partial_name(ALL));
-        discard(&partial)?;
-        let done = self.run_in(&partial, progress);
-        // What was not taken goes.
-        let removed = discard(&partial);
-        let message = done?;
-        removed?;
-        Ok(message)
+        in_scratch(&self.layout, ALL, |partial| self.run_in(partial, progress))
     }
 
     fn run_in(&self, partial: &Path, progress: &dyn Progress) -> Result<String, String> {

@@ -48,14 +48,7 @@ pub(super) struct Restoring {
 impl Restoring {
     /// Builds the trees and puts them in place. Whatever fails, what was there is there.
     pub(super) fn run(&self, progress: &dyn Progress) -> Result<String, String> {
-        let partial = self.layout.scratch().join(partial_name(&self.id));
-        discard(&partial)?;
-        let made = self.run_in(&partial, progress);
-        // After an exchange that is what was replaced. What cannot be removed now goes at the next start.
-        let removed = discard(&partial);
-        let message = made?;
-        removed?;
-        Ok(message)
+        in_scratch(&self.layout, &self.id, |partial| self.run_in(partial, progress))
     }
 
     fn run_in(&self, partial: &Path, progress: &dyn Progress) -> Result<String, String> {
@@ -137,6 +130,22 @@ impl Restoring {
             .and_then(|()| sync_directory(&self.layout.scratch()))
             .map_err(|e| e.to_string())
     }
+}
+
+/// Works in a directory of the scratch that is new, and is removed whatever comes of it: what is left there is not wanted, or
+/// is what was replaced. What cannot be removed now goes at the next start.
+pub(super) fn in_scratch(
+    layout: &Layout,
+    name: &str,
+    work: impl FnOnce(&Path) -> Result<String, String>,
+) -> Result<String, String> {
+    let partial = layout.scratch().join(partial_name(name));
+    discard(&partial)?;
+    let done = work(&partial);
+    let removed = discard(&partial);
+    let message = done?;
+    removed?;
+    Ok(message)
 }
 
 /// Refuses what would not fit into the volume with `bytes` of content.
