@@ -97,6 +97,7 @@ fn device() -> Target {
         mac: Some(Mac([0xdc, 0xa6, 0x32, 1, 2, 3])),
         ssh_keys: vec!["ssh-ed25519 AAAAC3Nza me@home".to_owned()],
         trim: true,
+        ephemeral: false,
         user: None,
         password: None,
         regional: Regional::default(),

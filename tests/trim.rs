@@ -51,6 +51,7 @@ impl Trees {
             mac: None,
             ssh_keys: Vec::new(),
             trim,
+            ephemeral: false,
             user: None,
             password: None,
             regional: Regional::default(),

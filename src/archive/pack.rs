@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
-use rustix::fs::{FileType, SeekFrom, Stat};
+use rustix::fs::{FileType, Mode, OFlags, SeekFrom, Stat};
 use rustix::io::Errno;
 
 use super::extents::MAX_WRITTEN;
@@ -14,6 +14,7 @@ use super::{ArchiveError, Entry, Kind, Result, Writer};
 use crate::printable::printable;
 use crate::progress::Progress;
 use crate::storage::tree_copy::{identity, meta};
+use crate::storage::tree_links::Several;
 use crate::storage::tree_walk::{Found, Walk};
 use crate::storage::tree_writer::Special;
 
@@ -22,6 +23,8 @@ const BUFFER: usize = 256 << 10;
 /// Memory for the paths of files whose other names are still to come, as for copies.
 const MAX_PENDING: usize = 16 << 20;
 const PER_LINK: usize = 96;
+/// Memory after which it is looked into which of them have other names in this tree, as for copies.
+const LOOK_INTO: usize = 1 << 20;
 
 /// What was packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -35,12 +38,15 @@ pub struct Packed {
 }
 
 struct Packer<'a, W> {
+    top: OwnedFd,
     out: &'a mut Writer<W>,
     name: &'a str,
     /// Files that change are counted and not refused.
     live: bool,
     links: HashMap<(u64, u64), (Vec<u8>, u64)>,
     pending: usize,
+    /// Files with several names in this tree, once that was looked into.
+    several: Option<Several>,
     buffer: Vec<u8>,
     progress: &'a dyn Progress,
     done: Packed,
@@ -58,12 +64,16 @@ pub fn pack_tree<W: Write>(
     live: bool,
     progress: &dyn Progress,
 ) -> Result<Packed> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let top = rustix::fs::openat(&tree, c".", flags, Mode::empty()).map_err(|e| ArchiveError::Read(e.into()))?;
     let mut packer = Packer {
+        top,
         out,
         name,
         live,
         links: HashMap::new(),
         pending: 0,
+        several: None,
         buffer: vec![0; BUFFER],
         progress,
         done: Packed::default(),
@@ -107,7 +117,8 @@ impl<W: Write> Packer<'_, W> {
         let path = [self.name.as_bytes(), b"/", &walk.path(found)].concat();
         #[allow(clippy::useless_conversion, reason = "the field's type differs between targets")]
         let names = u64::from(found.stat.st_nlink);
-        let is_shared = names > 1 && !found.kind().is_dir();
+        let has_others = self.several.as_ref().is_none_or(|several| several.contains(&found.stat));
+        let is_shared = names > 1 && has_others && !found.kind().is_dir();
         let mut entry = Entry {
             path,
             kind: Kind::Directory,
@@ -126,7 +137,7 @@ impl<W: Write> Packer<'_, W> {
                 let shown = printable(&entry.path);
                 let remembered = is_shared.then(|| entry.path.clone());
                 self.file(walk, found, entry, &shown)?;
-                return remembered.map_or(Ok(()), |path| self.remember(found, path, names));
+                return remembered.map_or(Ok(()), |path| self.remember(walk, found, path, names));
             }
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(walk.directory(), &found.name, Vec::new());
@@ -142,7 +153,7 @@ impl<W: Write> Packer<'_, W> {
         };
         let remembered = is_shared.then(|| entry.path.clone());
         self.put(entry)?;
-        remembered.map_or(Ok(()), |path| self.remember(found, path, names))
+        remembered.map_or(Ok(()), |path| self.remember(walk, found, path, names))
     }
 
     /// The path under which a file with several names was packed.
@@ -158,8 +169,21 @@ impl<W: Write> Packer<'_, W> {
         Some(path)
     }
 
-    fn remember(&mut self, found: &Found, path: Vec<u8>, names: u64) -> Result<()> {
+    fn remember(&mut self, walk: &Walk, found: &Found, path: Vec<u8>, names: u64) -> Result<()> {
         self.pending += PER_LINK + path.len();
+        if self.several.is_none() && self.pending > LOOK_INTO {
+            let again = self.top.try_clone().map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO));
+            let again = again.map_err(|errno| walk.error("open the tree of", found, errno))?;
+            let several = Several::find(again, self.progress)?.ok_or(ArchiveError::Cancelled)?;
+            self.links.retain(|(_, number), _| several.has(*number));
+            self.pending = self.links.values().map(|(path, _)| PER_LINK + path.len()).sum();
+            if !several.contains(&found.stat) {
+                self.several = Some(several);
+                return Ok(());
+            }
+            self.several = Some(several);
+            self.pending += PER_LINK + path.len();
+        }
         if self.pending > MAX_PENDING {
             let what = "too many files with several names wait for the others, more than memory allows";
             return Err(ArchiveError::Unsupported(what.to_owned()));

@@ -103,12 +103,6 @@ pub struct Device {
 }
 
 impl Device {
-    /// Whether its boot files are trimmed: a root that lives in the Pi's memory needs the initramfs that makes it.
-    #[must_use]
-    pub fn is_trimmed(&self) -> bool {
-        self.trim && self.root != RootKind::Ephemeral
-    }
-
     /// Whether it is the Pi with this address and serial, as far as either is known.
     #[must_use]
     pub fn is(&self, mac: Mac, serial: Option<Serial>) -> bool {
@@ -190,7 +184,7 @@ pub enum RootKind {
     Clone,
     /// Overlay over the image.
     Overlay,
-    /// Shared and read-only, changes in the Pi's memory.
+    /// The image's files, read-only; what the Pi changes is in its memory and gone at its next boot.
     Ephemeral,
 }
 

@@ -52,7 +52,7 @@ pub use store::{Store, StoreError};
 pub use usage::Measured;
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -118,6 +118,8 @@ pub struct Fleet {
     failed: BTreeMap<String, String>,
     /// Devices, and snapshots, that a job about something else needs as they are; and that job.
     claims: BTreeMap<String, u32>,
+    /// Devices that are to be adapted as soon as their Pis have no root mounted.
+    adapts_when_off: BTreeSet<String>,
     automatic: Automatic,
     uploads: images::Uploads,
     catalogue: os_list::Catalogue,
@@ -187,6 +189,7 @@ impl Fleet {
             volume_identity: None,
             lock: None,
             failed: BTreeMap::new(),
+            adapts_when_off: BTreeSet::new(),
             claims: BTreeMap::new(),
             automatic,
             uploads: images::Uploads::new(),

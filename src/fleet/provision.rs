@@ -7,7 +7,7 @@ use super::exported::ExportedAt;
 use super::record::{AdaptedFor, DeviceRecord, free_export_pair};
 use super::roots;
 use super::trees::{Trees, delete_subvolumes, open_directory};
-use crate::config::{CloneOf, Device, Regional};
+use crate::config::{CloneOf, Device, Regional, RootKind};
 use crate::image;
 use crate::image::adapt::{self, Change, Earlier, Pass, Target};
 use crate::progress::Progress;
@@ -40,8 +40,10 @@ pub struct Provision {
 }
 
 impl Provision {
-    pub(super) fn target(&self, earlier: Option<Earlier>) -> Target {
+    /// What trees are adapted to; whether they are `ephemeral` is decided when they are made, and in their record from then on.
+    pub(super) fn target(&self, earlier: Option<Earlier>, ephemeral: bool) -> Target {
         Target {
+            ephemeral,
             id: self.device.id.clone(),
             hostname: self.device.hostname.clone(),
             server: self.exported.server.into(),
@@ -49,7 +51,7 @@ impl Provision {
             boot_export: self.exported.boot(&self.device.id),
             mac: self.device.mac,
             ssh_keys: self.device.ssh_keys.clone(),
-            trim: self.device.is_trimmed(),
+            trim: self.device.trim,
             user: self.device.user.clone(),
             password: self.device.password.clone(),
             regional: self.regional.clone(),
@@ -94,8 +96,10 @@ impl Provision {
         switched_from: Option<String>,
         progress: &dyn Progress,
     ) -> Result<String, String> {
-        let content = roots::content(self.device.root, &self.layout.scratch()).map_err(|e| e.to_string())?;
+        let kind = self.device.root;
+        let content = roots::content_for(&self.device, &self.layout.scratch()).map_err(|e| e.to_string())?;
         let origin = self.origin()?;
+        roots::check_overlay(kind, &origin.directory, &origin.what).map_err(|e| e.to_string())?;
         progress.set_total(origin.bytes, origin.entries);
         self.check_space(content, &origin)?;
         let guard =
@@ -106,7 +110,7 @@ impl Provision {
             Some(_) => Trees::of(&origin.directory),
         };
         let made = trees.copy(content, partial, progress)?;
-        let target = self.target(origin.earlier);
+        let target = self.target(origin.earlier, kind == RootKind::Ephemeral);
         let report = adapt::adapt(&partial.join("boot"), &partial.join("root"), &target, Pass::Fresh)
             .map_err(|e| e.to_string())?;
         let changes = report.changes.len();
@@ -114,7 +118,7 @@ impl Provision {
             export_pair,
             image: origin.image,
             image_sha256: origin.image_sha256,
-            root: Some(roots::word(content).to_owned()),
+            root: Some(roots::word(kind, content).to_owned()),
             made_ms: self.now_ms,
             adapted_for: AdaptedFor::of(&self.device, &self.exported, &self.regional),
             changes: kept(report.changes),
@@ -129,8 +133,8 @@ impl Provision {
         if progress.cancelled() {
             return Err("cancelled".to_owned());
         }
-        let (id, word) = (&self.device.id, roots::word(content));
-        Ok(format!("{id} boots from a {word} of {} ({changes} changes{})", origin.what, made.words()))
+        let (id, words) = (&self.device.id, roots::words(kind, content));
+        Ok(format!("{id} boots from {words} of {} ({changes} changes{})", origin.what, made.words()))
     }
 
     /// What the trees are made from.
@@ -176,8 +180,8 @@ impl Provision {
             return Ok(());
         }
         Err(format!(
-            "a {} of {} needs {} MB and {} MB are free in {}: remove a device or an image, then send the agent SIGHUP",
-            roots::word(content),
+            "{} of {} needs {} MB and {} MB are free in {}: remove a device or an image, then send the agent SIGHUP",
+            roots::words(self.device.root, content),
             origin.what,
             needed >> 20,
             free >> 20,
@@ -194,7 +198,7 @@ impl Provision {
         let mut record = DeviceRecord::load(&place)
             .map_err(|e| e.to_string())?
             .ok_or_else(|| format!("{} has no trees", self.device.id))?;
-        let target = self.target(Some(record.adapted_for.as_earlier()));
+        let target = self.target(Some(record.adapted_for.as_earlier()), record.is_ephemeral());
         let report =
             adapt::adapt(&place.join("boot"), &place.join("root"), &target, Pass::Again).map_err(|e| e.to_string())?;
         let count = report.changes.len();

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::Fleet;
+use super::at_rest::Plan;
 use super::exported::ExportedAt;
 use super::provision::Provision;
 use super::record::{AdaptedFor, DeviceRecord};
-use crate::config::Device;
+use crate::config::{Device, RootKind};
 use crate::jobs::{JobKind, JobsError, Running};
 use crate::pi::{Mac, Serial};
 
@@ -48,6 +49,8 @@ pub struct Served {
     pub root: PathBuf,
     /// Names its exports in file handles.
     pub export_pair: u16,
+    /// Nobody may write to either.
+    pub read_only: bool,
 }
 
 /// An enrolled Pi as a DHCP server knows it.
@@ -81,6 +84,7 @@ impl Fleet {
     /// Doing it twice does nothing the second time.
     pub fn reconcile(&mut self) -> Wanted {
         self.fix_addresses();
+        self.adapts_when_off.clear();
         self.volume_seen |= self.volume.is_present();
         let mut wanted = Wanted { volume_changes: self.volume_changes, ready: self.volume_seen, ..Wanted::default() };
         let devices = self.config.devices.clone();
@@ -165,6 +169,11 @@ impl Fleet {
             }
             Err(error) => return (self.served_before(device), DeviceState::Blocked { why: error.to_string() }),
         };
+        if record.is_ephemeral()
+            && let Err(error) = self.check_kind(RootKind::Ephemeral)
+        {
+            return (None, DeviceState::Blocked { why: error.to_string() });
+        }
         let served = Served {
             id: device.id.clone(),
             serial: device.serial,
@@ -172,10 +181,16 @@ impl Fleet {
             boot: self.layout.device_boot(&device.id),
             root: self.layout.device_root(&device.id),
             export_pair: record.export_pair,
+            read_only: record.is_ephemeral(),
         };
         let regional = &self.config.main.regional;
         let outdated = self.exported().is_some_and(|at| record.adapted_for != AdaptedFor::of(device, &at, regional));
-        if outdated && self.volume.is_writable() && !self.failed.contains_key(&device.id) {
+        // Its overlay cannot follow what changes under it: such a Pi is adapted between two boots.
+        let waits = outdated && record.is_ephemeral() && self.used_by_pi(device, Plan::NotMounted).is_some();
+        if waits {
+            self.adapts_when_off.insert(device.id.clone());
+        }
+        if outdated && !waits && self.volume.is_writable() && !self.failed.contains_key(&device.id) {
             let adapt = |provision: Provision| move |_: &Running| provision.adapt();
             if let Err(error) = self.submit(device, adapt) {
                 log::warn!("cannot adapt {}: {error}", device.id);
@@ -216,6 +231,9 @@ impl Fleet {
         }
         if let Some(problem) = self.volume.problems.first() {
             return blocked(problem.to_string());
+        }
+        if let Err(error) = self.check_kind(device.root) {
+            return blocked(error.to_string());
         }
         if let Some(original) = &device.clone_of {
             if let Some(why) = self.not_to_be_cloned(original) {

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::exported::ExportedAt;
-use crate::config::{Device, PasswordHash, Regional};
+use crate::config::{Device, PasswordHash, Regional, RootKind};
 use crate::image::adapt::{Change, Earlier};
 use crate::storage::{Layout, write_beside};
 
@@ -53,7 +53,7 @@ impl AdaptedFor {
             exports: exported.prefix.clone(),
             ssh_keys: device.ssh_keys.clone(),
             mac: device.mac,
-            trim: device.is_trimmed(),
+            trim: device.trim,
             user: device.user.clone(),
             password: device.password.clone(),
             regional: regional.clone(),
@@ -82,7 +82,7 @@ pub struct DeviceRecord {
     pub image: String,
     /// Digest of that image's file.
     pub image_sha256: String,
-    /// How the root was made, `copy` or `clone`; unknown in those of the first version, which copied.
+    /// How the root was made, `copy`, `clone` or `ephemeral`; unknown in those of the first version, which copied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<String>,
     /// Unix time in ms.
@@ -129,6 +129,13 @@ pub enum RecordError {
 }
 
 impl DeviceRecord {
+    /// Whether the trees are for a Pi that keeps its changes in memory. Their files may be the image's own: nothing may ever
+    /// write to them, whatever the configuration says by now.
+    #[must_use]
+    pub fn is_ephemeral(&self) -> bool {
+        self.root.as_deref() == Some(RootKind::Ephemeral.word())
+    }
+
     /// Reads the record of the trees in `directory`; `None` if there are no trees.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use super::provision::{Provision, discard, kept, partial_name};
 use super::record::{AdaptedFor, DeviceRecord, free_export_pair};
 use super::snapshot_work::exchange;
 use crate::archive::{ArchiveError, Input, unpack_tree};
-use crate::config::{Device, Regional};
+use crate::config::{Device, Regional, RootKind};
 use crate::image::adapt::{self, Pass};
 use crate::progress::Progress;
 use crate::storage::tree_writer::TreeWriter;
@@ -92,20 +92,23 @@ impl Restoring {
     /// The record that belongs to the restored trees. A device that becomes another one gets an identity of its own.
     fn record(&self, head: &Head, device: &Device, partial: &Path) -> Result<DeviceRecord, String> {
         let mut record = head.record.clone();
-        record.root = Some("copy".to_owned());
+        // The device's own files, but they may be made so that they boot only where nobody writes to them.
+        let is_another = head.manifest.id != device.id;
+        let ephemeral = if is_another { device.root == RootKind::Ephemeral } else { record.is_ephemeral() };
+        record.root = Some(if ephemeral { RootKind::Ephemeral } else { RootKind::Copy }.word().to_owned());
         // Handles of another router, or of another device, must not be taken for those of this one.
         record.export_pair = match DeviceRecord::load(&self.layout.device(&self.id)) {
             // Those of the files that it had before, which a Pi may hold, must lead nowhere.
             Ok(_) => free_export_pair(&self.layout).map_err(|e| e.to_string())?,
             Err(error) => return Err(error.to_string()),
         };
-        if head.manifest.id == device.id {
+        if !is_another {
             return Ok(record);
         }
         let exported = self.exported.clone().ok_or("none of the configured interfaces has an IPv4 address")?;
         let (layout, device, regional) = (self.layout.clone(), device.clone(), self.regional.clone());
         let provision = Provision { layout, device, exported, regional, now_ms: self.now_ms };
-        let target = provision.target(Some(record.adapted_for.as_earlier()));
+        let target = provision.target(Some(record.adapted_for.as_earlier()), ephemeral);
         let (boot, root) = (partial.join("boot"), partial.join("root"));
         let report = adapt::adapt(&boot, &root, &target, Pass::Fresh).map_err(|e| e.to_string())?;
         record.adapted_for = AdaptedFor::of(&provision.device, &provision.exported, &provision.regional);

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::at_rest::Plan;
 use super::provision::set_aside;
+use super::record::DeviceRecord;
 use super::snapshot_work::SnapshotWork;
 use super::{EnrolError, Fleet};
 use crate::clock;
@@ -67,6 +68,11 @@ pub enum SnapshotError {
     /// The Pi, or a job, uses the files.
     #[error("{0}")]
     InUse(String),
+    /// There is nothing in it that is not in the image.
+    #[error(
+        "{0} has an ephemeral root: what it changes is in its memory, and there is nothing of it on the disk that a snapshot could keep"
+    )]
+    Ephemeral(String),
     /// There is nothing to take.
     #[error("{0} has no files yet: wait until its root is made")]
     NoTrees(String),
@@ -112,6 +118,10 @@ impl Fleet {
     /// [`SnapshotError`].
     pub fn take_snapshot(&mut self, id: &str, name: Option<String>) -> Result<(u32, String), SnapshotError> {
         let device = self.at_rest(id, Plan::Off)?;
+        let record = DeviceRecord::load(&self.layout.device(id)).ok().flatten();
+        if record.is_some_and(|record| record.is_ephemeral()) {
+            return Err(SnapshotError::Ephemeral(id.to_owned()));
+        }
         let taken = self.snapshots(id);
         let name = match name {
             Some(name) => name,

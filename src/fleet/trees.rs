@@ -90,7 +90,7 @@ impl Made {
         };
         match self.copied.unshared {
             0 => shared,
-            files => format!("{shared}, {files} files copied because their blocks cannot be shared"),
+            files => format!("{shared}, {files} files copied because they cannot be shared"),
         }
     }
 }

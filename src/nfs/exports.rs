@@ -176,7 +176,7 @@ impl Volume {
             let root_handle = sys::name_to_handle(root.as_fd(), c"")?;
             // A trial: proves the capability and that the file system takes its own handles back.
             sys::open_by_handle(root.as_fd(), &root_handle)?;
-            let tag = volume_tag(&root, key);
+            let tag = volume_tag(&root, key) ^ mode_tag(export.read_only, key);
             let fsid = key.hash(format!("export {} {}", export.id, export.name).as_bytes());
             Ok(Self {
                 root,
@@ -219,6 +219,13 @@ fn volume_tag(root: &OwnedFd, key: &HandleKey) -> u32 {
         },
     );
     let [.., a, b, c, d] = key.hash(&identity).to_be_bytes();
+    u32::from_be_bytes([a, b, c, d])
+}
+
+/// A handle that was given out for reading alone is none where its export's number names a tree that may be written to: it may
+/// lead to a file that others have too.
+fn mode_tag(read_only: bool, key: &HandleKey) -> u32 {
+    let [.., a, b, c, d] = if read_only { key.hash(b"read-only").to_be_bytes() } else { [0; 8] };
     u32::from_be_bytes([a, b, c, d])
 }
 

@@ -12,6 +12,7 @@ mod rename;
 mod reopen;
 mod sync;
 pub mod tree_copy;
+pub(crate) mod tree_links;
 pub mod tree_remove;
 pub mod tree_walk;
 pub mod tree_writer;

@@ -11,6 +11,8 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, SeekFrom
 use rustix::io::Errno;
 
 use crate::progress::Progress;
+use crate::storage::tree_links::Several;
+use crate::storage::tree_walk::WalkError;
 use crate::storage::tree_writer::{FileWriter, Meta, Special, Time, TreeWriter, WriteError, Xattr};
 
 /// Copy buffer, well under the MiB after which a cancel must be seen.
@@ -24,6 +26,9 @@ const CHUNK: usize = 2048;
 const MAX_HELD: usize = 8 << 20;
 /// What a name takes besides its bytes.
 const PER_NAME: usize = 32;
+
+/// Memory for names of files whose other names are still to come, after which it is looked into which have any in this tree.
+const LOOK_INTO: usize = 1 << 20;
 
 /// Why a tree could not be copied. What was written until then stays: the caller builds beside and renames.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +52,9 @@ pub enum CopyError {
     /// Nesting.
     #[error("directories are nested more than {MAX_DEPTH} deep at {0}")]
     TooDeep(String),
+    /// Looking for names of one file.
+    #[error(transparent)]
+    Walk(#[from] WalkError),
     /// Somebody moved a directory of the original meanwhile.
     #[error("{0} was moved while it was being copied: try again")]
     Moved(String),
@@ -62,6 +70,9 @@ pub enum Content {
     Copied,
     /// Shared with the original; a file whose blocks cannot be shared is copied.
     Shared,
+    /// The original's own: files and symbolic links get another name (link(2)) and have everything in common from then on,
+    /// owner and mode too. For trees that nobody writes to. What cannot be given another name is copied.
+    Linked,
 }
 
 /// What a copy wrote.
@@ -73,7 +84,7 @@ pub struct Copied {
     pub bytes: u64,
     /// Bytes of content that were shared (holes not counted).
     pub shared: u64,
-    /// Files that were to be shared and had to be copied.
+    /// Files that were to be shared or linked and had to be copied.
     pub unshared: u64,
 }
 
@@ -98,6 +109,7 @@ struct Frame {
 }
 
 struct Copier<'a> {
+    top: OwnedFd,
     current: OwnedFd,
     device: u64,
     writer: TreeWriter,
@@ -107,6 +119,8 @@ struct Copier<'a> {
     done: Copied,
     /// What the names of all frames take.
     held: usize,
+    /// Files with several names in this tree, once that was looked into.
+    several: Option<Several>,
 }
 
 /// Copies everything in directory `from` into the empty directory `to`: content with its holes, hard links, owners,
@@ -130,7 +144,10 @@ pub fn copy_tree_as(
     progress: &dyn Progress,
 ) -> Result<Copied, CopyError> {
     let writer = TreeWriter::new(to)?;
+    let top = rustix::fs::openat(&from, c".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let top = top.map_err(|errno| CopyError::Read { what: "open", path: "/".to_owned(), errno })?;
     let mut copier = Copier {
+        top,
         current: from,
         device: 0,
         writer,
@@ -139,6 +156,7 @@ pub fn copy_tree_as(
         progress,
         done: Copied::default(),
         held: 0,
+        several: None,
     };
     copier.run()?;
     Ok(copier.done)
@@ -216,15 +234,23 @@ impl Copier<'_> {
 
     fn entry(&mut self, name: &CStr, stat: &Stat) -> Result<(), CopyError> {
         let bytes = name.to_bytes();
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let wants_linking = self.content == Content::Linked && (kind.is_file() || kind.is_symlink());
+        if wants_linking && self.link(name, stat)? {
+            return Ok(());
+        }
         #[allow(clippy::useless_conversion, reason = "the field's type differs between targets")]
-        let links = u64::from(stat.st_nlink);
+        let links = match &self.several {
+            Some(several) if !several.contains(stat) => 1,
+            _ => u64::from(stat.st_nlink),
+        };
         if links > 1 && self.writer.link(stat.st_ino, bytes)? {
             return Ok(());
         }
         let meta = meta(stat);
         let xattrs = self.xattrs(name)?;
         let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
-        let special = match FileType::from_raw_mode(stat.st_mode) {
+        let special = match kind {
             FileType::RegularFile => None,
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(&self.current, name, Vec::new());
@@ -255,7 +281,7 @@ impl Copier<'_> {
                     to.finish(size, &meta, &xattrs)?;
                     return self.remember(stat, bytes, links);
                 }
-                self.done.unshared += u64::from(wants_sharing);
+                self.done.unshared += u64::from(wants_sharing || wants_linking);
                 self.done.bytes += copy_content(&from, size, &mut to, &mut self.buffer, self.progress, &path)?;
                 to.finish(size, &meta, &xattrs)?;
             }
@@ -266,8 +292,27 @@ impl Copier<'_> {
     fn remember(&mut self, stat: &Stat, name: &[u8], links: u64) -> Result<(), CopyError> {
         if links > 1 {
             self.writer.remember(stat.st_ino, name, links - 1)?;
+            // A tree that another is linked to: nearly every file has a name in there.
+            if self.several.is_none() && self.writer.pending() > LOOK_INTO {
+                let top = self.top.try_clone().map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO));
+                let top = self.check("open", b"", top)?;
+                let several = Several::find(top, self.progress)?.ok_or(CopyError::Cancelled)?;
+                self.writer.forget_unless(|id| several.has(id));
+                self.several = Some(several);
+            }
         }
         Ok(())
+    }
+
+    /// Gives a file of the original another name in the copy; false if it cannot have one more.
+    fn link(&mut self, name: &CStr, stat: &Stat) -> Result<bool, CopyError> {
+        if !self.writer.adopt(&self.current, name)? {
+            return Ok(false);
+        }
+        let held = held(stat);
+        self.done.shared += held;
+        self.progress.add(held, 0);
+        Ok(true)
     }
 
     /// Opens an entry of the current directory for reading; a mount point on it is refused.
@@ -322,7 +367,7 @@ pub(super) fn read_names(
     Ok((names.into_iter().map(|(_, name)| name).collect(), next))
 }
 
-pub(super) fn read_xattrs(path: &[u8]) -> rustix::io::Result<Vec<Xattr>> {
+pub(crate) fn read_xattrs(path: &[u8]) -> rustix::io::Result<Vec<Xattr>> {
     // Most files have none: one call, no buffer.
     let length = match rustix::fs::llistxattr_query(path) {
         Err(Errno::OPNOTSUPP) | Ok(0) => return Ok(Vec::new()),

@@ -6,7 +6,7 @@
 //! entries, and creating them changes its times.
 
 use std::collections::HashMap;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
@@ -284,6 +284,36 @@ impl TreeWriter {
             self.release(link.directory);
         }
         Ok(true)
+    }
+
+    /// Gives a file or link of another tree, `name` in `directory`, the same name in this one: what there is of it, owner,
+    /// mode and content, is both's from then on. `false` if it cannot have one more name.
+    ///
+    /// # Errors
+    /// The failed call.
+    pub fn adopt(&mut self, directory: impl AsFd, name: &CStr) -> Result<bool> {
+        match rustix::fs::linkat(directory, name, &self.current, name, AtFlags::empty()) {
+            Ok(()) => Ok(true),
+            // ext4 has room for 65000 names; what is immutable gets none (chattr(1)); subvolumes share no files.
+            Err(Errno::MLINK | Errno::PERM | Errno::XDEV) => Ok(false),
+            Err(errno) => self.check("link", name.to_bytes(), Err(errno)),
+        }
+    }
+
+    /// Bytes that it takes to remember files with several names.
+    #[must_use]
+    pub const fn pending(&self) -> usize {
+        self.pending
+    }
+
+    /// Forgets files with several names, unless `has_more` says of their number that names are to come.
+    pub fn forget_unless(&mut self, has_more: impl Fn(u64) -> bool) {
+        let (kept, gone): (HashMap<_, _>, HashMap<_, _>) = self.links.drain().partition(|(id, _)| has_more(*id));
+        self.links = kept;
+        for link in gone.into_values() {
+            self.pending = self.pending.saturating_sub(PENDING + link.name.as_bytes().len());
+            self.release(link.directory);
+        }
     }
 
     /// Gives the entry that `target` names, from the tree's root, another name. Whoever wrote the names, they lead nowhere

@@ -15,10 +15,15 @@ pub(super) fn apply(editor: &mut Editor<'_>) -> Result<(), AdaptError> {
         return Ok(());
     }
     // Sorted last, after Raspberry Pi OS's own 99_raspberry-pi.cfg.
-    let config = "network: {config: disabled}\n\
-        datasource: {NoCloud: {seedfrom: 'file:///var/lib/cloud/seed/nocloud/'}}\n";
+    let mut config = "network: {config: disabled}\n\
+        datasource: {NoCloud: {seedfrom: 'file:///var/lib/cloud/seed/nocloud/'}}\n"
+        .to_owned();
+    if editor.target.ephemeral {
+        // Every boot is the first one to it: the device keeps the host key that it was given.
+        config.push_str("ssh_deletekeys: false\nssh_genkeytypes: [ed25519]\n");
+    }
     let what = "the network stays as the kernel set it up; settings come from the root";
-    editor.write(Side::Root, "etc/cloud/cloud.cfg.d/zz-netboot.cfg", config, what)?;
+    editor.write(Side::Root, "etc/cloud/cloud.cfg.d/zz-netboot.cfg", &config, what)?;
     for name in ["user-data", "network-config"] {
         take(editor, name)?;
     }

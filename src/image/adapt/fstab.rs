@@ -9,7 +9,8 @@ const PATH: &str = "etc/fstab";
 pub(super) fn apply(editor: &mut Editor<'_>) -> Result<(), AdaptError> {
     let old = editor.text(Side::Root, PATH)?.unwrap_or_default();
     let default = if editor.exists("boot/firmware")? || !editor.exists("boot")? { "/boot/firmware" } else { "/boot" };
-    let new = edit(&old, &format!("{}:{}", editor.server, editor.target.boot_export), default);
+    let boot = format!("{}:{}", editor.server, editor.target.boot_export);
+    let new = edit(&old, &boot, default, editor.target.ephemeral);
     editor.write(Side::Root, PATH, &new, "no partitions; the boot files over NFS")?;
     let mount = ["usr/sbin/mount.nfs", "sbin/mount.nfs"];
     if !editor.exists(mount[0])? && !editor.exists(mount[1])? {
@@ -31,7 +32,7 @@ fn is_of_card(source: &str, options: Option<&&str>) -> bool {
 /// The table with the boot files from `nfs` (`address:/export`), mounted where the old table has them or at
 /// `default`.
 #[must_use]
-pub fn edit(old: &str, nfs: &str, default: &str) -> String {
+pub fn edit(old: &str, nfs: &str, default: &str, read_only: bool) -> String {
     let mut point = default;
     let mut kept = Vec::new();
     // Once there is no line for the root any more, partitions are disks that the user attached to the device.
@@ -49,7 +50,8 @@ pub fn edit(old: &str, nfs: &str, default: &str) -> String {
         }
     }
     // nofail: a Pi that boots without its boot files is better than one in emergency mode. nolock: no rpc.statd.
-    let boot = format!("{nfs} {point} nfs defaults,vers=3,nolock,nofail,_netdev 0 0");
+    let mode = if read_only { "ro" } else { "defaults" };
+    let boot = format!("{nfs} {point} nfs {mode},vers=3,nolock,nofail,_netdev 0 0");
     kept.push(&boot);
     kept.join("\n") + "\n"
 }
@@ -74,18 +76,21 @@ nas:/media /media nfs defaults 0 0
 tmpfs /tmp tmpfs size=100M 0 0
 nas:/media /media nfs defaults 0 0
 ";
-        let once = edit(old, "10.0.0.1:/lion/boot", "/boot/firmware");
+        let once = edit(old, "10.0.0.1:/lion/boot", "/boot/firmware", false);
         assert_eq!(once, format!("{new}{BOOT}"));
-        assert_eq!(edit(&once, "10.0.0.1:/lion/boot", "/boot/firmware"), once);
-        assert_eq!(edit(&once, "10.0.0.2:/x", "/boot/firmware"), once.replace("10.0.0.1:/lion/boot", "10.0.0.2:/x"));
+        assert_eq!(edit(&once, "10.0.0.1:/lion/boot", "/boot/firmware", false), once);
+        assert_eq!(
+            edit(&once, "10.0.0.2:/x", "/boot/firmware", false),
+            once.replace("10.0.0.1:/lion/boot", "10.0.0.2:/x")
+        );
     }
 
     #[test]
     fn disks_the_user_attached_later_stay() {
         let own = format!("PARTUUID=1234-01 /mnt/usb ext4 nofail 0 0\nUUID=5 none swap sw 0 0\n{BOOT}");
-        assert_eq!(edit(&own, "10.0.0.1:/lion/boot", "/boot/firmware"), own);
+        assert_eq!(edit(&own, "10.0.0.1:/lion/boot", "/boot/firmware", false), own);
         let card = format!("{own}PARTUUID=4e639091-02 / ext4 defaults 0 1\n");
-        assert_eq!(edit(&card, "10.0.0.1:/lion/boot", "/boot/firmware"), BOOT);
+        assert_eq!(edit(&card, "10.0.0.1:/lion/boot", "/boot/firmware", false), BOOT);
     }
 
     #[test]
@@ -94,17 +99,21 @@ nas:/media /media nfs defaults 0 0
         for gone in
             ["UUID=7 /boot/efi vfat defaults 0 1", "LABEL=data /data ext4", "/dev/mmcblk0p3 /srv ext4 noatime 0 2"]
         {
-            assert_eq!(edit(&format!("{root}{gone}\n"), "10.0.0.1:/lion/boot", "/boot/firmware"), BOOT, "{gone}");
+            assert_eq!(
+                edit(&format!("{root}{gone}\n"), "10.0.0.1:/lion/boot", "/boot/firmware", false),
+                BOOT,
+                "{gone}"
+            );
         }
         let stays = "UUID=7 /mnt/usb ext4 noatime,nofail 0 2\n";
-        let kept = edit(&format!("{root}{stays}"), "10.0.0.1:/lion/boot", "/boot/firmware");
+        let kept = edit(&format!("{root}{stays}"), "10.0.0.1:/lion/boot", "/boot/firmware", false);
         assert_eq!(kept, format!("{stays}{BOOT}"));
     }
 
     #[test]
     fn an_old_mount_point_is_kept_and_an_empty_table_gets_the_default() {
         let old = "UUID=1 / ext4 defaults 0 1\nLABEL=boot /boot vfat defaults 0 2\nUUID=2 none swap sw 0 0\n";
-        assert_eq!(edit(old, "10.0.0.1:/lion/boot", "/boot/firmware"), BOOT.replace("/boot/firmware", "/boot"));
-        assert_eq!(edit("", "10.0.0.1:/lion/boot", "/boot/firmware"), BOOT);
+        assert_eq!(edit(old, "10.0.0.1:/lion/boot", "/boot/firmware", false), BOOT.replace("/boot/firmware", "/boot"));
+        assert_eq!(edit("", "10.0.0.1:/lion/boot", "/boot/firmware", false), BOOT);
     }
 }

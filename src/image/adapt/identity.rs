@@ -35,7 +35,14 @@ pub(super) fn machine_id(editor: &mut Editor<'_>) -> Result<(), AdaptError> {
     const UNSET: &str = "uninitialized\n";
     const WHY: &str = "the device makes an id of its own at its first boot";
     let old = editor.text(Side::Root, "etc/machine-id")?.unwrap_or_default();
-    if !matches!(old.trim(), "" | "uninitialized") {
+    if editor.target.ephemeral {
+        // It would make another at every boot, each of which would be its first.
+        let mut id = [0; 16];
+        crate::random::fill(&mut id).map_err(|e| AdaptError::Random(e.to_string()))?;
+        // A UUID of version 4, as systemd makes them (machine-id(5)).
+        let id = (u128::from_be_bytes(id) & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
+        editor.write(Side::Root, "etc/machine-id", &format!("{id:032x}\n"), "an id of its own, for every boot")?;
+    } else if !matches!(old.trim(), "" | "uninitialized") {
         editor.write(Side::Root, "etc/machine-id", UNSET, WHY)?;
     }
     // Usually a link to the file above; a copy would outlive it.

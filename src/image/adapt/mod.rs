@@ -9,7 +9,9 @@ mod capabilities;
 mod cloud_init;
 pub mod cmdline;
 mod editor;
+mod ephemeral;
 pub mod fstab;
+mod host_key;
 mod identity;
 mod imager;
 mod locale;
@@ -53,6 +55,8 @@ pub struct Target {
     pub ssh_keys: Vec<String>,
     /// Whether what it need not load over TFTP is left out.
     pub trim: bool,
+    /// Whether it cannot write to its trees, and keeps what it changes in its memory.
+    pub ephemeral: bool,
     /// Name of the first user; absent: as the image has it.
     pub user: Option<String>,
     /// That user's password; absent: as the image has it.
@@ -132,6 +136,9 @@ pub enum AdaptError {
     /// An IPv6 server.
     #[error("{0} is an IPv6 address: a Raspberry Pi's kernel mounts its root over IPv4 only")]
     Ipv6(IpAddr),
+    /// No random numbers.
+    #[error("the kernel gives no random numbers, of which a key or an id could be made: {0}")]
+    Random(String),
     /// A host name that is none.
     #[error("'{0}' is not a host name (letters, digits and '-', at most 63, not '-' first or last)")]
     Hostname(String),
@@ -167,6 +174,7 @@ const RULES: &[Rule] = &[
     always("cmdline", cmdline::apply),
     fresh("imager", imager::apply),
     always("fstab", fstab::apply),
+    always("ephemeral", ephemeral::apply),
     always("trim", trim::apply),
     always("initramfs", storage::initramfs),
     always("resize", storage::resize),

@@ -1,7 +1,8 @@
 //! Rules about logging in: `ssh-host-keys`, `ssh-enable`, `ssh-authorized-keys`.
 
 use super::editor::{Editor, Side};
-use super::tree::{Owner, Tree};
+use super::host_key::host_key;
+use super::tree::{Owner, PRIVATE, Tree};
 use super::user::login_user;
 use super::{AdaptError, accounts};
 
@@ -18,6 +19,9 @@ pub(super) fn host_keys(editor: &mut Editor<'_>) -> Result<(), AdaptError> {
         if name.starts_with("ssh_host_") {
             editor.remove(Side::Root, &format!("etc/ssh/{name}"), "removed: the device makes its own host keys")?;
         }
+    }
+    if editor.target.ephemeral {
+        return keep_host_key(editor);
     }
     if editor.unit(REGENERATE)?.is_some() {
         return editor.enable(REGENERATE, "multi-user.target");
@@ -43,6 +47,26 @@ pub(super) fn host_keys(editor: &mut Editor<'_>) -> Result<(), AdaptError> {
         "makes the device's host keys at boot",
     )?;
     editor.enable(OWN_UNIT, "multi-user.target")
+}
+
+/// A device that forgets what it makes gets a key that is the same at every boot.
+fn keep_host_key(editor: &mut Editor<'_>) -> Result<(), AdaptError> {
+    const PATH: &str = "etc/ssh/ssh_host_ed25519_key";
+    for unit in [REGENERATE, OWN_UNIT] {
+        editor.disable(unit, "the device has a host key")?;
+    }
+    if !has_server(editor)? {
+        return Ok(());
+    }
+    let mut random = [0; 36];
+    crate::random::fill(&mut random).map_err(|e| AdaptError::Random(e.to_string()))?;
+    let (seed, check) = random.split_first_chunk().map_or(([0; 32], &[][..]), |(seed, check)| (*seed, check));
+    let check = check.first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes));
+    let key = host_key(seed, check, &format!("root@{}", editor.target.hostname));
+    let key = key.ok_or_else(|| AdaptError::Random("only zeros came".to_owned()))?;
+    let what = "a host key of its own, for every boot";
+    editor.write_as(Side::Root, PATH, &key.private, PRIVATE, what)?;
+    editor.write(Side::Root, &format!("{PATH}.pub"), &key.public, what)
 }
 
 /// Raspberry Pi OS starts no ssh server until a file on the boot partition says so; a headless Pi needs it.

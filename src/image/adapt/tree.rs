@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use crate::storage::reopen_regular;
@@ -116,20 +116,10 @@ impl Tree {
             Some(stat) => Owner { uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode & 0o7777 },
             None => new,
         };
-        absent(rustix::fs::unlinkat(&directory, TEMPORARY, AtFlags::empty()))?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut file = File::from(rustix::fs::openat(&directory, TEMPORARY, flags, Mode::RUSR | Mode::WUSR)?);
-        let done = file
-            .write_all(content)
-            .map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))
-            .and_then(|()| rustix::fs::fchown(&file, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid))))
-            .and_then(|()| rustix::fs::fchmod(&file, Mode::from_raw_mode(owner.mode)))
-            .and_then(|()| rustix::fs::fdatasync(&file))
-            .and_then(|()| rustix::fs::renameat(&directory, TEMPORARY, &directory, &name));
-        if done.is_err() {
-            let _ = rustix::fs::unlinkat(&directory, TEMPORARY, AtFlags::empty());
-        }
-        done.map(|()| true)
+        self.replace(&directory, &name, owner, |file| {
+            file.write_all(content).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))
+        })?;
+        Ok(true)
     }
 
     /// Makes a symbolic link, in place of whatever file or link is there. `false` if nothing had to change.
@@ -185,10 +175,49 @@ impl Tree {
         Ok(true)
     }
 
-    /// Sets the permission bits of a regular file.
+    /// Sets the permission bits of a regular file. One that has other names, which may be those of an image or of other
+    /// devices, is replaced by a copy of its own.
     pub(super) fn set_mode(&self, path: &str, mode: u32) -> Result<()> {
-        let (fd, _) = self.regular(path)?.ok_or(Errno::NOENT)?;
-        rustix::fs::fchmod(fd, Mode::from_raw_mode(mode))
+        let (fd, stat) = self.regular(path)?.ok_or(Errno::NOENT)?;
+        if stat.st_nlink <= 1 {
+            return rustix::fs::fchmod(fd, Mode::from_raw_mode(mode));
+        }
+        let (directory, name) = self.parent(path)?.ok_or(Errno::NOENT)?;
+        // There is no getxattrat before Linux 6.13.
+        let place = [format!("/proc/self/fd/{}/", directory.as_raw_fd()).as_bytes(), name.as_bytes()].concat();
+        let xattrs = crate::storage::tree_copy::read_xattrs(&place)?;
+        let owner = Owner { uid: stat.st_uid, gid: stat.st_gid, mode };
+        self.replace(&directory, &name, owner, |file| {
+            let copied = std::io::copy(&mut File::from(fd), file);
+            copied.map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
+            for xattr in &xattrs {
+                rustix::fs::fsetxattr(&*file, xattr.name.as_slice(), &xattr.value, XattrFlags::empty())?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Puts a new file in the place of whatever has the name: written beside, and renamed.
+    fn replace(
+        &self,
+        directory: &OwnedFd,
+        name: &CString,
+        owner: Owner,
+        fill: impl FnOnce(&mut File) -> Result<()>,
+    ) -> Result<()> {
+        absent(rustix::fs::unlinkat(directory, TEMPORARY, AtFlags::empty()))?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut file = File::from(rustix::fs::openat(directory, TEMPORARY, flags, Mode::RUSR | Mode::WUSR)?);
+        // The owner takes capabilities and setuid bits off, so that it comes before both.
+        let done = rustix::fs::fchown(&file, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))
+            .and_then(|()| fill(&mut file))
+            .and_then(|()| rustix::fs::fchmod(&file, Mode::from_raw_mode(owner.mode)))
+            .and_then(|()| rustix::fs::fdatasync(&file))
+            .and_then(|()| rustix::fs::renameat(directory, TEMPORARY, directory, name));
+        if done.is_err() {
+            let _ = rustix::fs::unlinkat(directory, TEMPORARY, AtFlags::empty());
+        }
+        done
     }
 
     /// Whether a file carries an extended attribute.
@@ -322,6 +351,37 @@ mod tests {
         assert_eq!(tree.set_mode("fstab", 0o600).unwrap_err(), Errno::NOENT);
         assert!(tree.write("fstab", b"text", PUBLIC).unwrap());
         assert_eq!(fs::read(place.path().join("fstab")).unwrap(), b"text");
+    }
+
+    #[test]
+    fn a_file_with_another_name_is_left_alone_under_that() {
+        let place = tempfile::tempdir().unwrap();
+        let (tree, other) = (Tree::open(place.path()).unwrap(), tempfile::tempdir_in(place.path()).unwrap());
+        let [program, text] = ["ping", "hosts"].map(|name| place.path().join(name));
+        for path in [&program, &text] {
+            fs::write(path, "as it is").unwrap();
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+            std::os::unix::fs::chown(path, Some(3), Some(4)).unwrap();
+            fs::hard_link(path, other.path().join(path.file_name().unwrap())).unwrap();
+        }
+        let named = |name: &str| fs::metadata(other.path().join(name)).unwrap();
+        let before = ["ping", "hosts"].map(|name| (named(name).ino(), named(name).mode(), named(name).mtime_nsec()));
+        tree.set_mode("ping", 0o4755).unwrap();
+        assert!(tree.write("hosts", b"another", PUBLIC).unwrap());
+        for (name, before) in ["ping", "hosts"].into_iter().zip(before) {
+            assert_eq!((named(name).ino(), named(name).mode(), named(name).mtime_nsec()), before, "{name}");
+            assert_eq!(fs::read(other.path().join(name)).unwrap(), b"as it is");
+        }
+        let meta = fs::metadata(&program).unwrap();
+        assert_eq!((meta.uid(), meta.gid(), meta.mode() & 0o7777), (3, 4, 0o4755));
+        assert_eq!(fs::read(&program).unwrap(), b"as it is");
+        // With one name only there is nobody to be spared.
+        let number = fs::metadata(&program).unwrap().ino();
+        tree.set_mode("ping", 0o755).unwrap();
+        assert_eq!(
+            (fs::metadata(&program).unwrap().ino(), fs::metadata(&program).unwrap().mode() & 0o7777),
+            (number, 0o755)
+        );
     }
 
     #[test]

@@ -40,6 +40,11 @@ impl Editor<'_> {
         Ok(())
     }
 
+    /// Lets a unit not start by itself any more. At a first boot presets may undo that.
+    pub(super) fn disable(&mut self, name: &str, why: &str) -> Result<(), AdaptError> {
+        self.unwant(name, why)
+    }
+
     /// Removes every link by which another unit wants or requires this one.
     fn unwant(&mut self, name: &str, why: &str) -> Result<(), AdaptError> {
         for directory in self.look(ETC, Tree::list)? {

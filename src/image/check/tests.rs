@@ -18,7 +18,11 @@ fn trees() -> tempfile::TempDir {
         fs::write(boot.join(name), name).unwrap();
     }
     fs::write(boot.join("config.txt"), "arm_64bit=1\nauto_initramfs=1\n[pi4]\nmax_framebuffers=2\n").unwrap();
-    fs::write(boot.join("cmdline.txt"), adapt::cmdline::edit("console=tty1", "192.0.2.1:/lion/root")).unwrap();
+    fs::write(
+        boot.join("cmdline.txt"),
+        adapt::cmdline::edit("console=tty1", "192.0.2.1:/lion/root", adapt::cmdline::Root::Writable),
+    )
+    .unwrap();
     let mut elf = vec![0; 64];
     elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
     elf[18] = 183;

@@ -15,8 +15,10 @@ pub(crate) enum Built {
     Unknown,
 }
 
+/// The overlay file system: what a root needs whose changes stay in memory.
+pub(super) const OVERLAY: &str = "overlay";
 /// Modules that matter for a root over the network, with the option that builds each.
-const PARTS: [(&str, &str); 8] = [
+const PARTS: [(&str, &str); 9] = [
     ("nfs", "CONFIG_NFS_FS"),
     ("nfsv3", "CONFIG_NFS_V3"),
     ("smsc95xx", "CONFIG_USB_NET_SMSC95XX"),
@@ -25,6 +27,7 @@ const PARTS: [(&str, &str); 8] = [
     ("macb", "CONFIG_MACB"),
     ("dwc_otg", "CONFIG_USB_DWCOTG"),
     ("dwc2", "CONFIG_USB_DWC2"),
+    (OVERLAY, "CONFIG_OVERLAY_FS"),
 ];
 /// What has no module: the kernel mounts its root over NFS, and gets itself an address by DHCP.
 const NFS_ROOT: (&str, &str) = ("nfs-root", "CONFIG_ROOT_NFS");

@@ -7,12 +7,13 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
-use super::drivers::{Built, Parts};
+use super::drivers::{Built, OVERLAY, Parts};
 use super::initramfs::Initramfs;
 use super::kernel::Kernel;
 use super::settings::Settings;
 use crate::image::info::{elf_architecture, head};
 use crate::pi::Model;
+use crate::printable::printable;
 
 /// Entries of one directory that are looked at.
 const MAX_ENTRIES: usize = 4096;
@@ -137,6 +138,21 @@ impl Evidence {
                 (None, None) => Parts::default(),
             };
         }
+    }
+
+    /// Which kernels have no overlay file system, in the root or in themselves, if none has one.
+    pub(super) fn lacks_overlay(&self) -> Option<String> {
+        let mut without = BTreeSet::new();
+        for (name, (release, parts)) in self.kernels.keys().map(|name| (name, self.parts(name))) {
+            if parts.get(OVERLAY) != Built::Absent {
+                return None;
+            }
+            without.insert(release.unwrap_or_else(|| name.clone()));
+        }
+        let names = without.into_iter().collect::<Vec<_>>().join(", ");
+        (!names.is_empty()).then(|| {
+            format!("its kernel {} has no overlay file system (module 'overlay')", printable(names.as_bytes()))
+        })
     }
 
     /// What is known of a kernel's parts, and its release.

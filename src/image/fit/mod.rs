@@ -62,6 +62,17 @@ pub fn examine_in(directory: &Path) -> Option<Vec<Fit>> {
     Some(examine(&open("boot")?, &open("root")?))
 }
 
+/// Why none of the kernels in an image's or a device's directory can keep changes of a system in memory; `None` if one can,
+/// or if nothing tells.
+#[must_use]
+pub fn lacks_overlay_in(directory: &Path) -> Option<String> {
+    let open = |name| {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::open(directory.join(name), flags, Mode::empty()).ok()
+    };
+    Evidence::gather(&open("boot")?, &open("root")?, &MODELS, Depth::Quick).lacks_overlay()
+}
+
 impl Fit {
     fn of(model: Model, verdict: Verdict) -> Self {
         // Names of files are in them, and those are whatever the image says.
