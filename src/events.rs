@@ -164,6 +164,8 @@ pub enum Nfs {
     Init { export: Arc<str> },
     /// First change to the export after a mount.
     FirstWrite { export: Arc<str> },
+    /// The same as [`Nfs::Init`] of a root that nobody can write to: there will be no first write.
+    InitReadOnly { export: Arc<str> },
     /// The program that ends the system was looked up (`systemd-shutdown`, `poweroff` …).
     Shutdown { export: Arc<str> },
     /// A client's machine does not answer any more: its connection had to be given up.

@@ -206,6 +206,10 @@ async fn serve(options: &Options) -> Result<(), AgentError> {
             }
             _ = look.tick(), if api.fleet.follows_boots() => {
                 ready_watch.look(&api, &sink);
+                // Between its first request and its mount are seconds.
+                if api.fleet.can_adapt_now() {
+                    api.reconcile();
+                }
                 let portmapper = api.servers.portmapper_problem();
                 if !api.fleet.diagnose(portmapper.as_deref()) {
                     continue;
@@ -306,7 +310,10 @@ fn on_tick(api: &mut Api<Wire>) {
         api.reconcile();
     }
     let servers = &api.servers;
-    if api.fleet.give_up_silent(|ip| servers.nfs_requests_of(ip).is_some()) || api.fleet.waits_no_longer() {
+    if api.fleet.give_up_silent(|ip| servers.nfs_requests_of(ip).is_some())
+        || api.fleet.waits_no_longer()
+        || api.fleet.can_adapt_now()
+    {
         api.reconcile();
     }
 }

@@ -128,6 +128,12 @@ impl Boot {
                 self.end = None;
                 self.reach(Stage::FirstWrite, at, Some(export.to_string()))
             }
+            // What it writes goes to its memory.
+            Nfs::InitReadOnly { .. } => {
+                let is_news = self.state != BootState::Running;
+                (self.state, self.end) = (BootState::Running, None);
+                is_news
+            }
             Nfs::Refused { export, why } => {
                 let refusal = Refusal { at_ms: self.offset(at), export: text(export.as_bytes()), why: why.to_string() };
                 let is_news = self.refusals.len() < MAX_REFUSALS

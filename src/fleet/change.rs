@@ -45,7 +45,11 @@ impl Fleet {
         let settings = settings(&new);
         self.edit_config(|text| set_options(text, id, &settings))?;
         let is_up = self.used_by_pi(&old, Plan::Off).is_some();
-        let notes = if is_up { notes(&old, &new) } else { Vec::new() };
+        let mut notes = if is_up { notes(&old, &new) } else { Vec::new() };
+        let record = DeviceRecord::load(&self.layout.device(id)).ok().flatten();
+        if is_up && record.is_some_and(|record| record.is_ephemeral()) {
+            notes = vec![format!("{id} is up, and its root is ephemeral: all of that takes effect at its next boot")];
+        }
         self.failed.remove(id);
         if let Some(device) = self.config.devices.iter_mut().find(|device| device.id == id) {
             *device = new.clone();

@@ -71,17 +71,19 @@ impl Fleet {
         why.map(|why| format!("it is to begin as {id}, but {why}"))
     }
 
-    /// Whether a device that could not begin as another, because that was in use, can by now; or one that is adapted between
-    /// two boots is there.
+    /// Whether a device that is adapted between two boots is there now.
     #[must_use]
-    pub fn waits_no_longer(&self) -> bool {
+    pub fn can_adapt_now(&self) -> bool {
         let is_off = |id: &String| {
             let device = self.config.device(id);
             device.is_some_and(|device| self.used_by_pi(device, Plan::NotMounted).is_none())
         };
-        if self.volume.is_writable() && self.adapts_when_off.iter().any(is_off) {
-            return true;
-        }
+        self.volume.is_writable() && self.adapts_when_off.iter().any(is_off)
+    }
+
+    /// Whether a device that could not begin as another, because that was in use, can by now.
+    #[must_use]
+    pub fn waits_no_longer(&self) -> bool {
         let waits = |device: &&Device| {
             matches!(self.state(&device.id), Some(DeviceState::Blocked { .. }))
                 && !self.failed.contains_key(&device.id)

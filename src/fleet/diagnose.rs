@@ -93,7 +93,12 @@ impl Fleet {
             readiness,
             serial: device.serial,
             trees,
-            disk: self.volume.problems.first().map(ToString::to_string),
+            // Who writes nothing needs no space.
+            disk: if self.served.get(&device.id).is_some_and(|served| served.read_only) {
+                None
+            } else {
+                self.volume.problems.first().map(ToString::to_string)
+            },
             external: self.config.main.nfs.external().map(|external| external.server),
             shares_address_with: boot.ip.and_then(|ip| self.other_at(ip, boot.mac)),
             ..Context::default()

@@ -346,7 +346,9 @@ impl Fleet {
     /// When the database cannot be read.
     pub fn good_boot_before(&self, boot: &Boot) -> Result<Option<Boot>, StoreError> {
         let before = self.store.boots(Some(boot.mac), GOOD_BOOT_WITHIN)?;
-        Ok(before.into_iter().find(|other| other.id < boot.id && other.reached(Stage::FirstWrite)))
+        Ok(before
+            .into_iter()
+            .find(|other| other.id < boot.id && (other.reached(Stage::FirstWrite) || other.reached(Stage::Ready))))
     }
 
     /// One boot by its number.

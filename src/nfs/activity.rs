@@ -23,6 +23,8 @@ pub(super) enum Milestone {
     FirstRead = 1,
     Init = 2,
     FirstWrite = 4,
+    /// Init of a root that is never written to.
+    InitReadOnly = 8,
 }
 
 /// What has been told of one mount. Everything counts as told until a MNT is seen: clients that were mounted before
@@ -52,6 +54,7 @@ impl Milestones {
             Milestone::FirstRead => Nfs::FirstRead { export },
             Milestone::Init => Nfs::Init { export },
             Milestone::FirstWrite => Nfs::FirstWrite { export },
+            Milestone::InitReadOnly => Nfs::InitReadOnly { export },
         };
         self.sink.emit(What::Nfs { peer: self.peer, event });
     }

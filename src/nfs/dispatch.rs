@@ -179,7 +179,12 @@ fn perform(mut op: Op<'_>, procedure: Procedure, args: &Args<'_>) -> Option<Stat
         let milestones = &op.grant.milestones;
         match args {
             Args::Read { .. } => milestones.reach(Milestone::FirstRead),
-            Args::Lookup { name: b"init" | b"systemd" } => milestones.reach(Milestone::Init),
+            Args::Lookup { name: b"init" | b"systemd" } => {
+                milestones.reach(Milestone::Init);
+                if op.grant.entry.export.read_only {
+                    milestones.reach(Milestone::InitReadOnly);
+                }
+            }
             Args::Lookup { name: b"systemd-shutdown" | b"shutdown" | b"poweroff" | b"halt" | b"reboot" } => {
                 milestones.shutdown();
             }

@@ -6,6 +6,8 @@
 #     --opts OPTIONS          with these options (default vers=3,tcp,nolock)
 #     --root                  and make it the root: the script is process 1 there, as /run/guest/script
 #     --init PROGRAM          with --root: that is process 1; something it starts has to run /run/guest/script
+#     --bare                  with --init: nothing else is mounted, as where a kernel mounts its root by itself
+#     --append WORDS          more for the kernel's command line
 #     --tap NAME --ip A/BITS --gw A   a tap interface instead of QEMU's user networking
 #     --mac MAC               the guest's MAC address
 #     --drive FILE            a raw disk, read-only: /dev/vda
@@ -29,6 +31,8 @@ while [ $# -gt 0 ]; do
     --opts) cmdline+=" guest.opts=$2" ;;
     --root) cmdline+=" guest.root=1"; shift; continue ;;
     --init) cmdline+=" guest.init=$2 net.ifnames=0" ;;
+    --bare) cmdline+=" guest.bare=1"; shift; continue ;;
+    --append) cmdline+=" $2" ;;
     --ip) cmdline+=" guest.ip=$2" ;;
     --gw) cmdline+=" guest.gw=$2" ;;
     --tap) net="tap,id=n0,ifname=$2,script=no,downscript=no" ;;

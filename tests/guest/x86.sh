@@ -8,6 +8,8 @@ GUEST=$(cd "$(dirname "$0")" && pwd)
 . "$GUEST/../images/common.sh"
 
 MODULES="virtio_pci virtio_net virtio_blk crc32c_generic ext4 nfs nfsv3"
+# For roots that load what they need themselves: in root-modules/, as they have them in their lib/.
+ROOT_MODULES="overlay"
 
 # vmlinuz, and in modules/ the modules with a file that gives the order in which they can be inserted.
 build_kernel() {
@@ -31,6 +33,14 @@ build_kernel() {
         basename "$path"
     done <"$out/paths" >"$out/order"
     mv "$out/order" "$out/modules/order"
+    for module in $ROOT_MODULES; do
+        modprobe -d "$out/kernel" -S "$version" --show-depends "$module" || die "the kernel has no module $module"
+    done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' >"$out/paths"
+    while read -r path; do
+        install -D -m 644 "$path" "$out/root-modules/lib/modules/$version/kernel/$(basename "$path")"
+    done <"$out/paths"
+    touch "$out/root-modules/lib/modules/$version"/modules.{order,builtin,builtin.modinfo}
+    depmod -b "$out/root-modules" "$version"
     rm -rf "$out/kernel" "$out/paths" "$out"/*.deb
 }
 
@@ -46,12 +56,13 @@ build_guest() {
     gcc -static -Os -Wall -Werror -o "$tree/bin/nfsmount" "$GUEST/nfsmount.c"
     (cd "$tree" && find . | cpio --quiet -o -H newc -R 0:0) | gzip -1 >"$out/initramfs"
     cp "$kernel/vmlinuz" "$out/vmlinuz"
+    cp -r "$kernel/root-modules" "$out/root-modules"
     rm -rf "$tree"
     say "vmlinuz $(du -k "$out/vmlinuz" | cut -f1) KB, initramfs $(du -k "$out/initramfs" | cut -f1) KB"
 }
 
 [ "$(dpkg --print-architecture)" = amd64 ] || die "the guest's kernel is fetched from this machine's own sources: amd64 only"
-kernel=x86-kernel-$(key <(echo "$MODULES"))
+kernel=x86-kernel-$(key <(echo "$MODULES" "$ROOT_MODULES"))
 once "$kernel" build_kernel
 guest=x86-guest-$(key "$GUEST/x86.sh" "$GUEST/init" "$GUEST/nfsmount.c")
 once "$guest" build_guest "$CACHE/$kernel"

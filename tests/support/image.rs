@@ -60,6 +60,11 @@ pub fn large(dir: &Path) -> PathBuf {
     })
 }
 
+/// The same with a root of which `more` makes what it likes.
+pub fn with_root(dir: &Path, name: &str, root_mb: u64, more: impl FnOnce(&Path)) -> PathBuf {
+    make(dir, name, root_mb, more)
+}
+
 fn make(dir: &Path, name: &str, root_mb: u64, more: impl FnOnce(&Path)) -> PathBuf {
     let work = dir.join(format!("{name}-image"));
     let (boot, root) = (work.join("boot"), work.join("root"));

@@ -4,8 +4,8 @@ use std::net::Ipv4Addr;
 
 use emupi::lab::Host;
 use nfs3_client::nfs3_types::nfs3::{
-    CREATE3args, GETATTR3args, GETATTR3res, LOOKUP3args, LOOKUP3res, Nfs3Option, Nfs3Result, WRITE3args, createhow3,
-    diropargs3, filename3, sattr3, stable_how,
+    CREATE3args, GETATTR3args, GETATTR3res, LINK3args, LOOKUP3args, LOOKUP3res, Nfs3Option, Nfs3Result, READ3args,
+    REMOVE3args, RENAME3args, SETATTR3args, WRITE3args, createhow3, diropargs3, filename3, nfs_fh3, sattr3, stable_how,
 };
 use nfs3_client::nfs3_types::rpc::{auth_unix, opaque_auth};
 use nfs3_client::nfs3_types::xdr_codec::Opaque;
@@ -80,6 +80,23 @@ pub fn start(server: Ipv4Addr, host: &Host, export: &str) {
     run(host, talk).unwrap();
 }
 
+/// A system starts whose root is read-only: it mounts that and looks up what is at the end of the path.
+pub fn start_read_only(host: &Host, export: &str, path: &[&str]) {
+    let talk = async move {
+        let mut connection = mount(SERVER, export).await?;
+        let mut dir = connection.root_nfs_fh3();
+        for part in path {
+            let what = diropargs3 { dir, name: name(part) };
+            match connection.lookup(&LOOKUP3args { what }).await.map_err(|e| e.to_string())? {
+                LOOKUP3res::Ok(found) => dir = found.object,
+                LOOKUP3res::Err((status, _)) => return Err(format!("{part}: {status:?}")),
+            }
+        }
+        Ok(())
+    };
+    run(host, talk).unwrap();
+}
+
 /// Fills the disk: writes a file until there is no room; then once more over what is there. Says how much was written, and how
 /// both ended.
 pub fn fill(host: &Host, export: &str) -> (u64, [String; 2]) {
@@ -114,6 +131,53 @@ pub fn fill(host: &Host, export: &str) -> (u64, [String; 2]) {
     };
     run(host, talk).unwrap();
     filled
+}
+
+/// What comes of every kind of change to an export, of which `file` is in the top directory: the statuses. That it can be read
+/// is taken for granted. With a `handle`, that is what is written to.
+pub fn try_to_change(host: &Host, export: &str, file: &str, handle: Option<&[u8]>) -> Vec<String> {
+    let mut told = Vec::new();
+    let statuses = &mut told;
+    let talk = async move {
+        let mut connection = mount(SERVER, export).await?;
+        let place = |what: &str, dir| diropargs3 { dir, name: name(what) };
+        let root = connection.root_nfs_fh3();
+        let found = connection.lookup(&LOOKUP3args { what: place(file, root.clone()) }).await;
+        let LOOKUP3res::Ok(found) = found.map_err(|e| e.to_string())? else { return Err(format!("no {file}")) };
+        let object = handle.map_or(found.object, |bytes| nfs_fh3 { data: Opaque::owned(bytes.to_vec()) });
+        let read = READ3args { file: object.clone(), offset: 0, count: 16 };
+        let status = |result: &dyn std::fmt::Debug| {
+            let text = format!("{result:?}");
+            let code = text.split("NFS3ERR_").nth(1).unwrap_or("OK").split(|c: char| !c.is_ascii_uppercase()).next();
+            code.unwrap_or_default().to_owned()
+        };
+        statuses.push(status(&connection.read(&read).await.map_err(|e| e.to_string())?));
+        let write = WRITE3args {
+            file: object.clone(),
+            offset: 0,
+            count: 4,
+            stable: stable_how::FILE_SYNC,
+            data: Opaque::borrowed(b"evil"),
+        };
+        statuses.push(status(&connection.write(&write).await.map_err(|e| e.to_string())?));
+        let new_attributes = sattr3 { mode: Nfs3Option::Some(0o4777), ..sattr3::default() };
+        let set = SETATTR3args { object: object.clone(), new_attributes, guard: Nfs3Option::None };
+        statuses.push(status(&connection.setattr(&set).await.map_err(|e| e.to_string())?));
+        for what in [file, "new"] {
+            let how = createhow3::UNCHECKED(sattr3 { size: Nfs3Option::Some(0), ..sattr3::default() });
+            let create = CREATE3args { where_: place(what, root.clone()), how };
+            statuses.push(status(&connection.create(&create).await.map_err(|e| e.to_string())?));
+        }
+        let link = LINK3args { file: object, link: place("another", root.clone()) };
+        statuses.push(status(&connection.link(&link).await.map_err(|e| e.to_string())?));
+        let rename = RENAME3args { from: place(file, root.clone()), to: place("renamed", root.clone()) };
+        statuses.push(status(&connection.rename(&rename).await.map_err(|e| e.to_string())?));
+        let remove = REMOVE3args { object: place(file, root) };
+        statuses.push(status(&connection.remove(&remove).await.map_err(|e| e.to_string())?));
+        Ok(())
+    };
+    run(host, talk).unwrap();
+    told
 }
 
 fn name(name: &str) -> filename3<'static> {
