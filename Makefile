@@ -2,6 +2,7 @@
 #
 #   make demo                 boot an emulated Raspberry Pi from the agent and show its timeline
 #   make demo BOARD=raspi3b   the same on QEMU's Raspberry Pi 3B, with a small root (slow network)
+#   make demo ROOT=ephemeral  a root that keeps what is changed in memory, booted twice
 #   make test                 all tests, and the demo
 #   make luci                 the pages in LuCI, in a browser, and their texts; part of make test
 #   make screenshots LUCI=…   the pictures of README, taken in LuCI itself
@@ -16,6 +17,7 @@
 #   make fmt lint             what a change has to pass
 
 BOARD ?= virt
+ROOT ?= auto
 AREA ?=
 TARGET ?= x86_64
 CUTS ?= 5
@@ -26,7 +28,7 @@ CARGO := $(shell command -v cargo || echo /usr/bin/cargo)
 
 .PHONY: demo test unit luci screenshots guest powercut soak bench size router router-test packages fmt lint setup clean
 demo: setup
-	@CARGO=$(CARGO) tests/demo/run.sh $(BOARD)
+	@CARGO=$(CARGO) tests/demo/run.sh $(BOARD) $(ROOT)
 
 test: setup lint unit luci guest packages powercut router-test
 	@CARGO=$(CARGO) tests/demo/run.sh virt

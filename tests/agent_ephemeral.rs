@@ -263,6 +263,11 @@ fn it_becomes_another_kind_and_this_one_again() {
     assert!(!is_ephemeral());
     router.piboot(&["device", "reset", "lion"]).unwrap();
     assert!(is_ephemeral() && shared("root/sbin/init"));
+    for kind in ["auto", "ephemeral"] {
+        router.piboot(&["device", "reset", "lion", "--root", kind]).unwrap();
+        assert_eq!((is_ephemeral(), &router.json(&["device", "lion"])["root"]), (kind == "ephemeral", &kind.into()));
+    }
+    router.assert_refused(&["device", "reset", "lion", "--root", "overlay"], &["'overlay' are not offered"]);
     router.piboot(&["restore", archive.to_str().unwrap(), "--replace"]).unwrap();
     router.wait_until_settled();
     assert!(is_ephemeral() && !shared("root/sbin/init"));

@@ -29,6 +29,10 @@ mkdir /etc/new && mv /etc/hosts /etc/new && rm /etc/os-release && echo "moved an
 touch /usr/lib/piboot/image/x || echo "nobody writes to what is below"
 read -r below </usr/lib/piboot/image/etc/hostname && echo "below it is called $below"
 ls /usr/lib/piboot/memory/upper/x
+# A directory of somebody else's, and permissions that are no mode.
+touch /home/pi/new && [ ! -e /home/pi/absent ] && echo "made /home/pi/new"
+[ ! -e /bin/busybox ] || su -s /bin/sh pi -c 'cat /etc/for-pi'
+[ ! -e /bin/busybox ] || su -s /bin/sh nobody -c 'cat /etc/for-pi' || echo "not for nobody"
 echo "guest: exit 0"
 sleep 1
 [ -e /proc/sysrq-trigger ] || mount -t proc proc /proc
@@ -55,6 +59,16 @@ fn common(root: &Path, guest: &Path, with_module: bool) {
         fs::create_dir_all(root.join(directory)).unwrap();
     }
     program(&root.join("sbin/init"), INIT);
+    let mut passwd = fs::read_to_string(root.join("etc/passwd")).unwrap();
+    passwd += "nobody:x:65534:65534::/:/bin/sh\n";
+    fs::write(root.join("etc/passwd"), passwd).unwrap();
+    // u::rw-,u:1000:r--,g::---,m::r--,o::---
+    let list = [(1, 6, !0), (2, 4, 1000), (4, 0, !0), (0x10, 4, !0), (0x20, 0, !0_u32)];
+    let entries = list.map(|(kind, mode, id)| [&[kind, 0, mode, 0][..], &id.to_le_bytes()].concat());
+    let value = [&2_u32.to_le_bytes()[..], &entries.concat()].concat();
+    fs::write(root.join("etc/for-pi"), "for pi alone\n").unwrap();
+    let flags = rustix::fs::XattrFlags::empty();
+    rustix::fs::setxattr(root.join("etc/for-pi"), "system.posix_acl_access", &value, flags).unwrap();
     if with_module {
         let modules = guest.join("root-modules/lib/modules");
         said(Command::new("cp").arg("-r").arg(modules).arg(root.join("lib")));
@@ -93,7 +107,7 @@ struct Booted {
 
 /// Boots it from `/ID/root`, with the command line that it was given as far as it goes.
 fn boot(router: &Router, pi: &Pi, id: &str, tap: &str, more: &[&str]) -> Booted {
-    let (script, console) = (router.scratch("script"), router.scratch("console.log"));
+    let [script, console, out] = ["script", "console.log", "out"].map(|name| router.scratch(name));
     fs::write(&script, "").unwrap();
     let cmdline = fs::read_to_string(router.data_dir().join(format!("devices/{id}/boot/cmdline.txt"))).unwrap();
     let word = |key: &str| cmdline.split_ascii_whitespace().find_map(|word| word.strip_prefix(key)).unwrap().to_owned();
@@ -103,12 +117,13 @@ fn boot(router: &Router, pi: &Pi, id: &str, tap: &str, more: &[&str]) -> Booted 
     let mut command = router.net.command(format!("{TESTS}/run.sh"));
     command.args(["--tap", tap, "--ip", "10.77.0.20/24", "--gw", "10.77.0.1", "--mac", &pi.mac.to_string()]);
     command.args(["--mount", export, "--opts", &format!("{options},nolock,ro"), "--root", "--init", &init]);
-    command.args(["--timeout", "140"]).args(more).arg("--log").arg(&console).arg(&script);
+    command.args(["--timeout", "140"]).args(more).arg("--log").arg(&console).arg("--out").arg(&out).arg(&script);
     let mut guest = router.net.spawn("guest", command).unwrap();
     let ended = guest.wait().unwrap();
     let console = fs::read_to_string(&console).unwrap();
     assert!(ended.success(), "{:#?}\n{console}\n{}", guest.lines(), router.logs());
-    Booted { lines: guest.lines(), console }
+    let lines = fs::read_to_string(&out).unwrap().lines().map(|line| line.trim_end().to_owned()).collect();
+    Booted { lines, console }
 }
 
 #[test]
@@ -148,9 +163,12 @@ fn what_a_guest_changes_is_gone_at_its_next_boot() {
                 "nobody writes to what is below",
                 &below,
                 "/usr/lib/piboot/memory/upper/x",
+                "made /home/pi/new",
             ] {
                 assert!(has(text), "{name} {more:?}: no '{text}' in {lines:#?}\n{console}");
             }
+            let lists = ["for pi alone", "not for nobody"].map(has);
+            assert!(name != "busybox" || lists == [true; 2], "{lines:#?}");
             assert!(!has("something is left of an earlier boot"), "{lines:#?}");
             assert!(lines.iter().any(|line| line.starts_with("begins as 1 by /sbin/init")), "{lines:#?}");
             assert!(console.contains("piboot: what this system changes is kept in memory"), "{console}");

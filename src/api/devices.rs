@@ -3,7 +3,7 @@
 use super::types::*;
 use super::{Api, ApiError, GIVEN_UP_AFTER, Servers};
 use crate::boot::{BootEnd, BootState};
-use crate::config::{Device, Password, PasswordHash, Severity};
+use crate::config::{Device, Password, PasswordHash, RootKind, Severity};
 use crate::fleet::{DeviceRecord, DeviceState, Edit, EnrolError, Enrolment};
 use crate::jobs::JobKind;
 
@@ -138,17 +138,24 @@ impl<S: Servers> Api<S> {
 
     pub(super) fn device_switch(&mut self, request: &SwitchRequest) -> Result<Started, ApiError> {
         let id = self.configured(&request.id)?.id.clone();
-        self.replace_root(&id, &request.image, request.keep, request.force)
+        self.replace_root(&id, &request.image, request.keep, request.force, request.root)
     }
 
     pub(super) fn device_reset(&mut self, request: &ResetRequest) -> Result<Started, ApiError> {
         let device = self.configured(&request.id)?;
         let (id, image) = (device.id.clone(), device.image.clone());
-        self.replace_root(&id, &image, request.keep, request.force)
+        self.replace_root(&id, &image, request.keep, request.force, request.root)
     }
 
-    fn replace_root(&mut self, id: &str, image: &str, keep: bool, force: bool) -> Result<Started, ApiError> {
-        let job = self.fleet.switch(id, image, keep, force).map_err(failed)?;
+    fn replace_root(
+        &mut self,
+        id: &str,
+        image: &str,
+        keep: bool,
+        force: bool,
+        root: Option<RootKind>,
+    ) -> Result<Started, ApiError> {
+        let job = self.fleet.switch(id, image, keep, force, root).map_err(failed)?;
         // The door closes before anything changes behind it.
         self.reconcile();
         Ok(Started { job })

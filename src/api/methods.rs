@@ -55,8 +55,11 @@ pub const METHODS: &[(&str, Parameters)] = {
                 ("force", Boolean),
             ],
         ),
-        ("device_switch", &[("id", String), ("image", String), ("keep", Boolean), ("force", Boolean)]),
-        ("device_reset", &[("id", String), ("keep", Boolean), ("force", Boolean)]),
+        (
+            "device_switch",
+            &[("id", String), ("image", String), ("keep", Boolean), ("force", Boolean), ("root", String)],
+        ),
+        ("device_reset", &[("id", String), ("keep", Boolean), ("force", Boolean), ("root", String)]),
         (
             "device_clone",
             &[

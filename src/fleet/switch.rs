@@ -13,17 +13,25 @@ use super::snapshot_work::{exchange, keep_as_snapshot};
 use super::snapshots::free_name;
 use super::{EnrolError, Fleet, MAX_SNAPSHOTS, SnapshotError};
 use crate::clock;
-use crate::config::{Device, Setting, check_image_name, set_options};
+use crate::config::{Device, RootKind, Setting, check_image_name, set_options};
 use crate::jobs::{JobKind, JobsError, Running};
 use crate::progress::Progress;
 use crate::storage::sync_directory;
 
 impl Fleet {
-    /// Starts to make a device's root anew from `image`; the one it has is kept as a snapshot, or deleted.
+    /// Starts to make a device's root anew from `image`; the one it has is kept as a snapshot, or deleted. What comes of
+    /// `root`, if that is given, is how all its roots come to be from now on.
     ///
     /// # Errors
     /// Names why not; nothing is changed then.
-    pub fn switch(&mut self, id: &str, image: &str, keep: bool, force: bool) -> Result<u32, EnrolError> {
+    pub fn switch(
+        &mut self,
+        id: &str,
+        image: &str,
+        keep: bool,
+        force: bool,
+        root: Option<RootKind>,
+    ) -> Result<u32, EnrolError> {
         let old = self.config.device(id).cloned().ok_or_else(|| EnrolError::Unknown(id.to_owned()))?;
         check_image_name(image)?;
         self.check_volume();
@@ -39,9 +47,11 @@ impl Fleet {
         if let Some(why) = self.used_by_pi(&old, Plan::Off).filter(|_| !force) {
             return Err(EnrolError::Up(why));
         }
-        self.check_room_beside(image, old.root)?;
+        let root = root.unwrap_or(old.root);
+        self.check_room_beside(image, root)?;
         let kept = keep.then(|| self.name_to_keep(id)).transpose()?;
-        let device = Device { image: image.to_owned(), clone_of: None, ..old };
+        self.configure_root(id, root)?;
+        let device = Device { image: image.to_owned(), clone_of: None, root, ..old };
         let provision = self.provision(&device);
         let as_what = kept.clone();
         let task = Box::new(move |running: &Running| provision.replace(as_what.as_deref(), running));
@@ -53,6 +63,20 @@ impl Fleet {
         let becomes = kept.map_or_else(|| "deleted".to_owned(), |name| format!("kept as snapshot {name}"));
         log::info!("{id} gets a new root from image {image}; the old one is {becomes} (job {job})");
         Ok(job)
+    }
+
+    /// Notes how the roots of a device come to be. That has no effect on the one that it has.
+    fn configure_root(&mut self, id: &str, root: RootKind) -> Result<(), EnrolError> {
+        let Some(at) = self.config.devices.iter().position(|device| device.id == id && device.root != root) else {
+            return Ok(());
+        };
+        let value = (root != RootKind::default()).then(|| Setting::One(root.word().to_owned()));
+        let setting = [("root", value.unwrap_or(Setting::Absent))];
+        self.edit_config(|text| set_options(text, id, &setting))?;
+        if let Some(device) = self.config.devices.get_mut(at) {
+            device.root = root;
+        }
+        Ok(())
     }
 
     /// The name of the snapshot that a device's root becomes.

@@ -67,6 +67,11 @@ impl View {
         self.grants.is_empty()
     }
 
+    /// Whether it may use something that it may not write to.
+    pub(super) fn has_read_only(&self) -> bool {
+        self.grants.iter().any(|grant| grant.entry.export.read_only)
+    }
+
     /// Whether the export is for this address.
     fn is_holder(&self, entry: &Entry) -> bool {
         match &entry.export.holder {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::access::{Refused, View};
+use super::acl::ACL_PROGRAM;
 use super::activity::Milestone;
 use super::args::{self, Args};
 use super::connection::{Connection, Service};
@@ -13,7 +14,7 @@ use super::ops::{self, Op, Stop};
 use super::proto::{MOUNT_PROGRAM, NFS_PROGRAM, Procedure, Status, V3};
 use super::rpc::{self, Auth, Call, Refusal, Unusable};
 use super::shared::{Counters, Shared, Worker};
-use super::{mount, portmap, xdr};
+use super::{acl, mount, portmap, xdr};
 
 /// Bytes of a message that tell it from another with the same transaction id.
 const FINGERPRINTED: usize = 256;
@@ -68,6 +69,7 @@ pub(super) fn run(
         (Service::Nfs, NFS_PROGRAM, _) => Err(Refusal::NoVersion(V3, V3)),
         (Service::Nfs, MOUNT_PROGRAM, 1 | V3) => mount::run(worker, shared, view, &call),
         (Service::Nfs, MOUNT_PROGRAM, _) => Err(Refusal::NoVersion(1, V3)),
+        (Service::Nfs, ACL_PROGRAM, V3) => acl::run(worker, shared, view, &call, lane),
         (Service::Portmap, ..) => portmap::run(&mut worker.reply, &shared.ports, &shared.activity, view.peer, &call),
         _ => Err(Refusal::NoProgram),
     };
@@ -138,7 +140,7 @@ fn nfs(
 }
 
 /// Checks handle, access and identity.
-fn permitted<'a>(
+pub(super) fn permitted<'a>(
     worker: &'a mut Worker,
     shared: &'a Shared,
     view: &'a View,
@@ -196,7 +198,7 @@ fn perform(mut op: Op<'_>, procedure: Procedure, args: &Args<'_>) -> Option<Stat
 }
 
 /// Makes the reply a failure without attributes, whatever it was becoming.
-fn fail(worker: &mut Worker, procedure: Procedure, status: Status) {
+pub(super) fn fail(worker: &mut Worker, procedure: Procedure, status: Status) {
     worker.tail = None;
     worker.reply.truncate(RESULT_AT);
     xdr::put_u32(&mut worker.reply, status as u32);

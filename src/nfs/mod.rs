@@ -6,6 +6,7 @@
 //! asynchronous runtime costs more than most requests.
 
 mod access;
+pub mod acl;
 mod activity;
 pub mod args;
 pub mod attr;

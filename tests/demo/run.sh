@@ -2,7 +2,7 @@
 # make demo: builds the program and, beside it, the image; then boots a Pi from them.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
-board=${1:-virt}
+board=${1:-virt} root=${2:-auto}
 logs=$PWD/target/demo-logs
 case $board in
     virt) variant= ;;
@@ -24,5 +24,5 @@ image=$!
 "${CARGO:-cargo}" build --locked --release -p piboot -p piboot-demo 2>&1 | tee "$logs/build.log" | sed -u 's/^/build: /'
 [ "${PIPESTATUS[0]}" = 0 ] || { kill "$image"; fail build "cargo ended with an error, see build.log"; }
 wait "$image" || fail image "tests/images/real.sh $variant ended with an error, see image.log"
-exec target/release/piboot-demo --board "$board" --piboot target/release/piboot \
+exec target/release/piboot-demo --board "$board" --root "$root" --piboot target/release/piboot \
     --image "$(tail -n 1 "$logs/image-path")" --logs "$logs"

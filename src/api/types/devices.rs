@@ -81,7 +81,7 @@ pub struct EditRequest {
     pub force: bool,
 }
 
-/// `device_switch {id, image, keep, force}`
+/// `device_switch {id, image, keep, force, root}`
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SwitchRequest {
     /// Device id.
@@ -94,9 +94,12 @@ pub struct SwitchRequest {
     /// Also while the Pi is up.
     #[serde(default)]
     pub force: bool,
+    /// How its new root comes to be, from now on; as it is configured if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<RootKind>,
 }
 
-/// `device_reset {id, keep, force}`
+/// `device_reset {id, keep, force, root}`
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ResetRequest {
     /// Device id.
@@ -107,6 +110,9 @@ pub struct ResetRequest {
     /// Also while the Pi is up.
     #[serde(default)]
     pub force: bool,
+    /// How its new root comes to be, from now on; as it is configured if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<RootKind>,
 }
 
 /// `device_edit`
@@ -235,7 +241,7 @@ pub struct DeviceDetail {
     /// How its root is to be made.
     #[serde(default)]
     pub root: RootKind,
-    /// How its root was made, `copy` or `clone`, where that is known.
+    /// How its root was made, `copy`, `clone` or `ephemeral`, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made_by: Option<String>,
     /// The device, or snapshot of one (`lion@before-upgrade`), that it began as.

@@ -99,6 +99,9 @@ pub(in crate::cli) struct DeviceSwitch {
     /// also while it is up; it loses its root at once
     #[argh(switch)]
     pub(in crate::cli) force: bool,
+    /// how its new root comes to be, as for enroll (default: as it is configured)
+    #[argh(option)]
+    pub(in crate::cli) root: Option<RootKind>,
     /// return at once instead of waiting for the copy of the image
     #[argh(switch)]
     pub(in crate::cli) no_wait: bool,
@@ -117,6 +120,9 @@ pub(in crate::cli) struct DeviceReset {
     /// also while it is up; it loses its root at once
     #[argh(switch)]
     pub(in crate::cli) force: bool,
+    /// how its new root comes to be, as for enroll (default: as it is configured)
+    #[argh(option)]
+    pub(in crate::cli) root: Option<RootKind>,
     /// return at once instead of waiting for the copy of the image
     #[argh(switch)]
     pub(in crate::cli) no_wait: bool,
@@ -144,7 +150,7 @@ pub(in crate::cli) struct Enroll {
     /// public key line for the first user; may be repeated
     #[argh(option)]
     pub(in crate::cli) ssh_key: Vec<String>,
-    /// how its root comes to be: auto, copy or clone (default: auto, a clone where the disk's file system shares blocks)
+    /// how its root comes to be: auto, copy, clone, or ephemeral: the image's own files, read-only, and what the Pi changes in its memory until its next boot (default: auto, a clone where the disk's file system shares blocks)
     #[argh(option)]
     pub(in crate::cli) root: Option<RootKind>,
     /// name of the first user (default: as the image has it)

@@ -7,7 +7,9 @@ use crate::api::types::{
     DeviceDetail, EditRequest, Edited, EnrollRequest, Enrolled, IdRequest, ResetRequest, Started, SwitchRequest,
     UnenrollRequest, Unenrolled,
 };
-use crate::cli::args::{DEVICE_VERBS, DeviceCommand, DeviceEdit, DeviceVerb, Enroll, Unenroll};
+use crate::cli::args::{
+    DEVICE_VERBS, DeviceCommand, DeviceEdit, DeviceReset, DeviceSwitch, DeviceVerb, Enroll, Unenroll,
+};
 use crate::cli::client::Client;
 use crate::cli::password::{self, PasswordSource};
 use crate::cli::{CliError, say, say_line, show};
@@ -38,12 +40,14 @@ fn change(command: DeviceCommand, client: &Client) -> Result<(), CliError> {
     let started = match command {
         DeviceCommand::Edit(edit) => return self::edit(edit, client),
         DeviceCommand::Switch(switch) => {
-            let request = SwitchRequest { id: switch.id, image: switch.image, keep: switch.keep, force: switch.force };
-            (client.ask::<Started>("device_switch", request)?, switch.no_wait)
+            let DeviceSwitch { id, image, keep, force, root, no_wait } = switch;
+            let request = SwitchRequest { id, image, keep, force, root };
+            (client.ask::<Started>("device_switch", request)?, no_wait)
         }
         DeviceCommand::Reset(reset) => {
-            let request = ResetRequest { id: reset.id, keep: reset.keep, force: reset.force };
-            (client.ask::<Started>("device_reset", request)?, reset.no_wait)
+            let DeviceReset { id, keep, force, root, no_wait } = reset;
+            let request = ResetRequest { id, keep, force, root };
+            (client.ask::<Started>("device_reset", request)?, no_wait)
         }
     };
     match started {

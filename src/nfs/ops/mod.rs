@@ -3,6 +3,7 @@
 //! A procedure either writes its whole result, status first, and returns that status; or it stops before it wrote
 //! anything, and the dispatcher answers with the bare status.
 
+mod acl;
 mod attributes;
 mod create;
 mod data;
@@ -92,6 +93,11 @@ pub(super) fn run(op: &mut Op<'_>, args: &Args<'_>) -> Done {
         Args::FsInfo => volume::info(op),
         Args::PathConf => volume::path_conf(op),
     }
+}
+
+/// Answers GETACL, which is of another program.
+pub(super) fn get_acl(op: &mut Op<'_>, mask: u32) -> Done {
+    acl::get(op, mask)
 }
 
 impl Op<'_> {

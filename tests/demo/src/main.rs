@@ -19,6 +19,9 @@ struct Args {
     /// the machine that runs what the Pi loaded: virt (fast) or raspi3b (QEMU's Raspberry Pi 3B, slow)
     #[argh(option, default = "String::from(\"virt\")")]
     board: String,
+    /// how its root comes to be: auto, or ephemeral, which is booted twice to see that nothing stays
+    #[argh(option, default = "String::from(\"auto\")")]
+    root: String,
     /// the piboot program
     #[argh(option)]
     piboot: PathBuf,

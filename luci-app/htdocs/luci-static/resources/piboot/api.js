@@ -112,10 +112,10 @@ return baseclass.extend({
 	check: verb('check'),
 	snapshots: verb('snapshots', 'id'),
 
-	enroll: verb('enroll', 'mac', 'serial', 'hostname', 'image', 'ip', 'ssh_keys', 'user', 'password'),
+	enroll: verb('enroll', 'mac', 'serial', 'hostname', 'image', 'ip', 'ssh_keys', 'root', 'user', 'password'),
 	deviceEdit: verb('device_edit', 'id', 'hostname', 'ip', 'ssh_keys', 'user', 'password', 'disabled', 'force'),
-	deviceSwitch: verb('device_switch', 'id', 'image', 'keep', 'force'),
-	deviceReset: verb('device_reset', 'id', 'keep', 'force'),
+	deviceSwitch: verb('device_switch', 'id', 'image', 'keep', 'force', 'root'),
+	deviceReset: verb('device_reset', 'id', 'keep', 'force', 'root'),
 	unenroll: verb('unenroll', 'id', 'delete'),
 	imageImport: verb('image_import', 'source', 'name', 'sha256', 'size'),
 	osList: verb('os_list', 'url', 'board'),

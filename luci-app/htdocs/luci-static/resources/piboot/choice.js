@@ -71,4 +71,15 @@ function image(images, model, chosen) {
 	return field;
 }
 
-return baseclass.extend({ hostname, address, keys, user, password, image });
+/* `chosen` is the word of the configuration. Whether files are copied or share their blocks is the disk's affair. */
+function root(chosen) {
+	const kept = chosen && chosen != 'ephemeral' ? chosen : 'auto';
+	const option = (value, label) => E('option', { 'value': value, 'selected': value == (chosen ?? 'auto') ? '' : null }, [ label ]);
+
+	return page.field(_('What it changes'), E('select', { 'id': 'piboot-root', 'class': 'cbi-input-select' }, [
+		option(kept, _('stays, in a root of its own')),
+		option('ephemeral', _('is gone at its next boot'))
+	]), _('For classrooms, kiosks, and Pis that are simply switched off: many share the files of one image, which none of them can change. What a Pi writes is in its own memory.'));
+}
+
+return baseclass.extend({ hostname, address, keys, user, password, image, root });

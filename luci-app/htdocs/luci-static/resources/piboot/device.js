@@ -82,7 +82,7 @@ function details(device) {
 		];
 
 		if (detail.made_by || detail.clone_of)
-			lines.push(row(_('Root'), [ detail.made_by, detail.clone_of ? _('began as %s').format(detail.clone_of) : null ].filter(part => part).join(', ')));
+			lines.push(row(_('Root'), [ detail.made_by == 'ephemeral' ? _('ephemeral: what it changes is gone at its next boot') : detail.made_by, detail.clone_of ? _('began as %s').format(detail.clone_of) : null ].filter(part => part).join(', ')));
 
 		page.dialog(_('%s in detail').format(detail.hostname), [
 			E('div', { 'id': 'piboot-details', 'style': 'max-height:70vh;overflow:auto' }, [
@@ -188,9 +188,10 @@ function done(hostname, answer, page_) {
 
 /* A new root, from another image or the same. Files are deleted only when the name was typed. */
 function replaceRoot(device, page_) {
-	return open(_('New root for %s').format(device.hostname), [ api.images() ], ({ images }) => {
+	return open(_('New root for %s').format(device.hostname), [ api.images(), api.device({ id: device.id }) ], ({ images }, detail) => {
 		const trouble = E('div');
 		const image = choice.image(images, device.model, device.image);
+		const root = choice.root(detail.root);
 		const typed = E('input', { 'type': 'text', 'id': 'piboot-typed', 'class': 'cbi-input-text', 'autocomplete': 'off' });
 		const keep = E('input', { 'type': 'radio', 'name': 'piboot-files', 'id': 'piboot-keep', 'checked': '' });
 		const remove = E('input', { 'type': 'radio', 'name': 'piboot-files', 'id': 'piboot-delete' });
@@ -201,7 +202,7 @@ function replaceRoot(device, page_) {
 		]);
 
 		const submit = () => {
-			const wanted = { id: device.id, keep: keep.checked, force: force.input.checked || undefined };
+			const wanted = { id: device.id, keep: keep.checked, force: force.input.checked || undefined, root: root.input.value };
 			const asked = image.input.value == device.image ? api.deviceReset(wanted) : api.deviceSwitch({ image: image.input.value, ...wanted });
 
 			return asked.then(answer => {
@@ -224,7 +225,7 @@ function replaceRoot(device, page_) {
 
 		page.dialog(_('New root for %s').format(device.hostname), [
 			page.paragraph(_('The Pi gets a fresh copy of an image; what is configured for it stays.')),
-			E('div', { 'class': 'cbi-section' }, [ image.row, isUp(device) ? force.row : '' ]),
+			E('div', { 'class': 'cbi-section' }, [ image.row, root.row, isUp(device) ? force.row : '' ]),
 			E('div', {}, [ E('label', {}, [ keep, ' ', _('Keep the root it has, as a snapshot') ]) ]),
 			E('div', {}, [ E('label', {}, [ remove, ' ', _('Delete the root it has') ]) ]),
 			confirm,

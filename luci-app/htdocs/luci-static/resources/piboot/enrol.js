@@ -56,11 +56,12 @@ function enrol(pi, taken, page_) {
 
 		const name = choice.hostname(names.proposal(pi, taken), taken);
 		const image = choice.image(images, pi.model);
+		const root = choice.root();
 		const ip = choice.address('');
 		const user = choice.user('');
 		const password = choice.password();
 		const keys = choice.keys('');
-		const fields = [ name, image, ip, user, password, keys ];
+		const fields = [ name, image, root, ip, user, password, keys ];
 
 		const submit = () => {
 			if (fields.filter(field => !field.verify()).length)
@@ -71,6 +72,7 @@ function enrol(pi, taken, page_) {
 				serial: pi.serial ?? undefined,
 				hostname: name.input.value,
 				image: image.input.value,
+				root: root.input.value,
 				ip: ip.input.value.trim() || undefined,
 				user: user.input.value.trim() || undefined,
 				password: password.input.value || undefined,
