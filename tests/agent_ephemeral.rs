@@ -22,8 +22,11 @@ fn on_disk(disk: &Disk) -> Router {
     router
 }
 
-/// Everything below a directory but how often it is linked: number, mode, owner, time and content.
-fn look(top: &Path) -> BTreeMap<PathBuf, (u64, u32, u32, u32, i64, Vec<u8>)> {
+/// Number, mode, owner, group, time of change and content.
+type Looks = (u64, u32, u32, u32, i64, Vec<u8>);
+
+/// Everything below a directory, but how many names it has.
+fn look(top: &Path) -> BTreeMap<PathBuf, Looks> {
     let mut found = BTreeMap::new();
     let mut directories = vec![top.to_owned()];
     while let Some(directory) = directories.pop() {
@@ -242,6 +245,11 @@ fn it_becomes_another_kind_and_this_one_again() {
 
     set_root("copy");
     assert!(is_ephemeral(), "until it gets another root");
+    router.assert_finding(&[
+        "warning: lion",
+        "what it changes is gone at its next boot",
+        "option root is 'copy' by now",
+    ]);
     let said = router.piboot(&["device", "reset", "lion", "--keep"]).unwrap();
     assert!(said.contains("lion boots from a copy of small"), "{said}");
     assert!(!is_ephemeral() && !shared("root/sbin/init") && !shared("boot/kernel8.img"));
@@ -250,6 +258,7 @@ fn it_becomes_another_kind_and_this_one_again() {
 
     // What was kept may still be the image's own files: what comes of it is a copy.
     router.piboot(&["rollback", "lion", &kept]).unwrap();
+    router.wait_for(&["device", "lion"], "the configuration to follow", |device| device["root"] == "ephemeral");
     assert!(is_ephemeral() && !shared("root/sbin/init"));
     let clone = ["clone", "lion", "--snapshot", &kept, "--mac", "dc:a6:32:00:00:07", "--hostname", "tiger"];
     router.piboot(&[&clone[..], &["--root", "ephemeral"]].concat()).unwrap();

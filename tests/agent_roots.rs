@@ -103,7 +103,6 @@ fn what_the_disk_cannot_do_is_refused_in_words() {
     for (kind, words) in [
         ("clone", &["a root by 'clone' cannot be made", "btrfs", "'copy'"][..]),
         ("overlay", &["'overlay' are not offered", "'copy'"]),
-        ("ephemeral", &["'ephemeral'", "'copy'"]),
         ("stone", &["none of auto, copy, clone"]),
     ] {
         let args = ["enroll", "--mac", LION, "--hostname", "lion", "--image", "small", "--root", kind];

@@ -99,8 +99,11 @@ fn image() -> tempfile::TempDir {
     image
 }
 
-/// Everything below a directory: number, mode, owner, time and content.
-fn look(top: &Path) -> BTreeMap<PathBuf, (u64, u32, u32, u32, i64, Vec<u8>)> {
+/// Number, mode, owner, group, time of change and content.
+type Looks = (u64, u32, u32, u32, i64, Vec<u8>);
+
+/// Everything below a directory.
+fn look(top: &Path) -> BTreeMap<PathBuf, Looks> {
     let mut found = BTreeMap::new();
     let mut directories = vec![top.to_owned()];
     while let Some(directory) = directories.pop() {

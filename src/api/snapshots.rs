@@ -41,12 +41,13 @@ impl<S: Servers> Api<S> {
         Ok(self.enrolled(device.id))
     }
 
-    /// What `check` says about rolling back.
+    /// What `check` says about rolling back, and about roots of another kind than configured.
     pub(super) fn rollback_findings(&self) -> Vec<Finding> {
         let devices = self.fleet.config().devices.iter();
         let notes = devices.flat_map(|device| {
             let finding = |text| Finding::new(Severity::Warning, device.id.clone(), text);
-            self.fleet.rollback_notes(&device.id).into_iter().map(finding)
+            let notes = self.fleet.rollback_notes(&device.id).into_iter();
+            notes.chain(self.fleet.root_note(&device.id)).map(finding)
         });
         notes.collect()
     }

@@ -4,7 +4,7 @@ use super::at_rest::Plan;
 use super::record::{DeviceRecord, RolledBack};
 use super::{BEFORE_ROLLBACK, Fleet};
 use crate::boot::{Boot, BootEnd, BootState, Stage};
-use crate::config;
+use crate::config::{self, RootKind};
 use crate::pi::Mac;
 
 /// Boots among which one that came up is looked for.
@@ -63,6 +63,11 @@ impl Fleet {
     /// A device's files are others now, perhaps of another image: the configuration follows.
     pub(super) fn follow_record(&mut self, id: &str) {
         let Ok(Some(record)) = DeviceRecord::load(&self.layout.device(id)) else { return };
+        if let Some(kind) = self.other_kind(id, &record)
+            && let Err(error) = self.configure_root(id, kind)
+        {
+            log::error!("cannot note how the root of {id} was made: {error}");
+        }
         let Some(device) = self.config.devices.iter_mut().find(|d| d.id == id) else { return };
         if device.image == record.image {
             return;
@@ -73,6 +78,31 @@ impl Fleet {
         if let Err(error) = self.edit_config(|text| config::set_options(text, id, &image)) {
             log::error!("cannot note the image of {id}: {error}");
         }
+    }
+
+    /// How the root of a device came to be, if that is to be written to and is not, or the other way round.
+    fn other_kind(&self, id: &str, record: &DeviceRecord) -> Option<RootKind> {
+        let wanted = self.config.device(id)?.root == RootKind::Ephemeral;
+        match (wanted, record.is_ephemeral()) {
+            (false, true) => Some(RootKind::Ephemeral),
+            (true, false) => Some(RootKind::Auto),
+            _ => None,
+        }
+    }
+
+    /// That a device's root is of another kind than is configured: whoever thinks that changes stay, or go, is wrong.
+    #[must_use]
+    pub fn root_note(&self, id: &str) -> Option<String> {
+        let record = DeviceRecord::load(&self.layout.device(id)).ok().flatten()?;
+        let kind = self.other_kind(id, &record)?;
+        let (is, what) = match kind {
+            RootKind::Ephemeral => ("is ephemeral", "what it changes is gone at its next boot"),
+            _ => ("is its own", "what it changes stays"),
+        };
+        let configured = self.config.device(id)?.root.word();
+        Some(format!(
+            "its root {is}: {what}. option root is '{configured}' by now, which a new root follows ('piboot device reset {id}')"
+        ))
     }
 
     /// What there is to say about rolling a device back: what was done unasked, and what could not be.

@@ -13,8 +13,8 @@ use crate::storage::tree_copy::Content;
 /// on btrfs (`make bench AREA=roots`).
 const BYTES_PER_ENTRY: u64 = 2048;
 
-/// What a name takes that is linked: itself, and its share of the directories, each of which is a block at least. About 0.5 kB on
-/// ext4, where every eighth entry of a Debian is a directory.
+/// What a name takes that is linked: itself, and its share of the directories, each of which is a block at least. About 0.7 kB on
+/// ext4 (`make bench AREA=roots`).
 const BYTES_PER_LINK: u64 = 1024;
 
 /// Why a root cannot be made the way that was asked for.

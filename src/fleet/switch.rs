@@ -66,7 +66,7 @@ impl Fleet {
     }
 
     /// Notes how the roots of a device come to be. That has no effect on the one that it has.
-    fn configure_root(&mut self, id: &str, root: RootKind) -> Result<(), EnrolError> {
+    pub(super) fn configure_root(&mut self, id: &str, root: RootKind) -> Result<(), EnrolError> {
         let Some(at) = self.config.devices.iter().position(|device| device.id == id && device.root != root) else {
             return Ok(());
         };

@@ -85,12 +85,15 @@ fn a_pi_gets_a_new_root_and_what_the_agent_refuses_is_said() {
     page.click_button(lion_row, "New root");
     page.wait("document.querySelector('#piboot-image').value == 'small'");
     page.eval("(() => { const s = document.querySelector('#piboot-image'); s.value = 'other'; s.dispatchEvent(new Event('change', { bubbles: true })) })()");
+    page.eval("document.querySelector('#piboot-root').value = 'ephemeral'");
     page.screenshot("new-root");
     page.click_button(".modal", "Make it anew");
     page.wait_text("It can boot now: switch the Pi off and on again.");
     page.click_button(".modal", "Close");
     page.wait(&format!("document.querySelector('{lion_row}').innerText.includes('other')"));
     assert!(!work.exists());
+    let config = || std::fs::read_to_string(desk.router.path("/etc/config/piboot")).unwrap();
+    assert!(config().contains("option root 'ephemeral'"), "{}", config());
     page.click_button(lion_row, "Snapshots");
     page.wait_text("replaced-");
     page.click_button(".modal", "Close");
@@ -99,13 +102,15 @@ fn a_pi_gets_a_new_root_and_what_the_agent_refuses_is_said() {
     std::fs::write(&work, "again").unwrap();
     page.click_button(lion_row, "New root");
     page.wait("document.querySelector('#piboot-image').value == 'other'");
+    page.wait("document.querySelector('#piboot-root').value == 'ephemeral'");
+    page.eval("document.querySelector('#piboot-root').value = 'auto'");
     page.click("#piboot-delete");
     page.fill("#piboot-typed", "lio");
     page.wait("[...document.querySelectorAll('.modal button')].find(e => e.innerText == 'Make it anew').disabled");
     page.fill("#piboot-typed", "lion");
     page.click_button(".modal", "Make it anew");
     page.wait_text("the old root is deleted");
-    assert!(!work.exists());
+    assert!(!work.exists() && !config().contains("option root"));
     page.click_button(".modal", "Close");
 
     // It is up.

@@ -1,4 +1,5 @@
-//! Roots: what enrolling one more Pi takes, in time and on the disk, against `cp -a` with and without `--reflink`.
+//! Roots: what enrolling one more Pi takes, in time and on the disk, against `cp -a` with and without `--reflink`, or
+//! `--link`.
 //!
 //! One image, on a volume of its own for each file system; then devices in turn by piboot, which also adapts each, and by cp,
 //! which does not. Every one ends on the disk.
@@ -28,8 +29,13 @@ const METRICS: [&str; 2] = ["wall_s", "disk_mb"];
 /// names).
 pub fn run(filter: &str) -> Result<(), Error> {
     let image = real().map_or_else(awkward, Ok)?;
-    for (kind, root) in [("btrfs", RootKind::Clone), ("xfs", RootKind::Clone), ("ext4", RootKind::Copy)] {
-        if !kind.contains(filter) {
+    for (name, kind, root) in [
+        ("btrfs", "btrfs", RootKind::Clone),
+        ("xfs", "xfs", RootKind::Clone),
+        ("ext4", "ext4", RootKind::Copy),
+        ("ephemeral", "ext4", RootKind::Ephemeral),
+    ] {
+        if !name.contains(filter) {
             continue;
         }
         let volume = Volume::of(kind)?;
@@ -38,7 +44,7 @@ pub fn run(filter: &str) -> Result<(), Error> {
         let info = import(Source::open(&image)?, "bench", &layout.images(), &layout.scratch(), 0, &NoProgress)?;
         let entries = info.root_entries + info.boot_entries;
         eprintln!(
-            "bench: roots/{kind}: {entries} files and directories, {} MB",
+            "bench: roots/{name}: {entries} files and directories, {} MB",
             (info.root_bytes + info.boot_bytes) / 1_000_000
         );
         let mut results = Results::default();
@@ -50,7 +56,7 @@ pub fn run(filter: &str) -> Result<(), Error> {
                 }
             }
         }
-        results.print(&format!("roots/{kind}"), &METRICS, &[PEER]);
+        results.print(&format!("roots/{name}"), &METRICS, &[PEER]);
     }
     Ok(())
 }
@@ -61,10 +67,14 @@ fn measure(contestant: &str, layout: &Layout, root: RootKind, round: usize) -> R
     let id = format!("{contestant}_{round}");
     let start = Instant::now();
     if contestant == PEER {
-        let reflink = if root == RootKind::Clone { "--reflink=always" } else { "--reflink=never" };
+        let how = match root {
+            RootKind::Clone => "--reflink=always",
+            RootKind::Ephemeral => "--link",
+            _ => "--reflink=never",
+        };
         std::fs::create_dir(layout.device(&id))?;
         let trees = ["boot", "root"].map(|tree| layout.image("bench").join(tree));
-        succeed(Command::new("cp").args(["-a", reflink]).args(trees).arg(layout.device(&id)))?;
+        succeed(Command::new("cp").args(["-a", how]).args(trees).arg(layout.device(&id)))?;
         succeed(Command::new("sync").arg("-f").arg(layout.devices()))?;
     } else {
         let device = Device {
