@@ -208,10 +208,11 @@ fn look_inside_ephemeral(guest: &mut Guest, patience: &Patience, boot: &str) -> 
 
 fn check_ephemeral_from_outside(router: &Router) -> Result<(), Failure> {
     let root = router.data_dir().join("devices").join(DEVICE).join("root");
-    match root.join("home/pi/mark").exists() || root.join("usr/bin/hello").exists() {
-        true => Err(Failure::new(format!("what the Pi wrote is in {}", root.display()))),
-        false => Ok(println!("on the router: {} has nothing of it", root.display())),
+    if root.join("home/pi/mark").exists() || root.join("usr/bin/hello").exists() {
+        return Err(Failure::new(format!("what the Pi wrote is in {}", root.display())));
     }
+    println!("on the router: {} has nothing of it", root.display());
+    Ok(())
 }
 
 fn check_from_outside(router: &Router) -> Result<(), Failure> {
