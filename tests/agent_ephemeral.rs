@@ -172,7 +172,9 @@ fn nobody_writes_to_it_and_what_is_made_of_it_is_its_own() {
     // What is below its overlay must not change while it is mounted: that waits until it starts anew.
     nfs::start_read_only(&host, "/lion/root", &["sbin", "init"]);
     router.wait_for(&["device", "lion"], "the system", |device| device["state"] == "running");
-    router.piboot(&["device", "edit", "lion", "--hostname", "simba"]).unwrap();
+    assert!(router.piboot(&["devices"]).unwrap().contains("small, ephemeral"));
+    let said = router.piboot(&["device", "edit", "lion", "--hostname", "simba"]).unwrap();
+    assert!(said.contains("takes effect at its next boot"), "{said}");
     router.reload();
     router.wait_until_settled();
     let hostname = || fs::read_to_string(device.join("root/etc/hostname")).unwrap();

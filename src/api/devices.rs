@@ -77,6 +77,7 @@ impl<S: Servers> Api<S> {
             board: seen.map(crate::fleet::SeenPi::board),
             model: seen.and_then(crate::fleet::SeenPi::family),
             image: device.image.clone(),
+            ephemeral: self.fleet.is_served_read_only(&device.id),
             state: state.to_owned(),
             disk_bytes: self.fleet.device_usage(&device.id).and_then(|measured| measured.disk_bytes),
             job,

@@ -178,7 +178,7 @@ fn device_row(device: &DeviceInfo, now_ms: i64) -> Vec<String> {
         or_dash(device.mac.as_ref()),
         or_dash(device.serial.as_ref()),
         or_dash(device.board.as_ref()),
-        device.image.clone(),
+        if device.ephemeral { format!("{}, ephemeral", device.image) } else { device.image.clone() },
         space(device.disk_bytes),
         or_dash(device.ip.as_ref()),
         device.boot.as_ref().map_or_else(|| "-".to_owned(), |b| ago(b.started_ms, now_ms)),

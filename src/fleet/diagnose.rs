@@ -94,7 +94,7 @@ impl Fleet {
             serial: device.serial,
             trees,
             // Who writes nothing needs no space.
-            disk: if self.served.get(&device.id).is_some_and(|served| served.read_only) {
+            disk: if self.is_served_read_only(&device.id) {
                 None
             } else {
                 self.volume.problems.first().map(ToString::to_string)

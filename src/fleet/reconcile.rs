@@ -217,6 +217,12 @@ impl Fleet {
         self.served.get(&device.id).filter(|served| served.mac == device.mac).cloned()
     }
 
+    /// Whether nobody may write to a device's files, as they were served last.
+    #[must_use]
+    pub fn is_served_read_only(&self, id: &str) -> bool {
+        self.served.get(id).is_some_and(|served| served.read_only)
+    }
+
     /// Starts the job that makes a device's trees, or says why not.
     fn prepare(&mut self, device: &Device) -> DeviceState {
         let blocked = |why: String| DeviceState::Blocked { why };

@@ -205,6 +205,9 @@ pub struct DeviceInfo {
     pub model: Option<Model>,
     /// Image.
     pub image: String,
+    /// Its root is ephemeral: what it changes is gone at its next boot.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ephemeral: bool,
     /// `ready`, `preparing`, `blocked`, `disabled`, `booting`, `stuck`, `running`, `off`, `lost`
     pub state: String,
     /// Bytes that its files take on the disk, once that was measured.

@@ -14,6 +14,9 @@ const FIRST_WRITE: u64 = 60;
 /// A system that falls silent so soon after it came up was hardly switched off by somebody.
 const SOON_MS: u32 = 120_000;
 
+/// What image/adapt/ephemeral-init.sh says on the console.
+const NOT_IN_MEMORY: &str = "piboot: changes are not kept in memory";
+
 pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "disk",
@@ -128,6 +131,24 @@ pub(super) const RULES: &[Rule] = &[
         },
         todo: |_| {
             "A service on the Pi may have taken the network down (NetworkManager, dhcpcd, systemd-networkd, a VPN); the power supply may be too weak. 'piboot device' shows whether piboot's network rules are in place.".to_owned()
+        },
+    },
+    Rule {
+        id: "not-in-memory",
+        severity: Warning,
+        confidence: Certain,
+        last_resort: false,
+        after_start: true,
+        source: "its ephemeral-init, over netconsole",
+        symptom: |case| {
+            let line = case.boot.console.iter().find(|line| line.text.contains(NOT_IN_MEMORY))?;
+            let why = line.text.split_once("root: ").map_or(line.text.as_str(), |(_, why)| why);
+            Some(format!(
+                "The Pi's root is ephemeral, and its overlay was not mounted: {why}. The system runs on a read-only root."
+            ))
+        },
+        todo: |_| {
+            "The image's kernel needs the module overlay, and its root the programs mount, mkdir and pivot_root. 'piboot device reset ID --root auto' gives the Pi a root of its own.".to_owned()
         },
     },
     Rule {

@@ -367,6 +367,12 @@ fn failures() -> Vec<(&'static str, Story)> {
     add("lost-soon", Pi4, |s| {
         s.until_running().wait(40).nfs(Nfs::Gone);
     });
+    add("not-in-memory", Pi4, |s| {
+        let said = b"[ 6.7] piboot: changes are not kept in memory, the system starts on a read-only root: no module";
+        let line = said.to_vec().into();
+        s.until_mount().nfs(Nfs::InitReadOnly { export: root() });
+        s.see(What::Console { mac: PI, from: ConsoleFrom::Kernel, line });
+    });
     add("swap-on-nfs", Pi4, |s| {
         s.context.trees = vec![tree("swap-on-nfs", false, false)];
         s.until_running();

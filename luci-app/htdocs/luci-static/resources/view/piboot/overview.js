@@ -137,7 +137,7 @@ return view.extend({
 		return table.create([
 			{ title: _('Host name'), text: pi => pi.hostname },
 			{ title: _('Board'), text: pi => [ pi.board ?? _('not seen yet'), pi.mac ?? pi.serial ].join(', ') },
-			{ title: _('Image'), text: pi => pi.image },
+			{ title: _('Image'), text: pi => pi.ephemeral ? _('%s, ephemeral').format(pi.image) : pi.image },
 			{ title: _('On the disk'), text: pi => pi.disk_bytes == null ? '–' : text.bytes(pi.disk_bytes) },
 			{ title: _('Address'), text: pi => pi.ip ?? '–' },
 			{
