@@ -1,13 +1,14 @@
 //! What turns the trees of an SD-card image into those of a device that boots from the network: small rules, each of
 //! which does one thing, says what it did, and does nothing the second time.
 //!
-//! Written for Raspberry Pi OS Bookworm and Trixie; a rule whose subject is missing from a tree does nothing, so that
-//! plain Debian passes too.
+//! Written for Raspberry Pi OS Bookworm and Trixie, and DietPi; a rule whose subject is missing from a tree does nothing, so
+//! that plain Debian passes too.
 
 mod accounts;
 mod capabilities;
 mod cloud_init;
 pub mod cmdline;
+mod dietpi;
 mod editor;
 pub mod fstab;
 mod identity;
@@ -180,6 +181,7 @@ const RULES: &[Rule] = &[
     always("locale", locale::apply),
     always("ssh-authorized-keys", ssh::authorized_keys),
     always("cloud-init", cloud_init::apply),
+    fresh("dietpi", dietpi::apply),
     always("network-manager", network::network_manager),
     always("networkd", network::networkd),
     always("ifupdown", network::ifupdown),
