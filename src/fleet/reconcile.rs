@@ -48,6 +48,8 @@ pub struct Served {
     pub root: PathBuf,
     /// Names its exports in file handles.
     pub export_pair: u16,
+    /// Bytes that its boots need not load because of rule `trim`.
+    pub spared_bytes: u64,
 }
 
 /// An enrolled Pi as a DHCP server knows it.
@@ -172,6 +174,7 @@ impl Fleet {
             boot: self.layout.device_boot(&device.id),
             root: self.layout.device_root(&device.id),
             export_pair: record.export_pair,
+            spared_bytes: record.spared_bytes,
         };
         let regional = &self.config.main.regional;
         let outdated = self.exported().is_some_and(|at| record.adapted_for != AdaptedFor::of(device, &at, regional));

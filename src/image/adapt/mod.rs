@@ -105,6 +105,9 @@ pub struct Report {
     pub changes: Vec<Change>,
     /// What the user should know although nothing was changed.
     pub notes: Vec<Change>,
+    /// Bytes that a boot need not load because of rule `trim`.
+    #[serde(default)]
+    pub spared_bytes: u64,
 }
 
 /// Why the trees could not be adapted. Rules before the failed one have been applied; applying all again is safe.
