@@ -28,14 +28,12 @@ CARGO := $(shell command -v cargo || echo /usr/bin/cargo)
 demo: setup
 	@CARGO=$(CARGO) tests/demo/run.sh $(BOARD)
 
-test: setup lint unit luci guest packages powercut router-test
-	@CARGO=$(CARGO) tests/demo/run.sh virt
+test: setup lint
+	@CARGO=$(CARGO) tests/all.sh $(TARGETS)
 
 # The Linux kernel's own NFS client, in QEMU.
 guest: setup
-	@for test in $(GUEST_TESTS); do \
-		echo "guest: $$test"; PATH="$(dir $(CARGO)):$$PATH" tests/guest/$$test.sh || exit; \
-	done
+	@PATH="$(dir $(CARGO)):$$PATH" tests/guest/all.sh $(GUEST_TESTS)
 
 soak: setup
 	@PATH="$(dir $(CARGO)):$$PATH" tests/guest/powercut.sh $(CUTS)
