@@ -4,7 +4,7 @@ use super::types::Finding;
 use super::{Api, Servers};
 use crate::clock::FIRST_DATE_MS;
 use crate::config::Severity;
-use crate::fleet::DeviceState;
+use crate::fleet::{DeviceState, QuotaLevel};
 use crate::image::check::Bearing;
 
 impl<S: Servers> Api<S> {
@@ -57,6 +57,14 @@ impl<S: Servers> Api<S> {
                 && volume_is_well
             {
                 findings.push(error(&device.id, why.clone()).known_as("device-blocked"));
+            }
+        }
+        for device in &fleet.config().devices {
+            let warning = |text| Finding::new(Severity::Warning, device.id.clone(), text);
+            findings.extend(fleet.quota_problem(device).map(|text| warning(text).known_as("quota-without-effect")));
+            if let Some((quota, text)) = fleet.quota_use(&device.id).and_then(|q| Some((q, q.warning(&device.id)?))) {
+                let id = if quota.level == QuotaLevel::Full { "quota-full" } else { "quota-nearly-full" };
+                findings.push(warning(text).known_as(id));
             }
         }
         findings.sort_by_key(|f| f.severity != Severity::Error);

@@ -19,6 +19,7 @@ mod on_volume;
 mod os_list;
 mod outlook;
 pub mod provision;
+mod quota;
 mod reconcile;
 mod record;
 mod removal;
@@ -49,6 +50,7 @@ pub use roots::RootError;
 pub use seen::{Asks, MAX_SEEN, Seen, SeenPi, Unsaved};
 pub use snapshots::{BEFORE_ROLLBACK, MAX_SNAPSHOTS, Snapshot, SnapshotError};
 pub use store::{Store, StoreError};
+pub use quota::{QuotaLevel, QuotaUse};
 pub use usage::Measured;
 
 use std::cell::Cell;

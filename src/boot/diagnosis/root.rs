@@ -30,6 +30,20 @@ pub(super) const RULES: &[Rule] = &[
         todo: |_| "'piboot status' shows the disk; 'piboot images' and 'piboot devices' what could go.".to_owned(),
     },
     Rule {
+        id: "quota-full",
+        severity: Error,
+        confidence: Likely,
+        last_resort: false,
+        after_start: false,
+        source: "this router; RFC 1813 §2.6, NFS3ERR_DQUOT",
+        symptom: |case| {
+            let problem = case.context.quota.as_deref()?;
+            (case.is_ours() && case.boot.state == BootState::Booting && case.reached(Stage::Mount))
+                .then(|| format!("{problem}."))
+        },
+        todo: |case| format!("Raise it ({}), or start the Pi with less on it.", case.set(case.section(), "quota", "SIZE")),
+    },
+    Rule {
         id: "init-missing",
         severity: Error,
         confidence: Likely,
