@@ -15,6 +15,9 @@ const RECENT: usize = 64;
 /// Files that a census keeps apart, 30 MB of memory at most while it lasts; those beyond count once a name.
 const MAX_COUNTED: usize = 900_000;
 
+/// What file systems give out at a time, at most.
+pub const BLOCK: u64 = 4096;
+
 /// Tells a file from others of the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FileId {
@@ -22,6 +25,16 @@ pub struct FileId {
     pub device: u64,
     /// Its inode number there.
     pub inode: u64,
+}
+
+/// What a file counts with that has `blocks` bytes of blocks. XFS sets blocks aside behind the end of a file that grows, as
+/// many again as it has, and takes them back some time after: nobody asked for those.
+#[must_use]
+pub const fn takes(is_file: bool, size: u64, blocks: u64) -> u64 {
+    match size.checked_next_multiple_of(BLOCK) {
+        Some(end) if is_file && end < blocks => end,
+        _ => blocks,
+    }
 }
 
 /// The device's files would take more than they may.

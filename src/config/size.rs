@@ -42,7 +42,8 @@ impl FromStr for Size {
                 return None;
             }
             let whole = whole.parse::<u64>().ok()?.checked_mul(factor)?;
-            let part = u128::from(part.parse::<u64>().ok()?) * u128::from(factor) / 10_u128.pow(u32::try_from(part.len()).ok()?);
+            let part = u128::from(part.parse::<u64>().ok()?) * u128::from(factor)
+                / 10_u128.pow(u32::try_from(part.len()).ok()?);
             whole.checked_add(u64::try_from(part).ok()?)
         };
         size().map(Self).ok_or_else(|| ParseSizeError(text.chars().take(40).collect()))
@@ -83,7 +84,21 @@ mod tests {
             assert_eq!((size.0, size.to_string().as_str()), (bytes, again), "{text}");
             assert_eq!(size.to_string().parse(), Ok(size));
         }
-        for wrong in ["", "G", "-1", "8X", "8GG", "8.G", ".5G", "1.2.3G", "8Gib/s", "20000000T", "99999999999999999999", "1e9", "0.0000000001G"] {
+        for wrong in [
+            "",
+            "G",
+            "-1",
+            "8X",
+            "8GG",
+            "8.G",
+            ".5G",
+            "1.2.3G",
+            "8Gib/s",
+            "20000000T",
+            "99999999999999999999",
+            "1e9",
+            "0.0000000001G",
+        ] {
             assert!(wrong.parse::<Size>().is_err(), "{wrong}");
         }
     }

@@ -9,8 +9,8 @@ use super::provision::{discard, set_aside};
 use super::roots::RootError;
 use super::snapshots::SnapshotError;
 use crate::config::{
-    self, CloneOf, Device, EditError, FileError, NameError, PasswordHash, RootKind, Size, check_hostname, check_image_name,
-    check_user, device_id_from_hostname,
+    self, CloneOf, Device, EditError, FileError, NameError, PasswordHash, RootKind, Size, check_hostname,
+    check_image_name, check_user, device_id_from_hostname,
 };
 use crate::image;
 use crate::jobs::{JobKind, JobsError};

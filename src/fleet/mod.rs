@@ -44,13 +44,13 @@ pub use images::ImportRefused;
 pub use on_volume::NothingToAccept;
 pub use os_list::Fetched;
 pub use outlook::Outlook;
+pub use quota::{QuotaLevel, QuotaUse};
 pub use reconcile::{DeviceState, Enrolled, Served, Wanted};
 pub use record::{AdaptedFor, DeviceRecord, RecordError, RolledBack};
 pub use roots::RootError;
 pub use seen::{Asks, MAX_SEEN, Seen, SeenPi, Unsaved};
 pub use snapshots::{BEFORE_ROLLBACK, MAX_SNAPSHOTS, Snapshot, SnapshotError};
 pub use store::{Store, StoreError};
-pub use quota::{QuotaLevel, QuotaUse};
 pub use usage::Measured;
 
 use std::cell::Cell;

@@ -48,28 +48,24 @@ impl QuotaUse {
         Some(Self { limit, used, level })
     }
 
+    /// `7.9 of its 8.0 GB`
+    fn amount(&self) -> String {
+        let (unit, name) = if self.limit >= 1_000_000_000 { (100_000_000, "GB") } else { (100_000, "MB") };
+        let tenths = |bytes: u64| format!("{}.{}", bytes / unit / 10, bytes / unit % 10);
+        format!("{} of its {} {name}", tenths(self.used), tenths(self.limit))
+    }
+
     /// What is to be said of it, for people; `None` while all is well.
     #[must_use]
     pub fn warning(&self, id: &str) -> Option<String> {
-        let (used, limit) = in_gigabytes(self.used, self.limit);
-        let cure = format!(
-            "delete files on it or raise option quota ('piboot device edit {id} --quota SIZE')"
-        );
-        match self.level {
-            QuotaLevel::Well => None,
-            QuotaLevel::NearlyFull => Some(format!("Pi {id} has used {used} of its {limit}: {cure}")),
-            QuotaLevel::Full => {
-                Some(format!("Pi {id} has used {used} of its {limit} and cannot write more: {cure}"))
-            }
-        }
+        let amount = self.amount();
+        let state = match self.level {
+            QuotaLevel::Well => return None,
+            QuotaLevel::NearlyFull => format!("Pi {id} has used {amount}"),
+            QuotaLevel::Full => format!("Pi {id} has used {amount} and cannot write more"),
+        };
+        Some(format!("{state}: delete files on it or raise option quota ('piboot device edit {id} --quota SIZE')"))
     }
-}
-
-/// Both in the unit that suits the second: `7.9`, `8.0 GB`.
-fn in_gigabytes(used: u64, limit: u64) -> (String, String) {
-    let (unit, name) = if limit >= 1_000_000_000 { (100_000_000, "GB") } else { (100_000, "MB") };
-    let tenths = |bytes: u64| format!("{}.{}", bytes / unit / 10, bytes / unit % 10);
-    (tenths(used), format!("{} {name}", tenths(limit)))
 }
 
 impl Fleet {
@@ -84,9 +80,9 @@ impl Fleet {
         self.measured.quotas.get(id).and_then(QuotaUse::of)
     }
 
-    /// What keeps a device from writing, if its quota does.
+    /// How much of its quota a device has used that cannot write because of it.
     pub(super) fn quota_full(&self, id: &str) -> Option<String> {
-        self.quota_use(id).filter(|quota| quota.level == QuotaLevel::Full).and_then(|quota| quota.warning(id))
+        self.quota_use(id).filter(|quota| quota.level == QuotaLevel::Full).map(|quota| quota.amount())
     }
 
     /// Puts what is configured in force.
@@ -163,7 +159,10 @@ mod tests {
         let of = |used, limit, level| QuotaUse { limit, used, level };
         assert_eq!(of(1, 2, QuotaLevel::Well).warning("lion"), None);
         let said = of(7_950_000_000, 8_000_000_000, QuotaLevel::NearlyFull).warning("lion").unwrap();
-        assert!(said.starts_with("Pi lion has used 7.9 of its 8.0 GB: delete files on it or raise option quota"), "{said}");
+        assert!(
+            said.starts_with("Pi lion has used 7.9 of its 8.0 GB: delete files on it or raise option quota"),
+            "{said}"
+        );
         let said = of(64_000_000, 64_000_000, QuotaLevel::Full).warning("lion").unwrap();
         assert!(said.starts_with("Pi lion has used 64.0 of its 64.0 MB and cannot write more: "), "{said}");
     }

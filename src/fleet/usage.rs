@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::Stat;
+use rustix::fs::{FileType, Stat};
 
 use super::Fleet;
 use super::backup::{TREES, open};
 use super::quota::QuotaLevel;
 use crate::clock::Moment;
 use crate::progress::Progress;
-use crate::quota::{Census, FileId, Quota};
+use crate::quota::{Census, FileId, Quota, takes};
 use crate::storage::tree_copy::identity;
 use crate::storage::usage::{blocks, measure_each};
 
@@ -221,7 +221,7 @@ fn look_at(path: &Path, census: Option<&Census>, shared: &Shared) -> Option<u64>
     let looked = open(path).map(|directory| {
         // The top is no entry of itself, but it grows like other directories.
         let top = rustix::fs::fstat(&directory).ok();
-        let count = |stat: &Stat| census.is_none_or(|census| census.find(id(stat), blocks(stat)));
+        let count = |stat: &Stat| census.is_none_or(|census| census.find(id(stat), counted(stat)));
         top.as_ref().map(count);
         measure_each(directory, shared, count)
     });
@@ -236,6 +236,11 @@ fn look_at(path: &Path, census: Option<&Census>, shared: &Shared) -> Option<u64>
             None
         }
     }
+}
+
+fn counted(stat: &Stat) -> u64 {
+    let is_file = FileType::from_raw_mode(stat.st_mode).is_file();
+    takes(is_file, u64::try_from(stat.st_size).unwrap_or(0), blocks(stat))
 }
 
 fn id(stat: &Stat) -> FileId {

@@ -31,7 +31,7 @@ pub struct Context {
     pub portmapper: Option<String>,
     /// What is wrong with the disk under the roots.
     pub disk: Option<String>,
-    /// That its quota is used up, and what to do about it.
+    /// How much of its quota it has used, if that keeps it from writing.
     pub quota: Option<String>,
     /// The NFS server that is not this router, where Pis mount from one: what they ask it is not seen here.
     pub external: Option<Ipv4Addr>,

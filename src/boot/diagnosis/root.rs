@@ -37,11 +37,16 @@ pub(super) const RULES: &[Rule] = &[
         after_start: false,
         source: "this router; RFC 1813 §2.6, NFS3ERR_DQUOT",
         symptom: |case| {
-            let problem = case.context.quota.as_deref()?;
+            let used = case.context.quota.as_deref()?;
             (case.is_ours() && case.boot.state == BootState::Booting && case.reached(Stage::Mount))
-                .then(|| format!("{problem}."))
+                .then(|| format!("The Pi may write no more to its root: it has used {used}, by option quota."))
         },
-        todo: |case| format!("Raise it ({}), or start the Pi with less on it.", case.set(case.section(), "quota", "SIZE")),
+        todo: |case| {
+            let id = case.section();
+            format!(
+                "Raise it ('piboot device edit {id} --quota SIZE'), or delete files of the Pi on the router, below devices/{id}/root."
+            )
+        },
     },
     Rule {
         id: "init-missing",

@@ -78,6 +78,10 @@ impl<'a> Victim<'a> {
         }
     }
 
+    const fn is_counted(&self) -> bool {
+        self.charge.is_some()
+    }
+
     fn lost_a_name(self, op: &Op<'_>) {
         if let Some(ino) = self.file {
             op.shared.files.forget_object(op.handle.export, ino);
@@ -91,6 +95,20 @@ impl<'a> Victim<'a> {
     }
 }
 
+/// What takes the place of another.
+struct Moved<'a> {
+    object: Object,
+    charge: Charge<'a>,
+}
+
+impl<'a> Moved<'a> {
+    fn find(op: &Op<'a>, dir: &Object, name: Name<'_>) -> Option<Self> {
+        let object = dir.child(name).ok()?;
+        let attr = object.attr().ok()?;
+        Some(Self { charge: op.charge(&attr), object })
+    }
+}
+
 pub(super) fn rename(op: &mut Op<'_>, from: &[u8], to_dir: &[u8], to: &[u8]) -> Done {
     let (source, source_before) = op.object()?;
     let (target, target_before) = op.other_object(to_dir)?;
@@ -99,8 +117,13 @@ pub(super) fn rename(op: &mut Op<'_>, from: &[u8], to_dir: &[u8], to: &[u8]) -> 
     let names = Name::new_entry(from, Status::Inval).and_then(|from| Ok((from, Name::new_entry(to, Status::Inval)?)));
     let result = names.and_then(|(from, to)| {
         let victim = Victim::find(op, &target, to);
+        // ext4 gives out the blocks of a file whose data were not written yet when it takes another's place.
+        let moved = if victim.is_counted() { Moved::find(op, &source, from) } else { None };
         source.rename(from, &target, to)?;
         victim.lost_a_name(op);
+        if let Some(Moved { object, charge }) = moved {
+            charge.look(&object);
+        }
         op.sync_changes(&[(&source, FileType::Directory), (&target, FileType::Directory)])
     });
     let status = result.err().unwrap_or(Status::Ok);

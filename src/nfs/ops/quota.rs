@@ -2,16 +2,13 @@
 
 use std::os::fd::AsFd;
 
-use rustix::fs::{SeekFrom, seek};
+use rustix::fs::{FileType, SeekFrom, seek};
 use rustix::io::Errno;
 
 use super::Op;
 use crate::nfs::attr::Attr;
 use crate::nfs::fs::object;
-use crate::quota::{Change, FileId, Full, Quota};
-
-/// What file systems give out at a time, at most.
-const BLOCK: u64 = 4096;
+use crate::quota::{BLOCK, Change, FileId, Full, Quota, takes};
 
 impl From<Full> for Errno {
     fn from(_: Full) -> Self {
@@ -94,7 +91,7 @@ fn id(attr: &Attr) -> FileId {
 
 /// What an object counts with: nothing without a name, though it may be open still.
 fn taken(attr: &Attr) -> u64 {
-    if attr.nlink == 0 { 0 } else { attr.used }
+    if attr.nlink == 0 { 0 } else { takes(attr.kind == FileType::RegularFile, attr.size, attr.used) }
 }
 
 /// Bytes of blocks that a WRITE may need, beside those that the file has.
