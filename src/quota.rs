@@ -353,6 +353,13 @@ impl Census {
         }
     }
 
+    /// Whether somebody waits for the result.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        let account = self.quota.account();
+        account.censuses == self.number && account.census.is_some()
+    }
+
     /// All files were told of: what they take is in force from now on.
     pub fn end(self) {
         let mut account = self.quota.account();
@@ -381,3 +388,7 @@ impl Drop for Census {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "quota_tests.rs"]
+mod tests;

@@ -53,7 +53,7 @@ impl FromStr for Size {
 impl fmt::Display for Size {
     /// Exactly, in the largest unit of which it is a multiple.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unit = UNITS.iter().find(|(_, factor)| self.0 > 0 && self.0 % factor == 0);
+        let unit = UNITS.iter().find(|(_, factor)| self.0 > 0 && self.0.is_multiple_of(*factor));
         let (name, factor) = unit.copied().unwrap_or(("", 1));
         write!(f, "{}{name}", self.0 / factor)
     }

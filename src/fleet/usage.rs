@@ -208,7 +208,7 @@ impl Look {
         let size = sizes.sum();
         match (census, size) {
             (Some(census), Some(_)) => census.end(),
-            (Some(_), None) if !shared.cancelled() => {
+            (Some(census), None) if census.is_wanted() && !shared.cancelled() => {
                 log::warn!("the quota of {} is not kept up to date: its files could not be counted", self.name);
             }
             _ => {}
