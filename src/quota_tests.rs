@@ -22,6 +22,9 @@ fn what_a_file_system_does_between_two_changes_counts_with_the_second() {
     let quota = empty();
     begin(&quota, 1, 0, 0).end(4096, || None);
     assert_eq!(quota.used(), Some(4096));
+    for other in 2..40 {
+        begin(&quota, other, 7, 0).end(7, || None);
+    }
     // A block of book-keeping came meanwhile.
     begin(&quota, 1, 8192, 0).end(12_288, || None);
     assert_eq!(quota.used(), Some(12_288));

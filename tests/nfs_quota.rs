@@ -7,7 +7,7 @@ mod nfs_support;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use nfs_support::random::Random;
 use nfs_support::{
@@ -123,8 +123,15 @@ async fn commit(client: &mut Client, file: &nfs_fh3) -> nfsstat3 {
     status(&client.commit(&nfs3::COMMIT3args { file: file.clone(), offset: 0, count: 0 }).await.unwrap())
 }
 
+/// Whether names are given to other things.
+#[derive(PartialEq)]
+enum Moves {
+    Yes,
+    No,
+}
+
 /// One thing that a Pi may do, to one of a few names so that it hits what is there.
-async fn do_something(client: &mut Client, root: &nfs_fh3, random: &mut Random) {
+async fn do_something(client: &mut Client, root: &nfs_fh3, random: &mut Random, moves: Moves) {
     let names: Vec<String> = (0..12).map(|n| format!("entry-{n}")).collect();
     let name = |random: &mut Random| random.of(&names).clone().into_bytes();
     let (one, two) = (name(random), name(random));
@@ -162,7 +169,7 @@ async fn do_something(client: &mut Client, root: &nfs_fh3, random: &mut Random) 
         (7, _) => {
             let _ = client.rmdir(&nfs3::RMDIR3args { object: at(&dir, &one) }).await.unwrap();
         }
-        (8, _) => {
+        (8, _) if moves == Moves::Yes => {
             let _ = rename(client, (&dir, &one), (&other, &two)).await;
         }
         (9, Some(file)) => {
@@ -195,7 +202,7 @@ async fn what_is_counted_is_what_a_fresh_look_finds_whatever_was_done() {
         let mut client = l.f.root().await;
         let mut random = Random(seed);
         for n in 0..1500 {
-            do_something(&mut client, &l.root, &mut random).await;
+            do_something(&mut client, &l.root, &mut random, Moves::Yes).await;
             if n % 10 == 0 {
                 l.assert_counted(&format!("seed {seed:#x}, after {n}"));
             }
@@ -238,7 +245,7 @@ async fn file_systems_with_ways_of_their_own_are_counted_too() {
         l.quota.set_limit(Some(u64::MAX / 2));
         let mut random = Random(0xf11e);
         for n in 0..600 {
-            do_something(&mut client, &l.root, &mut random).await;
+            do_something(&mut client, &l.root, &mut random, Moves::Yes).await;
             if n % 50 == 0 {
                 l.assert_counted(&format!("{kind}, after {n}"));
             }
@@ -254,38 +261,38 @@ async fn a_census_while_files_change_misses_nothing() {
         return;
     }
     let l = limited(u64::MAX / 2).await;
-    let done = AtomicBool::new(false);
-    std::thread::scope(|scope| {
+    let working = AtomicUsize::new(3);
+    let taken = std::thread::scope(|scope| {
         let censuses = scope.spawn(|| {
             let mut taken = 0;
-            while !done.load(Ordering::Relaxed) {
+            while working.load(Ordering::Relaxed) > 0 {
                 census(&l.quota, l.dir.path());
                 taken += 1;
             }
             taken
         });
-        let pis: Vec<_> = (1..=3)
-            .map(|pi| {
-                let l = &l;
-                scope.spawn(move || {
-                    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-                    runtime.block_on(async {
-                        let (mut client, mut random) = (l.f.root().await, Random(pi));
-                        let own = mkdir(&mut client, &l.root, format!("pi-{pi}").as_bytes()).await.unwrap();
-                        for _ in 0..600 {
-                            do_something(&mut client, &own, &mut random).await;
+        for pi in 1..=3 {
+            let (l, working) = (&l, &working);
+            scope.spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(async {
+                    let (mut client, mut random) = (l.f.root().await, Random(pi));
+                    let own = mkdir(&mut client, &l.root, format!("pi-{pi}").as_bytes()).await.unwrap();
+                    for n in 0..700 {
+                        // The last census ends before the changes do, and has no quiet time to look in.
+                        if n == 500 {
+                            working.fetch_sub(1, Ordering::Relaxed);
                         }
-                    });
-                })
-            })
-            .collect();
-        pis.into_iter().for_each(|pi| pi.join().unwrap());
-        done.store(true, Ordering::Relaxed);
-        assert!(censuses.join().unwrap() > 3);
+                        // Of a directory that moves on while its parent is read a census may hear nothing.
+                        do_something(&mut client, &own, &mut random, Moves::No).await;
+                    }
+                });
+            });
+        }
+        censuses.join().unwrap()
     });
-    // A directory that was moved under a census may have been overlooked by that one, but by no other.
-    census(&l.quota, l.dir.path());
-    l.assert_counted("once all is quiet");
+    assert!(taken > 3, "{taken} censuses");
+    l.assert_counted("after the changes");
 }
 
 #[tokio::test]
@@ -371,6 +378,30 @@ async fn names_and_holes_are_counted_as_du_counts_them() {
     assert_eq!(remove(&mut client, &l.root, b"again").await, nfsstat3::NFS3_OK);
     let _ = put(&mut client, &sparse, MB, MB).await;
     assert_eq!(used("removed"), 0);
+
+    // A directory that has grown stays large, until it goes itself.
+    let dir = mkdir(&mut client, &l.root, b"dir").await.unwrap();
+    for n in 0..200 {
+        create(&mut client, &dir, format!("{n:0200}").as_bytes(), 0o644).await.unwrap();
+    }
+    used("a long list");
+    for n in 0..200 {
+        let name = format!("{n:0200}");
+        let to = (&l.root, name.as_bytes());
+        assert_eq!(rename(&mut client, (&dir, name.as_bytes()), to).await, nfsstat3::NFS3_OK);
+    }
+    used("two long lists");
+    for n in 0..200 {
+        let name = format!("{n:0200}");
+        let file = lookup(&mut client, &l.root, name.as_bytes()).await.unwrap();
+        assert_eq!(link(&mut client, &file, &dir, format!("{n:0240}").as_bytes()).await, nfsstat3::NFS3_OK);
+        assert_eq!(remove(&mut client, &dir, format!("{n:0240}").as_bytes()).await, nfsstat3::NFS3_OK);
+    }
+    assert_eq!(
+        status(&client.rmdir(&nfs3::RMDIR3args { object: at(&l.root, b"dir") }).await.unwrap()),
+        nfsstat3::NFS3_OK
+    );
+    used("one long list");
 }
 
 #[tokio::test]
