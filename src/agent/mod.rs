@@ -309,6 +309,7 @@ fn on_tick(api: &mut Api<Wire>) {
     if api.fleet.give_up_silent(|ip| servers.nfs_requests_of(ip).is_some()) || api.fleet.waits_no_longer() {
         api.reconcile();
     }
+    api.fleet.keep_quotas();
 }
 
 /// What is to be done about what was told.

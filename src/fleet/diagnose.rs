@@ -94,6 +94,7 @@ impl Fleet {
             serial: device.serial,
             trees,
             disk: self.volume.problems.first().map(ToString::to_string),
+            quota: self.quota_full(&device.id),
             external: self.config.main.nfs.external().map(|external| external.server),
             shares_address_with: boot.ip.and_then(|ip| self.other_at(ip, boot.mac)),
             ..Context::default()

@@ -166,8 +166,10 @@ impl Fleet {
             // Its exports are those of another directory.
             self.volume_changes = self.volume_changes.wrapping_add(1);
         }
-        if matches!(job.kind, JobKind::Provision | JobKind::Restore) {
-            self.measured.forget(&job.subject);
+        match job.kind {
+            JobKind::Provision => self.measured.put_in_doubt(&job.subject),
+            JobKind::Restore | JobKind::Rollback | JobKind::Replace => self.measured.forget(&job.subject),
+            _ => {}
         }
         self.take_restored();
         self.log_store_error(|store| store.save_job(&job));

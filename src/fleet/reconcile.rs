@@ -12,6 +12,7 @@ use super::record::{AdaptedFor, DeviceRecord};
 use crate::config::Device;
 use crate::jobs::{JobKind, JobsError, Running};
 use crate::pi::{Mac, Serial};
+use crate::quota::Quota;
 
 /// How far a configured device is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -50,6 +51,8 @@ pub struct Served {
     pub export_pair: u16,
     /// Bytes that its boots need not load because of rule `trim`.
     pub spared_bytes: u64,
+    /// What its files may take.
+    pub quota: Quota,
 }
 
 /// An enrolled Pi as a DHCP server knows it.
@@ -83,6 +86,7 @@ impl Fleet {
     /// Doing it twice does nothing the second time.
     pub fn reconcile(&mut self) -> Wanted {
         self.fix_addresses();
+        self.set_quotas();
         self.volume_seen |= self.volume.is_present();
         let mut wanted = Wanted { volume_changes: self.volume_changes, ready: self.volume_seen, ..Wanted::default() };
         let devices = self.config.devices.clone();
@@ -175,6 +179,7 @@ impl Fleet {
             root: self.layout.device_root(&device.id),
             export_pair: record.export_pair,
             spared_bytes: record.spared_bytes,
+            quota: self.quota(&device.id),
         };
         let regional = &self.config.main.regional;
         let outdated = self.exported().is_some_and(|at| record.adapted_for != AdaptedFor::of(device, &at, regional));

@@ -9,6 +9,7 @@ mod data;
 mod directory;
 mod lookup;
 mod namespace;
+mod quota;
 mod volume;
 
 use std::os::fd::AsFd;
