@@ -23,21 +23,19 @@ TARGET ?= x86_64
 CUTS ?= 5
 JOBS_CUTS ?= 3
 TARGETS ?= aarch64 mipsel
-GUEST_TESTS ?= nfs two_guests mounts pjdfstest root restart external
+GUEST_TESTS ?= nfs quota two_guests mounts pjdfstest root restart external
 CARGO := $(shell command -v cargo || echo /usr/bin/cargo)
 
 .PHONY: demo test unit luci screenshots guest powercut soak bench size router router-test packages fmt lint setup clean
 demo: setup
 	@CARGO=$(CARGO) tests/demo/run.sh $(BOARD) $(ROOT)
 
-test: setup lint unit luci guest packages powercut router-test
-	@CARGO=$(CARGO) tests/demo/run.sh virt
+test: setup lint
+	@CARGO=$(CARGO) tests/all.sh $(TARGETS)
 
 # The Linux kernel's own NFS client, in QEMU.
 guest: setup
-	@for test in $(GUEST_TESTS); do \
-		echo "guest: $$test"; PATH="$(dir $(CARGO)):$$PATH" tests/guest/$$test.sh || exit; \
-	done
+	@PATH="$(dir $(CARGO)):$$PATH" tests/guest/all.sh $(GUEST_TESTS)
 
 soak: setup
 	@PATH="$(dir $(CARGO)):$$PATH" tests/guest/powercut.sh $(CUTS)

@@ -1,5 +1,6 @@
 //! Serves one directory over NFS, for tests and trials:
-//! `nfsd --dir DIR [--port 2049] [--portmap 111] [--export /export] [--client 127.0.0.1/8]… [--key FILE] [--sync] [--squash] [--read-only]`
+//! `nfsd --dir DIR [--port 2049] [--portmap 111] [--export /export] [--client 127.0.0.1/8]… [--key FILE] [--sync] [--squash] [--read-only] [--quota BYTES]`
+//! A quota begins at nothing: DIR is taken to be empty.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,6 +10,7 @@ use piboot::clock::Clock;
 use piboot::events::Sink;
 use piboot::net::AddressBook;
 use piboot::nfs::{AddressRange, Export, RootIs, Server, ServerConfig, Who, handle_support, load_or_create_key};
+use piboot::quota::Quota;
 
 struct Stderr;
 
@@ -26,6 +28,13 @@ impl log::Log for Stderr {
     fn flush(&self) {}
 }
 
+/// A quota of what takes nothing yet.
+fn empty(limit: u64) -> Quota {
+    let quota = Quota::new(Some(limit));
+    quota.census().end();
+    quota
+}
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut config = ServerConfig::new([0; 16]);
     let (mut port, mut dir, mut key) = (2049_u16, PathBuf::from("."), PathBuf::from("/run/nfsd-example.key"));
@@ -39,6 +48,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         read_only: false,
         root: RootIs::Root,
         holder: Who::Addresses(Vec::new()),
+        quota: None,
     };
     let mut clients: Vec<AddressRange> = Vec::new();
     let mut arguments = std::env::args().skip(1);
@@ -54,6 +64,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "--sync" => config.sync = true,
             "--squash" => export.root = RootIs::Nobody,
             "--read-only" => export.read_only = true,
+            "--quota" => export.quota = Some(empty(value()?.parse()?)),
             _ => return Err(format!("unknown option {option}").into()),
         }
     }

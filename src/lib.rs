@@ -28,6 +28,7 @@ pub mod pace;
 pub mod pi;
 mod printable;
 pub mod progress;
+pub mod quota;
 mod random;
 pub mod storage;
 pub mod tftp;

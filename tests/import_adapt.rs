@@ -292,9 +292,72 @@ fn trixie_boots_from_nfs() {
     assert!(!trees.exists("root/var/swap"));
 }
 
+/// What DietPi's image of 2026 for the Pi has of its own (its .build/images/dietpi-installer and dietpi-imager).
+const DIETPI: &str = "AUTO_SETUP_GLOBAL_PASSWORD=dietpi\nAUTO_SETUP_LOCALE=C.UTF-8\nAUTO_SETUP_TIMEZONE=UTC\n\
+    AUTO_SETUP_NET_USESTATIC=1\nAUTO_SETUP_NET_HOSTNAME=DietPi\nAUTO_SETUP_SWAPFILE_SIZE=1\nAUTO_SETUP_SWAPFILE_LOCATION=/var/swap\n";
+const DIETPI_RESIZE: &str = "root/etc/systemd/system/dietpi-fs_partition_resize.service";
+
+fn dietpi() -> Trees {
+    trees(
+        &[
+            (
+                "boot/cmdline.txt",
+                "root=PARTUUID=4e639091-02 rootfstype=ext4 rootwait fsck.repair=yes net.ifnames=0 logo.nologo console=serial0,115200 console=tty1\n",
+            ),
+            ("boot/dietpi.txt", &format!("{DIETPI}# edited on another computer\n")),
+            ("boot/dietpi-wifi.txt", "aWIFI_KEY[0]='secret'\n"),
+            ("root/boot/dietpi.txt", DIETPI),
+            ("root/boot/dietpi/preboot", "#!/bin/dash\n"),
+            ("root/etc/shadow", "root:$6$image:1::::::\ndietpi:$6$image:1::::::\n"),
+            ("root/etc/passwd", "root:x:0:0:root:/root:/bin/bash\ndietpi:x:1000:1000::/home/dietpi:/bin/bash\n"),
+            ("root/home/dietpi/.bashrc", ""),
+            ("root/etc/network/interfaces", "allow-hotplug eth0\niface eth0 inet dhcp\naddress 192.168.0.100\n"),
+            (DIETPI_RESIZE, "[Service]\n"),
+        ],
+        &[(
+            "root/etc/systemd/system/local-fs.target.wants/dietpi-fs_partition_resize.service",
+            "../dietpi-fs_partition_resize.service",
+        )],
+    )
+}
+
+#[test]
+fn dietpi_sets_up_this_device_at_its_first_boot() {
+    let trees = dietpi();
+    let berlin = Regional { timezone: Some("Europe/Berlin".to_owned()), ..Regional::default() };
+    let target = Target { user: Some("dietpi".to_owned()), password: hash(), regional: berlin, ..device() };
+    trees.adapt_for(&target, Pass::Fresh);
+    let settings = "AUTO_SETUP_GLOBAL_PASSWORD=\nAUTO_SETUP_LOCALE=C.UTF-8\nAUTO_SETUP_TIMEZONE=Europe/Berlin\n\
+        AUTO_SETUP_NET_USESTATIC=0\nAUTO_SETUP_NET_HOSTNAME=running-lion\nAUTO_SETUP_SWAPFILE_SIZE=1\n\
+        AUTO_SETUP_SWAPFILE_LOCATION=zram\n# edited on another computer\nAUTO_SETUP_DHCP_TO_STATIC=0\n";
+    assert_eq!(trees.get("root/boot/dietpi.txt"), settings);
+    assert_eq!(trees.get("root/boot/dietpi-wifi.txt"), "aWIFI_KEY[0]='secret'\n");
+    assert_eq!(trees.mode("root/boot/dietpi-wifi.txt"), 0o600);
+    for name in ["boot/dietpi.txt", "boot/dietpi-wifi.txt"] {
+        assert!(!trees.exists(name), "{name} would be served over TFTP");
+    }
+    let shadow = trees.get("root/etc/shadow");
+    assert_eq!(shadow.matches(hash().unwrap().as_str()).count(), 2, "{shadow}");
+    let drop_in = trees.get(&format!("{DIETPI_RESIZE}.d/10-netboot.conf"));
+    assert!(
+        drop_in.contains("!root=/dev/nfs") && trees.get("boot/cmdline.txt").contains(" root=/dev/nfs "),
+        "{drop_in}"
+    );
+    assert!(trees.get("root/etc/network/interfaces").contains("iface eth0 inet manual\n"));
+    // Without a password of the device's own DietPi's stays in force; /boot was the FAT partition once.
+    let old = dietpi();
+    fs::remove_dir_all(old.path("root/boot")).unwrap();
+    fs::create_dir(old.path("root/boot")).unwrap();
+    old.put("boot/dietpi/preboot", "#!/bin/dash\n");
+    old.adapt(Pass::Fresh);
+    let settings = old.get("boot/dietpi.txt");
+    assert!(settings.contains("PASSWORD=dietpi\n") && settings.contains("HOSTNAME=running-lion\n"), "{settings}");
+    assert!(old.get("root/etc/fstab").contains("/running_lion/boot /boot/firmware nfs"));
+}
+
 #[test]
 fn applying_again_changes_nothing() {
-    for trees in [bookworm(), trixie()] {
+    for trees in [bookworm(), trixie(), dietpi()] {
         assert!(trees.adapt(Pass::Fresh).changes.len() > 15);
         let before = trees.snapshot();
         for pass in [Pass::Fresh, Pass::Again] {
@@ -418,18 +481,18 @@ fn settings_of_the_imager_are_applied_or_named_as_not_applied() {
         ("custom.toml", "[user\n", "not understood"),
         ("custom.toml", "[wlan]\nssid = 'home'\n", "not applied: wlan.ssid"),
         ("userconf.txt", "anna:geheim\n", "not applied"),
+        ("user-data", "#cloud-config\nusers: []\n", "has no cloud-init"),
     ] {
         let trees = bookworm();
         trees.put(&format!("boot/{name}"), text);
         let report = trees.adapt(Pass::Fresh);
-        let note = report.notes.iter().find(|note| note.rule == "imager").unwrap();
-        assert_eq!(note.path, format!("boot/{name}"));
+        let note = report.notes.iter().find(|note| note.path == format!("boot/{name}")).unwrap();
         assert!(note.what.contains(words), "{}", note.what);
-        assert!(!trees.adapt(Pass::Again).notes.iter().any(|note| note.rule == "imager"), "once is enough");
-        if words == "not understood" {
-            assert!(!trees.exists("boot/custom.toml"), "no password is served over TFTP");
-            let kept = "root/var/lib/raspberrypi/custom.toml";
-            assert_eq!((trees.get(kept).as_str(), trees.mode(kept)), (text, 0o600));
+        assert!(!trees.adapt(Pass::Again).notes.iter().any(|again| again.path == note.path), "once is enough");
+        assert!(!trees.exists(&format!("boot/{name}")), "no password is served over TFTP");
+        if !words.contains("wlan") {
+            let kept = format!("root/var/lib/raspberrypi/{name}");
+            assert_eq!((trees.get(&kept).as_str(), trees.mode(&kept)), (text, 0o600));
         }
     }
     assert!(!bookworm().adapt(Pass::Fresh).notes.iter().any(|note| note.rule == "imager"));

@@ -26,7 +26,9 @@ fn our_server_is_off_and_the_rest_goes_on() {
     let external =
         "\toption nfs 'external'\n\toption nfs_server '10.77.0.9'\n\toption nfs_path '/srv/piboot'\n\toption data_dir";
     router.edit_config(|text| text.replacen("\toption data_dir", external, 1));
+    router.piboot(&["device", "edit", "lion", "--quota", "8G"]).unwrap();
     router.reload();
+    router.assert_finding(&["warning: lion: quota '8G' has no effect: 10.77.0.9 serves the roots"]);
     assert_eq!((nfs()["serving"].as_bool(), nfs()["external"].as_str()), (Some(false), Some("10.77.0.9:/srv/piboot")));
     assert!(!listens(), "theirs is the port");
     router.assert_finding(&["is not the export of the NFS server", "10.77.0.9:/srv/piboot"]);

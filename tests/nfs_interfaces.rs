@@ -45,6 +45,7 @@ fn a_client_behind_another_interface_is_nobody() {
     let dir = scratch();
     let exports = (0..2).map(|link| Export {
         holder: Who::Mac(Mac([2, 0, 0, 0, 0, u8::try_from(link).unwrap()])),
+        quota: None,
         ..export(link, &format!("/pi{link}/root"), dir.path())
     });
     let exports: Vec<Export> = exports.collect();

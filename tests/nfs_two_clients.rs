@@ -55,6 +55,7 @@ impl Savanna {
         let address = |n| IpAddr::from(Ipv4Addr::new(127, 0, 0, 10 + n));
         let of = |id: u8, name: &str| Export {
             holder: who(mac(id), address(id)),
+            quota: None,
             ..export(id.into(), &format!("/{name}/root"), &dir.path().join(name).join("root"))
         };
         let fixture = start_with(config(), vec![of(1, "lion"), of(2, "zebra")]);

@@ -228,8 +228,9 @@ fn a_rollback_is_followed_and_removal_leaves_nothing() {
     std::fs::write(router.path(DHCP), &original).unwrap();
     router.config_changed("dhcp");
     router.wait_until("the sections to be back", || own_sections(&router).len() == 3);
-    router.procd.wait_until_settled();
-    assert_eq!(router.offer(&link, &lion()).only(43).unwrap(), MENU);
+    router.wait_until("the boot menu to be back", || {
+        router.offer(&link, &lion()).only(43).is_some_and(|menu| menu == MENU)
+    });
 
     router.kill_agent();
     router.piboot(&["withdraw"]).unwrap_err();
@@ -341,11 +342,10 @@ fn where_odhcpd_serves_dhcp_piboot_is_a_proxy_and_dnsmasq_gets_back_what_it_had(
 
     router.uci(&["set", "dhcp.odhcpd.maindhcp=0"]);
     router.commit_and_reload("dhcp");
-    router.wait_until("the sections to be back", || own_sections(&router).len() == 3);
-    router.procd.wait_until_settled();
-    let offer = router.offer(&link, &lion());
-    assert!(!offer.message.yiaddr.is_unspecified(), "{offer:?}");
-    assert_eq!(offer.only(43).unwrap(), MENU);
+    router.wait_until("dnsmasq's own offer with the boot menu", || {
+        let offer = router.offer(&link, &lion());
+        !offer.message.yiaddr.is_unspecified() && offer.only(43).is_some_and(|menu| menu == MENU)
+    });
     router.kill_agent();
     router.piboot(&["withdraw"]).unwrap_err();
     assert_eq!(own_sections(&router), [""; 0]);

@@ -141,10 +141,14 @@ fn a_stock_boot_takes_half_the_bytes() {
         let sum = |boot: &serde_json::Value| -> u64 {
             boot["files"].as_array().unwrap().iter().map(|file| file["acknowledged"].as_u64().unwrap()).sum()
         };
-        router.wait_for(&["boot", "lion"], "all of it in the timeline", |boot| sum(boot) >= loaded);
-        loaded
+        let story = router.wait_for(&["boot", "lion"], "all of it in the timeline", |boot| sum(boot) >= loaded);
+        (loaded, story["spared_bytes"].as_u64())
     };
-    let less = bytes(0);
+    let (less, spared) = bytes(0);
+    let initramfs = fs::metadata(router.data_dir().join("devices/lion/boot/initramfs8")).unwrap().len();
+    assert_eq!(spared, Some(initramfs));
+    let timeline = router.piboot(&["boot", "lion"]).unwrap();
+    assert!(timeline.contains("; up to 11.1 MB less by 'trim', without the initramfs)"), "{timeline}");
     // As somebody on the router's shell asks for it again.
     router.edit_config(|text| text.replace("\toption image 'lite'\n", "\toption image 'lite'\n\toption trim '0'\n"));
     router.reload();
@@ -152,7 +156,8 @@ fn a_stock_boot_takes_half_the_bytes() {
     router.wait_until("config.txt as it was", || {
         !fs::read_to_string(router.data_dir().join(config)).unwrap().contains("piboot")
     });
-    let stock = bytes(1);
+    let (stock, spared) = bytes(1);
+    assert_eq!(spared, None);
     println!("a Pi 4 loads {stock} bytes of Lite, {less} when it is trimmed");
     // config.txt itself has grown by what says so.
     assert!(100 * less <= 52 * stock && stock - less >= 11_090_000, "{less} of {stock}");

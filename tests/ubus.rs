@@ -58,10 +58,11 @@ fn the_object_shows_its_methods_with_their_parameters() {
         "check": {},
         "devices": {},
         "device": { "id": string },
-        "enroll": { "mac": string, "serial": string, "hostname": string, "image": string, "ip": string, "ssh_keys": array, "root": string, "user": string, "password": string, "password_hash": string },
+        "enroll": { "mac": string, "serial": string, "hostname": string, "image": string, "ip": string, "ssh_keys": array, "root": string, "user": string, "password": string, "password_hash": string, "quota": string },
         "device_edit": {
             "id": string, "hostname": string, "ip": string, "ssh_keys": array, "user": string, "password": string,
-            "password_hash": string, "disabled": boolean, "image": string, "rollback_after": integer, "force": boolean,
+            "password_hash": string, "disabled": boolean, "image": string, "rollback_after": integer, "quota": string,
+            "force": boolean,
         },
         "device_switch": { "id": string, "image": string, "keep": boolean, "force": boolean },
         "device_reset": { "id": string, "keep": boolean, "force": boolean },

@@ -316,6 +316,7 @@ fn on_tick(api: &mut Api<Wire>) {
     {
         api.reconcile();
     }
+    api.fleet.keep_quotas();
 }
 
 /// What is to be done about what was told.

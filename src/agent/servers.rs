@@ -432,6 +432,7 @@ fn exports(wanted: &Wanted) -> Vec<nfs::Export> {
             read_only: served.read_only,
             root: nfs::RootIs::Root,
             holder: nfs::Who::Mac(mac),
+            quota: Some(served.quota.clone()),
         };
         exports.push(export(first, own.root(&served.id), &served.root));
         exports.push(export(first.saturating_add(1), own.boot(&served.id), &served.boot));

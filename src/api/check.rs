@@ -4,7 +4,7 @@ use super::types::Finding;
 use super::{Api, Servers};
 use crate::clock::FIRST_DATE_MS;
 use crate::config::Severity;
-use crate::fleet::DeviceState;
+use crate::fleet::{DeviceState, QuotaLevel};
 use crate::image::check::Bearing;
 
 impl<S: Servers> Api<S> {
@@ -59,7 +59,20 @@ impl<S: Servers> Api<S> {
                 findings.push(error(&device.id, why.clone()).known_as("device-blocked"));
             }
         }
+        findings.extend(self.quota_findings());
         findings.sort_by_key(|f| f.severity != Severity::Error);
+        findings
+    }
+    fn quota_findings(&self) -> Vec<Finding> {
+        let fleet = &self.fleet;
+        let mut findings = Vec::new();
+        for device in &fleet.config().devices {
+            let warning = |text| Finding::new(Severity::Warning, device.id.clone(), text);
+            findings.extend(fleet.quota_problem(device).map(|text| warning(text).known_as("quota-without-effect")));
+            let Some(quota) = fleet.quota_use(&device.id) else { continue };
+            let id = if quota.level == QuotaLevel::Full { "quota-full" } else { "quota-nearly-full" };
+            findings.extend(quota.warning(&device.id).map(|text| warning(text).known_as(id)));
+        }
         findings
     }
 }

@@ -3,7 +3,7 @@
 use super::types::*;
 use super::{Api, ApiError, GIVEN_UP_AFTER, Servers};
 use crate::boot::{BootEnd, BootState};
-use crate::config::{Device, Password, PasswordHash, RootKind, Severity};
+use crate::config::{Device, ParseSizeError, Password, PasswordHash, RootKind, Severity, Size};
 use crate::fleet::{DeviceRecord, DeviceState, Edit, EnrolError, Enrolment};
 use crate::jobs::JobKind;
 
@@ -80,6 +80,8 @@ impl<S: Servers> Api<S> {
             ephemeral: self.fleet.is_served_read_only(&device.id),
             state: state.to_owned(),
             disk_bytes: self.fleet.device_usage(&device.id).and_then(|measured| measured.disk_bytes),
+            quota: device.quota.map(|size| size.0),
+            used: self.fleet.quota_use(&device.id).map(|quota| quota.used),
             job,
             why,
             ip: boot.and_then(|b| b.ip),
@@ -88,7 +90,8 @@ impl<S: Servers> Api<S> {
     }
 
     pub(super) fn enroll(&mut self, request: EnrollRequest) -> Result<Enrolled, ApiError> {
-        let EnrollRequest { mac, serial, hostname, image, ip, ssh_keys, root, user, password, password_hash } = request;
+        let EnrollRequest { mac, serial, hostname, image, ip, ssh_keys, root, user, password, password_hash, quota } =
+            request;
         let enrolment = Enrolment {
             mac,
             serial,
@@ -100,6 +103,7 @@ impl<S: Servers> Api<S> {
             clone_of: None,
             user: user.filter(|user| !user.is_empty()),
             password: hashed(password, password_hash)?.flatten(),
+            quota: quota.map(|text| size(&text)).transpose()?.flatten(),
         };
         let device = self.fleet.enrol(enrolment).map_err(failed)?;
         Ok(self.enrolled(device.id))
@@ -129,6 +133,7 @@ impl<S: Servers> Api<S> {
             disabled: request.disabled,
             image: request.image,
             rollback_after: request.rollback_after,
+            quota: request.quota.map(|text| size(&text)).transpose()?,
             force: request.force,
         };
         let (device, notes) = self.fleet.edit(&id, edit).map_err(failed)?;
@@ -174,6 +179,14 @@ impl<S: Servers> Api<S> {
 
 fn failed(error: EnrolError) -> ApiError {
     ApiError::Failed(error.to_string())
+}
+
+/// No text is no limit, nor is 0.
+fn size(text: &str) -> Result<Option<Size>, ApiError> {
+    match text.trim() {
+        "" => Ok(None),
+        text => text.parse().map(Some).map_err(|e: ParseSizeError| ApiError::InvalidArgument(format!("quota: {e}"))),
+    }
 }
 
 fn address(text: &str) -> Result<std::net::Ipv4Addr, ApiError> {

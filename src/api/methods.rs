@@ -37,6 +37,7 @@ pub const METHODS: &[(&str, Parameters)] = {
                 ("user", String),
                 ("password", String),
                 ("password_hash", String),
+                ("quota", String),
             ],
         ),
         (
@@ -52,6 +53,7 @@ pub const METHODS: &[(&str, Parameters)] = {
                 ("disabled", Boolean),
                 ("image", String),
                 ("rollback_after", Integer),
+                ("quota", String),
                 ("force", Boolean),
             ],
         ),

@@ -227,6 +227,10 @@ pub struct Boot {
     /// How many boots right before this one did not get as far as a running system.
     #[serde(default, skip_serializing_if = "is_default")]
     pub failed_before: u32,
+    /// Bytes it need not load because rule `trim` leaves out the initramfs, the largest of those that the boards of the image
+    /// load; 0 if it loads one.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub spared_bytes: u64,
     /// What is, or was, in its way.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<Finding>,
@@ -277,6 +281,7 @@ impl Boot {
             console: Vec::new(),
             console_dropped: 0,
             failed_before: 0,
+            spared_bytes: 0,
             findings: Vec::new(),
             began,
             first_packet: began,

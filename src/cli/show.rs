@@ -47,6 +47,14 @@ fn space(measured: Option<u64>) -> String {
     measured.map_or_else(|| "-".to_owned(), megabytes)
 }
 
+/// `1.2 GB of 8.0 GB` where there is a quota.
+fn space_of(device: &DeviceInfo) -> String {
+    match device.quota {
+        Some(quota) => format!("{} of {}", space(device.used), megabytes(quota)),
+        None => space(device.disk_bytes),
+    }
+}
+
 /// Columns as wide as their widest cell; nothing at all for no rows.
 pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     if rows.is_empty() {
@@ -179,7 +187,7 @@ fn device_row(device: &DeviceInfo, now_ms: i64) -> Vec<String> {
         or_dash(device.serial.as_ref()),
         or_dash(device.board.as_ref()),
         if device.ephemeral { format!("{}, ephemeral", device.image) } else { device.image.clone() },
-        space(device.disk_bytes),
+        space_of(device),
         or_dash(device.ip.as_ref()),
         device.boot.as_ref().map_or_else(|| "-".to_owned(), |b| ago(b.started_ms, now_ms)),
     ]

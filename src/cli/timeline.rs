@@ -106,8 +106,12 @@ fn files(boot: &Boot) -> String {
     let loaded = count(|o| *o == FileOutcome::Done);
     let bytes: u64 = boot.files.iter().map(|f| f.acknowledged).sum();
     let again: u64 = boot.files.iter().map(|f| u64::from(f.retransmissions)).sum();
+    let spared = match boot.spared_bytes {
+        0 => String::new(),
+        bytes => format!("; up to {} less by 'trim', without the initramfs", megabytes(bytes)),
+    };
     let mut text = format!(
-        "\nTFTP: {} requests, {loaded} files loaded ({}), {} not there and {} only probed (both normal), {again} blocks sent again\n",
+        "\nTFTP: {} requests, {loaded} files loaded ({}{spared}), {} not there and {} only probed (both normal), {again} blocks sent again\n",
         boot.files.len() + boot.files_dropped as usize,
         megabytes(bytes),
         count(|o| *o == FileOutcome::Missing),

@@ -198,6 +198,9 @@ fn device_block(device: &Device) -> String {
     if let Some(password) = &device.password {
         option("option", "password", password.as_str());
     }
+    if let Some(quota) = device.quota {
+        option("option", "quota", &quota.to_string());
+    }
     if device.disabled {
         option("option", "disabled", "1");
     }
@@ -227,6 +230,7 @@ mod tests {
             trim: true,
             user: Some("lion".to_owned()),
             password: "$6$salt$aaaaaaaaaaaaaaaaaaaaaaaa".parse().ok(),
+            quota: "8G".parse().ok(),
             disabled: true,
         }
     }

@@ -11,6 +11,7 @@ mod names;
 mod options;
 mod password;
 mod read;
+mod size;
 pub mod uci;
 
 pub use edit::{
@@ -27,6 +28,7 @@ pub use names::{
 pub use options::{Setting, set_options};
 pub use password::{Password, PasswordError, PasswordHash};
 pub use read::is_ssh_key;
+pub use size::{ParseSizeError, Size};
 
 use std::path::Path;
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::names::{NameError, check_device_id, check_snapshot_name};
 use super::password::PasswordHash;
+use super::size::Size;
 use crate::pi::quirks::Quirk;
 use crate::pi::{Mac, Serial};
 
@@ -98,6 +99,8 @@ pub struct Device {
     pub user: Option<String>,
     /// That user's password; absent: as the image has it.
     pub password: Option<PasswordHash>,
+    /// What its files may take; absent: all there is.
+    pub quota: Option<Size>,
     /// Nothing is served to it.
     pub disabled: bool,
 }

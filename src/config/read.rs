@@ -15,6 +15,7 @@ use super::names::{
     MAX_ROLLBACK_AFTER, NameError, check_address, check_device_id, check_hostname, check_image_name, check_keyboard,
     check_locale, check_rollback_after, check_timezone, check_user,
 };
+use super::size::Size;
 use super::uci::{Section, Value};
 use crate::incoming::url::Url;
 use crate::pi::quirks::Quirk;
@@ -321,6 +322,7 @@ fn read_device(fields: &mut Fields<'_>, before: &[Device]) -> Option<Device> {
         "trim",
         "user",
         "password",
+        "quota",
         "disabled",
     ]);
     let id = fields.name.to_owned();
@@ -366,6 +368,7 @@ fn read_device(fields: &mut Fields<'_>, before: &[Device]) -> Option<Device> {
     let trim = fields.one("trim", choice).unwrap_or(true);
     let user = fields.one("user", |text| checked(text, check_user));
     let password = fields.one("password", parsed);
+    let quota = fields.one("quota", parsed::<Size>).filter(|size| size.0 > 0);
     let disabled = fields.one("disabled", choice).unwrap_or_default();
     let ssh_keys: Vec<String> = fields.section.get("ssh_key").map(|v| v.values().to_vec()).unwrap_or_default();
     let (good_keys, bad_keys): (Vec<_>, Vec<_>) = ssh_keys.into_iter().partition(|key| is_ssh_key(key));
@@ -410,6 +413,7 @@ fn read_device(fields: &mut Fields<'_>, before: &[Device]) -> Option<Device> {
         ssh_keys,
         user,
         password,
+        quota,
         disabled,
     })
 }

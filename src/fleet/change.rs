@@ -6,7 +6,7 @@ use super::at_rest::Plan;
 use super::enrol::check_keys;
 use super::{DeviceRecord, EnrolError, Fleet};
 use crate::config::{
-    self, Device, PasswordHash, Setting, check_hostname, check_image_name, check_user, device_id_from_hostname,
+    self, Device, PasswordHash, Setting, Size, check_hostname, check_image_name, check_user, device_id_from_hostname,
     set_options,
 };
 
@@ -29,6 +29,8 @@ pub struct Edit {
     pub image: Option<String>,
     /// Boots that fail one after the other until it is rolled back; 0: never.
     pub rollback_after: Option<u32>,
+    /// What its files may take.
+    pub quota: Option<Option<Size>>,
     /// Also what a Pi that is up does not survive.
     pub force: bool,
 }
@@ -107,6 +109,9 @@ impl Fleet {
         if let Some(boots) = edit.rollback_after {
             new.rollback_after = config::check_rollback_after(boots)?;
         }
+        if let Some(quota) = edit.quota {
+            new.quota = quota.filter(|size| size.0 > 0);
+        }
         if let Some(image) = edit.image.filter(|image| *image != old.image) {
             check_image_name(&image)?;
             let record = DeviceRecord::load(&self.layout.device(&old.id)).ok().flatten();
@@ -119,7 +124,7 @@ impl Fleet {
     }
 }
 
-fn settings(device: &Device) -> [(&'static str, Setting); 8] {
+fn settings(device: &Device) -> [(&'static str, Setting); 9] {
     let one = |value: Option<String>| value.map_or(Setting::Absent, Setting::One);
     [
         ("hostname", Setting::One(device.hostname.clone())),
@@ -129,6 +134,7 @@ fn settings(device: &Device) -> [(&'static str, Setting); 8] {
         ("password", one(device.password.as_ref().map(|hash| hash.as_str().to_owned()))),
         ("disabled", one(device.disabled.then(|| "1".to_owned()))),
         ("rollback_after", one(Some(device.rollback_after).filter(|boots| *boots > 0).map(|boots| boots.to_string()))),
+        ("quota", one(device.quota.map(|size| size.to_string()))),
         ("ssh_key", Setting::List(device.ssh_keys.clone())),
     ]
 }
@@ -143,6 +149,7 @@ fn changed(old: &Device, new: &Device) -> Vec<&'static str> {
         ("password", old.password != new.password),
         ("disabled", old.disabled != new.disabled),
         ("rollback_after", old.rollback_after != new.rollback_after),
+        ("quota", old.quota != new.quota),
         ("ssh_key", old.ssh_keys != new.ssh_keys),
     ];
     what.into_iter().filter(|(_, is_changed)| *is_changed).map(|(name, _)| name).collect()

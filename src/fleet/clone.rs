@@ -47,6 +47,7 @@ impl Fleet {
         // The user is in the files already.
         device.user = device.user.or(original.user);
         device.password = device.password.or(original.password);
+        device.quota = device.quota.or(original.quota);
         device.clone_of = Some(CloneOf { device: from, snapshot });
         self.enrol(device)
     }

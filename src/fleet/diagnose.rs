@@ -99,6 +99,7 @@ impl Fleet {
             } else {
                 self.volume.problems.first().map(ToString::to_string)
             },
+            quota: self.quota_full(&device.id),
             external: self.config.main.nfs.external().map(|external| external.server),
             shares_address_with: boot.ip.and_then(|ip| self.other_at(ip, boot.mac)),
             ..Context::default()

@@ -9,8 +9,8 @@ use super::provision::{discard, set_aside};
 use super::roots::RootError;
 use super::snapshots::SnapshotError;
 use crate::config::{
-    self, CloneOf, Device, EditError, FileError, NameError, PasswordHash, RootKind, check_hostname, check_image_name,
-    check_user, device_id_from_hostname,
+    self, CloneOf, Device, EditError, FileError, NameError, PasswordHash, RootKind, Size, check_hostname,
+    check_image_name, check_user, device_id_from_hostname,
 };
 use crate::image;
 use crate::jobs::{JobKind, JobsError};
@@ -35,6 +35,8 @@ pub struct Enrolment {
     pub user: Option<String>,
     /// That user's password.
     pub password: Option<PasswordHash>,
+    /// What its files may take.
+    pub quota: Option<Size>,
     /// How its root comes to be.
     pub root: RootKind,
     /// The device or snapshot that it begins as, instead of the image.
@@ -221,6 +223,7 @@ impl Fleet {
             trim: true,
             user: request.user,
             password: request.password,
+            quota: request.quota.filter(|size| size.0 > 0),
             disabled: false,
         })
     }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::seen::{Asks, SeenPi};
 use super::{Fleet, Store, StoreError};
-use crate::boot::{Update, Who};
+use crate::boot::{Stage, Update, Who};
 use crate::config::{Config, Device};
 use crate::events::{Dhcp, DhcpKind, Event, What};
 use crate::jobs::{JobKind, JobState};
@@ -56,6 +56,9 @@ impl Fleet {
                 store.save_packets_of(&mut ended)
             });
         }
+        if update.notable {
+            self.note_spared(update.boot);
+        }
         if update.notable
             && let Some(boot) = update.boot.and_then(|mac| self.tracker.boot_mut(mac))
             && let Err(error) = self.store.save_boot(boot)
@@ -68,6 +71,16 @@ impl Fleet {
             self.seen.learn_model(mac, model);
         }
         update.serial.is_some_and(|(mac, serial)| self.learn_serial(mac, serial))
+    }
+
+    /// A kernel that is loaded without an initramfs spares the boot what rule `trim` left out.
+    fn note_spared(&mut self, mac: Option<Mac>) {
+        let Some(boot) = mac.and_then(|mac| self.tracker.boot_mut(mac)) else { return };
+        if boot.reached(Stage::Kernel) && !boot.reached(Stage::Mount) {
+            let served = boot.device.as_ref().and_then(|id| self.served.get(id));
+            let spares = !boot.reached(Stage::Initramfs);
+            boot.spared_bytes = served.filter(|_| spares).map_or(0, |served| served.spared_bytes);
+        }
     }
 
     /// Completes the identity of a device that was enrolled by only half of it; true if that was news for the servers.
@@ -153,8 +166,10 @@ impl Fleet {
             // Its exports are those of another directory.
             self.volume_changes = self.volume_changes.wrapping_add(1);
         }
-        if matches!(job.kind, JobKind::Provision | JobKind::Restore) {
-            self.measured.forget(&job.subject);
+        match job.kind {
+            JobKind::Provision => self.measured.put_in_doubt(&job.subject),
+            JobKind::Restore | JobKind::Rollback | JobKind::Replace => self.measured.forget(&job.subject),
+            _ => {}
         }
         self.take_restored();
         self.log_store_error(|store| store.save_job(&job));

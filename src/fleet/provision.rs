@@ -123,6 +123,7 @@ impl Provision {
             adapted_for: AdaptedFor::of(&self.device, &self.exported, &self.regional),
             changes: kept(report.changes),
             notes: kept(report.notes),
+            spared_bytes: report.spared_bytes,
             switched_from,
             rolled_back: None,
         };
@@ -205,7 +206,7 @@ impl Provision {
         record.changes.extend(report.changes);
         // A router that moves between two networks must not grow the record for ever.
         record.changes = kept(record.changes);
-        record.notes = kept(report.notes);
+        (record.notes, record.spared_bytes) = (kept(report.notes), report.spared_bytes);
         record.adapted_for = AdaptedFor::of(&self.device, &self.exported, &self.regional);
         record.save(&place).map_err(|e| e.to_string())?;
         Ok(format!("{} adapted ({count} changes)", self.device.id))

@@ -13,6 +13,7 @@ use super::record::{AdaptedFor, DeviceRecord};
 use crate::config::{Device, RootKind};
 use crate::jobs::{JobKind, JobsError, Running};
 use crate::pi::{Mac, Serial};
+use crate::quota::Quota;
 
 /// How far a configured device is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -51,6 +52,10 @@ pub struct Served {
     pub export_pair: u16,
     /// Nobody may write to either.
     pub read_only: bool,
+    /// Bytes that its boots need not load because of rule `trim`.
+    pub spared_bytes: u64,
+    /// What its files may take.
+    pub quota: Quota,
 }
 
 /// An enrolled Pi as a DHCP server knows it.
@@ -85,6 +90,7 @@ impl Fleet {
     pub fn reconcile(&mut self) -> Wanted {
         self.fix_addresses();
         self.adapts_when_off.clear();
+        self.set_quotas();
         self.volume_seen |= self.volume.is_present();
         let mut wanted = Wanted { volume_changes: self.volume_changes, ready: self.volume_seen, ..Wanted::default() };
         let devices = self.config.devices.clone();
@@ -174,6 +180,9 @@ impl Fleet {
         {
             return (None, DeviceState::Blocked { why: error.to_string() });
         }
+        if record.is_ephemeral() {
+            self.quota(&device.id).set_limit(None);
+        }
         let served = Served {
             id: device.id.clone(),
             serial: device.serial,
@@ -182,6 +191,8 @@ impl Fleet {
             root: self.layout.device_root(&device.id),
             export_pair: record.export_pair,
             read_only: record.is_ephemeral(),
+            spared_bytes: record.spared_bytes,
+            quota: self.quota(&device.id),
         };
         let regional = &self.config.main.regional;
         let outdated = self.exported().is_some_and(|at| record.adapted_for != AdaptedFor::of(device, &at, regional));

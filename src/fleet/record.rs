@@ -94,12 +94,20 @@ pub struct DeviceRecord {
     /// What adapting noticed and left alone.
     #[serde(default)]
     pub notes: Vec<Change>,
+    /// Bytes that a boot need not load because of rule `trim`.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub spared_bytes: u64,
     /// The image of the root before this one, until the configuration says that it is another now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub switched_from: Option<String>,
     /// The last roll-back to a snapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rolled_back: Option<RolledBack>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// A roll-back to a snapshot.
@@ -202,6 +210,7 @@ mod tests {
             made_ms: 1,
             adapted_for,
             changes: vec![],
+            spared_bytes: 0,
             notes: vec![],
             switched_from: None,
             rolled_back: None,

@@ -113,7 +113,7 @@ impl Restoring {
         let report = adapt::adapt(&boot, &root, &target, Pass::Fresh).map_err(|e| e.to_string())?;
         record.adapted_for = AdaptedFor::of(&provision.device, &provision.exported, &provision.regional);
         (record.changes, record.notes) = (kept(report.changes), kept(report.notes));
-        record.made_ms = self.now_ms;
+        (record.made_ms, record.spared_bytes) = (self.now_ms, report.spared_bytes);
         Ok(record)
     }
 

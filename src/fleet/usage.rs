@@ -1,15 +1,22 @@
 //! How much of the disk each image and device takes: measured in the background when somebody asks, and remembered with its
-//! time. Looking at every file of 25 roots takes minutes on a slow disk, so nobody waits for it.
+//! time. Looking at every file of 25 roots takes minutes on a slow disk, so nobody waits for it. A device that has a quota has
+//! its census taken by the same look.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rustix::fs::{FileType, Stat};
+
 use super::Fleet;
 use super::backup::{TREES, open};
+use super::quota::QuotaLevel;
+use crate::clock::Moment;
 use crate::progress::Progress;
-use crate::storage::usage::measure;
+use crate::quota::{Census, FileId, Quota, takes};
+use crate::storage::tree_copy::identity;
+use crate::storage::usage::{blocks, measure_each};
 
 /// Measurements older than this are made anew when somebody asks.
 const FRESH_MS: i64 = 3600 * 1000;
@@ -32,6 +39,20 @@ pub struct Measured {
 pub(super) struct Measurements {
     shared: Arc<Shared>,
     looked_ms: i64,
+    /// Of every device that is configured, with a limit or without.
+    pub(super) quotas: BTreeMap<String, Quota>,
+    /// How much of each was used when that was last said.
+    pub(super) quotas_said: BTreeMap<String, QuotaLevel>,
+    /// When each device's census was begun last.
+    pub(super) censuses: BTreeMap<String, Moment>,
+}
+
+/// A directory to be looked at.
+pub(super) struct Look {
+    name: String,
+    path: PathBuf,
+    /// What is found there counts for it.
+    quota: Option<Quota>,
 }
 
 #[derive(Debug, Default)]
@@ -59,14 +80,55 @@ impl Progress for Shared {
 impl Measurements {
     /// A device's files are others now.
     pub(super) fn forget(&mut self, id: &str) {
-        self.shared.table().remove(&device(id));
-        self.looked_ms = 0;
+        self.put_in_doubt(id);
+        if let Some(quota) = self.quotas.get(id) {
+            quota.forget();
+        }
     }
 
-    /// Whoever measures lets go of the volume.
+    /// A job has changed a device's files.
+    pub(super) fn put_in_doubt(&mut self, id: &str) {
+        self.shared.table().remove(&device(id));
+        self.looked_ms = 0;
+        self.censuses.remove(id);
+        if let Some(quota) = self.quotas.get(id) {
+            quota.put_in_doubt();
+        }
+    }
+
+    /// Whoever measures lets go of the volume; another one may come in its place.
     pub(super) fn stop(&mut self) {
         let before = std::mem::take(&mut self.shared);
         before.stop.store(true, Ordering::Relaxed);
+        self.censuses.clear();
+        self.quotas.values().for_each(Quota::forget);
+    }
+
+    /// Whether somebody measures.
+    pub(super) fn is_busy(&self) -> bool {
+        self.shared.busy.load(Ordering::Relaxed)
+    }
+
+    /// Looks at these directories, in the background.
+    pub(super) fn look(&self, wanted: Vec<Look>, now_ms: i64) {
+        let shared = Arc::clone(&self.shared);
+        shared.busy.store(true, Ordering::Relaxed);
+        let thread = std::thread::Builder::new().name("measure".to_owned()).spawn(move || {
+            // Linux applies niceness to the thread whose id is given; failing to be nice is no reason not to work.
+            let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
+            for look in wanted {
+                let disk_bytes = look.run(&shared);
+                if shared.cancelled() {
+                    break;
+                }
+                shared.table().insert(look.name, Measured { disk_bytes, at_ms: now_ms });
+            }
+            shared.busy.store(false, Ordering::Relaxed);
+        });
+        if let Err(error) = thread {
+            self.shared.busy.store(false, Ordering::Relaxed);
+            log::warn!("cannot measure what takes how much of the disk: {error}");
+        }
     }
 }
 
@@ -97,36 +159,24 @@ impl Fleet {
     pub fn measure_usage(&mut self) {
         let now = self.clock.wall_ms();
         let soon = (0..LOOK_EVERY_MS).contains(&now.saturating_sub(self.measured.looked_ms));
-        if soon || !self.volume.is_present() || self.measured.shared.busy.load(Ordering::Relaxed) {
+        if soon || !self.volume.is_present() || self.measured.is_busy() {
             return;
         }
         self.measured.looked_ms = now;
-        let shared = Arc::clone(&self.measured.shared);
-        let wanted = self.stale(now, &shared);
-        if wanted.is_empty() {
-            return;
-        }
-        shared.busy.store(true, Ordering::Relaxed);
-        let thread = std::thread::Builder::new().name("measure".to_owned()).spawn(move || {
-            // Linux applies niceness to the thread whose id is given; failing to be nice is no reason not to work.
-            let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
-            for (name, path) in wanted {
-                let disk_bytes = look(&path, &shared);
-                if shared.cancelled() {
-                    break;
-                }
-                shared.table().insert(name, Measured { disk_bytes, at_ms: now });
-            }
-            shared.busy.store(false, Ordering::Relaxed);
-        });
-        if let Err(error) = thread {
-            self.measured.shared.busy.store(false, Ordering::Relaxed);
-            log::warn!("cannot measure what takes how much of the disk: {error}");
+        let wanted = self.stale(now);
+        if !wanted.is_empty() {
+            self.measured.look(wanted, now);
         }
     }
 
+    /// A look at the files of a device.
+    pub(super) fn look_at_device(&self, id: &str) -> Look {
+        let quota = self.measured.quotas.get(id).filter(|quota| quota.has_limit()).cloned();
+        Look { name: device(id), path: self.layout.device(id), quota }
+    }
+
     /// The directories that were not measured lately. What is gone is forgotten.
-    fn stale(&self, now: i64, shared: &Shared) -> Vec<(String, PathBuf)> {
+    fn stale(&self, now: i64) -> Vec<Look> {
         let mut wanted = Vec::new();
         let mut there = Vec::new();
         for (kind, directory) in [("devices", self.layout.devices()), ("images", self.layout.images())] {
@@ -136,26 +186,46 @@ impl Fleet {
                 }
             }
         }
-        let mut table = shared.table();
+        let mut table = self.measured.shared.table();
         table.retain(|name, _| there.iter().any(|(other, _)| other == name));
         for (name, path) in there {
             let known = table.get(&name).map(|known| now.saturating_sub(known.at_ms));
             if !known.is_some_and(|age| (0..FRESH_MS).contains(&age)) {
-                wanted.push((name, path));
+                let id = name.strip_prefix("devices/");
+                wanted.push(id.map_or(Look { name: name.clone(), path, quota: None }, |id| self.look_at_device(id)));
             }
         }
         wanted
     }
 }
 
-/// The two trees: what else is there is small, or shares its blocks with them. A root may be a subvolume, which is a file
-/// system of its own to whoever walks.
-fn look(path: &Path, shared: &Shared) -> Option<u64> {
-    TREES.iter().map(|tree| look_at(&path.join(tree), shared)).sum()
+impl Look {
+    /// The two trees: what else is there is small, or shares its blocks with them. A root may be a subvolume, which is a file
+    /// system of its own to whoever walks.
+    fn run(&self, shared: &Shared) -> Option<u64> {
+        let census = self.quota.as_ref().map(Quota::census);
+        let sizes = TREES.iter().map(|tree| look_at(&self.path.join(tree), census.as_ref(), shared));
+        let size = sizes.sum();
+        match (census, size) {
+            (Some(census), Some(_)) => census.end(),
+            (Some(census), None) if census.is_wanted() && !shared.cancelled() => {
+                log::warn!("the quota of {} is not kept up to date: its files could not be counted", self.name);
+            }
+            _ => {}
+        }
+        size
+    }
 }
 
-fn look_at(path: &Path, shared: &Shared) -> Option<u64> {
-    match open(path).map(|directory| measure(directory, shared)) {
+fn look_at(path: &Path, census: Option<&Census>, shared: &Shared) -> Option<u64> {
+    let looked = open(path).map(|directory| {
+        // The top is no entry of itself, but it grows like other directories.
+        let top = rustix::fs::fstat(&directory).ok();
+        let count = |stat: &Stat| census.is_none_or(|census| census.find(id(stat), counted(stat)));
+        top.as_ref().map(count);
+        measure_each(directory, shared, count)
+    });
+    match looked {
         Ok(Ok(usage)) => usage.map(|usage| usage.disk_bytes),
         Ok(Err(error)) => {
             log::debug!("{} is not measured: {error}", path.display());
@@ -166,4 +236,14 @@ fn look_at(path: &Path, shared: &Shared) -> Option<u64> {
             None
         }
     }
+}
+
+fn counted(stat: &Stat) -> u64 {
+    let is_file = FileType::from_raw_mode(stat.st_mode).is_file();
+    takes(is_file, u64::try_from(stat.st_size).unwrap_or(0), blocks(stat))
+}
+
+fn id(stat: &Stat) -> FileId {
+    let (device, inode) = identity(stat);
+    FileId { device, inode }
 }

@@ -15,6 +15,7 @@ use super::attr::Place;
 use super::fs::{handle_support, object, sys};
 use super::handle::{HandleKey, KernelHandle};
 use crate::pi::Mac;
+use crate::quota::Quota;
 use crate::random;
 
 /// A directory tree that clients may mount.
@@ -32,6 +33,8 @@ pub struct Export {
     pub root: RootIs,
     /// Who may use it.
     pub holder: Who,
+    /// What its files may take, together with those of other exports that have the same one.
+    pub quota: Option<Quota>,
 }
 
 /// What a caller with uid 0 is on an export.
@@ -360,7 +363,7 @@ mod tests {
     fn export(id: u16, dir: &std::path::Path) -> Export {
         let name = Arc::from(format!("/pi{id}/root"));
         let holder = Who::Addresses(vec![range("127.0.0.1")]);
-        Export { id, name, dir: dir.to_owned(), read_only: false, root: RootIs::Nobody, holder }
+        Export { id, name, dir: dir.to_owned(), read_only: false, root: RootIs::Nobody, holder, quota: None }
     }
 
     #[test]

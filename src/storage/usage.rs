@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 
+use rustix::fs::Stat;
+
 use super::tree_copy::identity;
 use super::tree_walk::{Walk, WalkError};
 use crate::progress::Progress;
@@ -29,25 +31,43 @@ impl std::ops::AddAssign for Usage {
     }
 }
 
+/// Bytes of the blocks of a file.
+#[must_use]
+pub fn blocks(stat: &Stat) -> u64 {
+    // They are of 512 bytes in stat(2), whatever the file system's are.
+    u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512)
+}
+
 /// Looks at every file below `tree`; `None` when `progress` was cancelled.
 ///
 /// # Errors
 /// [`WalkError`].
 pub fn measure(tree: OwnedFd, progress: &dyn Progress) -> Result<Option<Usage>, WalkError> {
+    measure_each(tree, progress, |_| true)
+}
+
+/// The same, and shows each name's file to `each`, which ends it by `false`.
+///
+/// # Errors
+/// [`WalkError`].
+pub fn measure_each(
+    tree: OwnedFd,
+    progress: &dyn Progress,
+    mut each: impl FnMut(&Stat) -> bool,
+) -> Result<Option<Usage>, WalkError> {
     let mut walk = Walk::new(tree)?;
     let (mut usage, mut shared) = (Usage::default(), HashSet::new());
     while let Some(found) = walk.next()? {
-        if progress.cancelled() {
+        let stat = &found.stat;
+        if progress.cancelled() || !each(stat) {
             return Ok(None);
         }
         usage.entries += 1;
-        let stat = &found.stat;
         let is_shared = stat.st_nlink > 1 && !found.kind().is_dir();
         if is_shared && shared.len() < MAX_SHARED && !shared.insert(identity(stat).1) {
             continue;
         }
-        // Blocks are of 512 bytes in stat(2), whatever the file system's are.
-        let on_disk = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);
+        let on_disk = blocks(stat);
         usage.disk_bytes = usage.disk_bytes.saturating_add(on_disk);
         if found.kind().is_file() {
             usage.bytes = usage.bytes.saturating_add(on_disk.min(u64::try_from(stat.st_size).unwrap_or(0)));

@@ -63,6 +63,13 @@ again)
     start
     [ "$(piboot --json jobs | grep -c '"id"')" -ge "$(cat /srv/jobs)" ] || fail "the history is lost: $(piboot jobs)"
     piboot devices | grep -q 'lion.*ready' || fail "$(piboot devices)"
+    # What cannot be done there in one step is not begun.
+    piboot snapshot take lion --name before >/tmp/said 2>&1 || fail "snapshot: $(cat /tmp/said)"
+    for words in "device reset lion" "device switch lion small" "rollback lion before"; do
+        # shellcheck disable=SC2086
+        piboot $words >/tmp/said 2>&1 && fail "$words: $(cat /tmp/said)"
+        grep -q "cannot take the place of others in one step" /tmp/said || fail "$words: $(cat /tmp/said)"
+    done
     # What is said of another place.
     kill $agent && wait $agent
     configure /srv/piboot "$path/elsewhere"

@@ -27,6 +27,9 @@ fn a_pi_is_changed_and_disabled_and_its_password_is_never_shown() {
     page.fill("#piboot-user", "anna");
     page.fill("#piboot-password", "Kaffee & Kuchen");
     page.fill("#piboot-keys", KEY);
+    page.fill("#piboot-quota", "much");
+    page.wait_text("This is no size");
+    page.fill("#piboot-quota", "8 GB");
     page.screenshot("edit");
     page.click_button(".modal", "Save");
     page.wait_text("tiger is changed");
@@ -34,14 +37,17 @@ fn a_pi_is_changed_and_disabled_and_its_password_is_never_shown() {
     page.screenshot("edited");
     page.click_button(".modal", "Close");
     page.wait(&format!("document.querySelector('{lion_row}').innerText.includes('tiger')"));
-    for option in ["hostname 'tiger'", "ip '192.168.1.88'", "user 'anna'", "password '$6$"] {
+    for option in ["hostname 'tiger'", "ip '192.168.1.88'", "user 'anna'", "password '$6$", "quota '8G'"] {
         assert!(config().contains(option), "{}", config());
     }
 
+    page.wait(&format!("document.querySelector('{lion_row}').innerText.includes(' of 8.0 GB')"));
     page.click_button(lion_row, "Details");
     page.wait("document.querySelector('#piboot-details')");
     let shown = page.eval("document.querySelector('#piboot-details').innerText");
-    for words in ["192.168.1.88, always", "anna", "only its hash is kept", KEY, "etc/hostname", "host name tiger"] {
+    for words in
+        ["192.168.1.88, always", "anna", "only its hash is kept", KEY, " of 8.0 GB", "etc/hostname", "host name tiger"]
+    {
         assert!(shown.as_str().unwrap().contains(words), "{words}: {shown}");
     }
     page.screenshot("details");

@@ -49,6 +49,42 @@ test('names: of snapshots, and of machines', () => {
 		assert.match(names.mac(bad), /^This is no MAC/, bad);
 });
 
+test('names: sizes, as the agent reads and writes them', () => {
+	const names = load('piboot.names');
+
+	for (const [ text, bytes, again ] of [
+		[ '8G', 8e9, '8G' ], [ '8g', 8e9, '8G' ], [ '8 GB', 8e9, '8G' ], [ '7.5G', 75e8, '7500M' ], [ '0.5T', 5e11, '500G' ],
+		[ '8Gi', 2 ** 33, '8Gi' ], [ '8GiB', 2 ** 33, '8Gi' ], [ '1.5Ki', 1536, '1536' ], [ '500M', 5e8, '500M' ], [ '4096', 4096, '4Ki' ], [ '0', 0, '0' ]
+	]) {
+		assert.equal(names.bytesOf(text), bytes, text);
+		assert.equal(names.size(text), null, text);
+		assert.equal(names.sizeText(bytes), again, text);
+	}
+
+	for (const bad of [ '', 'G', '-1', '8X', '8GG', '8.G', '.5G', '1.2.3G', '8Gib/s', '20000000T', '1e9', '8i' ])
+		assert.match(names.size(bad), /^This is no size/, bad);
+});
+
+test('device: a quota is sent if it is another', () => {
+	const device = load('piboot.device', BROWSER);
+	const form = { hostname: 'lion', ip: '', user: '', password: '', keys: [], disabled: false };
+	const detail = { hostname: 'lion', fixed_ip: null, user: null, state: 'ready', ssh_keys: [] };
+
+	assert.deepEqual(device.difference({ ...detail, quota: 8e9 }, { ...form, quota: '8 GB' }), {});
+	assert.deepEqual(device.difference({ ...detail, quota: 8e9 }, { ...form, quota: '9G' }), { quota: '9G' });
+	assert.deepEqual(device.difference({ ...detail, quota: 8e9 }, { ...form, quota: '' }), { quota: '' });
+	assert.deepEqual(device.difference(detail, { ...form, quota: '' }), {});
+});
+
+test('text: what a Pi takes', () => {
+	const text = load('piboot.text');
+
+	assert.equal(text.taken({}), '–');
+	assert.equal(text.taken({ disk_bytes: 12e8 }), '1.2 GB');
+	assert.equal(text.taken({ disk_bytes: 1, used: 12e8, quota: 8e9 }), '1.2 GB of 8.0 GB');
+	assert.equal(text.taken({ quota: 8e9 }), '– of 8.0 GB');
+});
+
 test('text: sizes and times', () => {
 	const text = load('piboot.text');
 

@@ -132,10 +132,17 @@ fn who_may_only_read_sees_everything_and_changes_nothing() {
         assert_eq!(buttons, json!([]), "{path}");
         page.assert_no_errors(&[]);
     }
-    let page = desk.open(SETTINGS, Login::Reader);
+    let page = desk.open(SETTINGS, Login::Auditor);
     page.wait("document.querySelector('#view input')");
     assert_eq!(page.eval("[...document.querySelectorAll('#view [data-name] :is(input[type=text], select)')].filter(e => !e.disabled && !e.closest('.cbi-dropdown')).map(e => e.id)"), json!([]));
     assert_eq!(page.eval("[...document.querySelectorAll('.cbi-page-actions button')].every(e => e.disabled)"), true);
+
+    // Nor are the settings theirs to see: hashes of passwords are in there.
+    let page = desk.open(OVERVIEW, Login::Reader);
+    page.wait("document.querySelector('#topmenu a[href$=\"piboot/images\"], #tabmenu a[href$=\"piboot/images\"]')");
+    assert_eq!(page.eval("document.querySelectorAll('a[href$=\"piboot/settings\"]').length"), json!(0));
+    let read = page.eval("L.require('rpc').then(rpc => rpc.declare({ object: 'uci', method: 'get', params: [ 'config' ], reject: true })('piboot')).then(values => JSON.stringify(values), e => String(e))");
+    assert!(!read.as_str().unwrap().contains("device") && read.as_str().unwrap().contains('6'), "{read}");
 
     // What the page does not offer is not let through either.
     let writing = [

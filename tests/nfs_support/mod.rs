@@ -93,6 +93,7 @@ pub(crate) fn export(id: u16, name: &str, dir: &Path) -> Export {
         read_only: false,
         root: RootIs::Root,
         holder: Who::Addresses(vec!["127.0.0.0/8".parse().unwrap()]),
+        quota: None,
     }
 }
 

@@ -9,7 +9,7 @@ use crate::config::{Password, PasswordHash, RootKind};
 use crate::image::adapt::Change;
 use crate::pi::{Evidence, Mac, Model, Serial};
 
-/// `enroll {mac and/or serial, hostname, image, ip, ssh_keys, root, user, password or password_hash}`
+/// `enroll {mac and/or serial, hostname, image, ip, ssh_keys, root, user, password or password_hash, quota}`
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct EnrollRequest {
     /// Hardware address.
@@ -42,6 +42,9 @@ pub struct EnrollRequest {
     /// That user's password as crypt(5) has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_hash: Option<PasswordHash>,
+    /// What its files may take: `8G`; no limit if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota: Option<String>,
 }
 
 /// `device_edit {id, …}`: what is absent stays; empty text takes an option away.
@@ -76,6 +79,9 @@ pub struct EditRequest {
     /// Boots that fail one after the other until it is rolled back; 0: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollback_after: Option<u32>,
+    /// What its files may take: `8G`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota: Option<String>,
     /// Also what a Pi that is up does not survive.
     #[serde(default)]
     pub force: bool,
@@ -213,6 +219,12 @@ pub struct DeviceInfo {
     /// Bytes that its files take on the disk, once that was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk_bytes: Option<u64>,
+    /// Bytes that its files may take, where they are limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota: Option<u64>,
+    /// Bytes of its quota that are used, once they were counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used: Option<u64>,
     /// The job that prepares it.
     pub job: Option<u32>,
     /// Why it is blocked, or what its boot is stuck at.

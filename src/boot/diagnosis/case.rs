@@ -31,6 +31,8 @@ pub struct Context {
     pub portmapper: Option<String>,
     /// What is wrong with the disk under the roots.
     pub disk: Option<String>,
+    /// How much of its quota it has used, if that keeps it from writing.
+    pub quota: Option<String>,
     /// The NFS server that is not this router, where Pis mount from one: what they ask it is not seen here.
     pub external: Option<Ipv4Addr>,
     /// Somebody else who has the Pi's address now.

@@ -33,6 +33,25 @@ pub(super) const RULES: &[Rule] = &[
         todo: |_| "'piboot status' shows the disk; 'piboot images' and 'piboot devices' what could go.".to_owned(),
     },
     Rule {
+        id: "quota-full",
+        severity: Error,
+        confidence: Likely,
+        last_resort: false,
+        after_start: false,
+        source: "this router; RFC 1813 §2.6, NFS3ERR_DQUOT",
+        symptom: |case| {
+            let used = case.context.quota.as_deref()?;
+            (case.is_ours() && case.boot.state == BootState::Booting && case.reached(Stage::Mount))
+                .then(|| format!("The Pi may write no more to its root: it has used {used}, by option quota."))
+        },
+        todo: |case| {
+            let id = case.section();
+            format!(
+                "Raise it ('piboot device edit {id} --quota SIZE'), or delete files of the Pi on the router, below devices/{id}/root."
+            )
+        },
+    },
+    Rule {
         id: "init-missing",
         severity: Error,
         confidence: Likely,

@@ -351,6 +351,10 @@ fn failures() -> Vec<(&'static str, Story)> {
         s.context.disk = Some("the disk is full".to_owned());
         s.until_mount();
     });
+    add("quota-full", Pi4, |s| {
+        s.context.quota = Some("8.0 of its 8.0 GB".to_owned());
+        s.until_mount();
+    });
     add("init-missing", Pi4, |s| {
         s.context.trees = vec![tree("wrong-architecture", false, true)];
         s.until_mount().wait(6);

@@ -78,6 +78,9 @@ pub(in crate::cli) struct DeviceEdit {
     /// roll it back to its newest snapshot after so many boots in a row that did not come up; 0: never
     #[argh(option)]
     pub(in crate::cli) rollback_after: Option<u32>,
+    /// what its files may take on the router's disk: 8G, 500M; 0: all there is
+    #[argh(option)]
+    pub(in crate::cli) quota: Option<String>,
     /// also what a Pi that is up does not survive
     #[argh(switch)]
     pub(in crate::cli) force: bool,
@@ -162,6 +165,9 @@ pub(in crate::cli) struct Enroll {
     /// hash of that user's password (crypt(5), $6$…)
     #[argh(option)]
     pub(in crate::cli) password_hash: Option<PasswordHash>,
+    /// what its files may take on the router's disk: 8G, 500M (default: all there is)
+    #[argh(option)]
+    pub(in crate::cli) quota: Option<String>,
     /// return at once instead of waiting for the copy of the image
     #[argh(switch)]
     pub(in crate::cli) no_wait: bool,

@@ -72,6 +72,7 @@ fn edit(edit: DeviceEdit, client: &Client) -> Result<(), CliError> {
         disabled: (edit.disable || edit.enable).then_some(edit.disable),
         image: edit.image,
         rollback_after: edit.rollback_after,
+        quota: edit.quota,
         force: edit.force,
     };
     let Some(edited) = client.ask::<Edited>("device_edit", request)? else { return Ok(()) };
@@ -81,11 +82,12 @@ fn edit(edit: DeviceEdit, client: &Client) -> Result<(), CliError> {
 }
 
 pub(super) fn enroll(enroll: Enroll, client: &Client) -> Result<(), CliError> {
-    let Enroll { mac, serial, hostname, image, ip, ssh_key, root, user, password_stdin, password_hash, no_wait } =
+    let Enroll { mac, serial, hostname, image, ip, ssh_key, root, user, password_stdin, password_hash, quota, no_wait } =
         enroll;
     let password_hash = password::hash(PasswordSource::from(password_stdin, password_hash))?;
     let (ssh_keys, password) = (ssh_key, None);
-    let request = EnrollRequest { mac, serial, hostname, image, ip, ssh_keys, root, user, password, password_hash };
+    let request =
+        EnrollRequest { mac, serial, hostname, image, ip, ssh_keys, root, user, password, password_hash, quota };
     enrolled(client, client.call("enroll", request)?, no_wait)
 }
 

@@ -2,9 +2,9 @@
 //! so they move into the root, where nobody but root reads them: they hold passwords, and boot files are served over
 //! TFTP; and the network stays as the kernel has set it up.
 
-use super::AdaptError;
 use super::editor::{Editor, Side};
 use super::tree::{PRIVATE, Tree};
+use super::{AdaptError, imager};
 
 const SEED: &str = "var/lib/cloud/seed/nocloud";
 /// Between the parts of user data; nobody writes this into theirs.
@@ -12,6 +12,13 @@ const BOUNDARY: &str = "=piboot=4c6f6f6b=";
 
 pub(super) fn apply(editor: &mut Editor<'_>) -> Result<(), AdaptError> {
     if !editor.exists("usr/bin/cloud-init")? && !editor.exists("etc/cloud/cloud.cfg")? {
+        // Nobody reads them, but over TFTP everybody could.
+        for name in ["user-data", "network-config"] {
+            if let Some(text) = editor.text(Side::Boot, name)? {
+                editor.note(Side::Boot, name, "not applied: the image has no cloud-init".to_owned());
+                imager::keep(editor, name, &text)?;
+            }
+        }
         return Ok(());
     }
     // Sorted last, after Raspberry Pi OS's own 99_raspberry-pi.cfg.

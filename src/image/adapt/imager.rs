@@ -3,7 +3,7 @@
 //! `custom.toml` is read by the init script that would resize the partition (raspberrypi-sys-mods, `firstboot` and
 //! `init_config`), `userconf.txt` by a service that needs the boot files mounted, `firstrun.sh` by words of the command line
 //! which the rule `cmdline` removes. The first two are applied here, and removed: they hold passwords, and boot files are
-//! served over TFTP; a `custom.toml` that is not understood is kept in the root. What is configured for the device counts more.
+//! served over TFTP; what is not applied is kept in the root. What is configured for the device counts more.
 
 use super::AdaptError;
 use super::editor::{Editor, Settings, Side};
@@ -22,27 +22,34 @@ pub(super) fn apply(editor: &mut Editor<'_>) -> Result<(), AdaptError> {
             editor.remove(Side::Boot, name, "applied, and removed: it holds a password's hash")?;
         } else {
             editor.note(Side::Boot, name, "no line of the form user:hash: not applied".to_owned());
+            keep(editor, name, &text)?;
         }
     }
     if let Some(text) = editor.text(Side::Boot, "custom.toml")? {
         custom(editor, &text)?;
     }
-    if editor.text(Side::Boot, "firstrun.sh")?.is_some() {
+    if let Some(text) = editor.text(Side::Boot, "firstrun.sh")? {
         let why = "settings made in Raspberry Pi Imager (user, password, Wi-Fi, locale …) are not applied: \
                    set them on the device; its host name and ssh keys come from this router";
         editor.note(Side::Boot, "firstrun.sh", why.to_owned());
+        keep(editor, "firstrun.sh", &text)?;
     }
     Ok(())
 }
 
+/// Moves a file of the boot files to where only root reads it.
+pub(super) fn keep(editor: &mut Editor<'_>, name: &str, text: &str) -> Result<(), AdaptError> {
+    let path = format!("var/lib/raspberrypi/{name}");
+    editor.write_as(Side::Root, &path, text, PRIVATE, "moved out of the boot files, which are served over TFTP")?;
+    editor.remove(Side::Boot, name, "removed: it may hold passwords, and is in the root")
+}
+
 fn custom(editor: &mut Editor<'_>, text: &str) -> Result<(), AdaptError> {
     const NAME: &str = "custom.toml";
-    const KEPT: &str = "var/lib/raspberrypi/custom.toml";
     let Some(entries) = toml::parse(text) else {
         let why = "settings made in Raspberry Pi Imager are not applied, because they are not understood: set user, password, locale … on the device";
         editor.note(Side::Boot, NAME, why.to_owned());
-        editor.write_as(Side::Root, KEPT, text, PRIVATE, "moved out of the boot files, which are served over TFTP")?;
-        return editor.remove(Side::Boot, NAME, "removed: it may hold passwords, and is in the root");
+        return keep(editor, NAME, text);
     };
     let (found, left_out) = read(entries);
     take(editor, found);

@@ -1,13 +1,14 @@
 //! What turns the trees of an SD-card image into those of a device that boots from the network: small rules, each of
 //! which does one thing, says what it did, and does nothing the second time.
 //!
-//! Written for Raspberry Pi OS Bookworm and Trixie; a rule whose subject is missing from a tree does nothing, so that
-//! plain Debian passes too.
+//! Written for Raspberry Pi OS Bookworm and Trixie, and DietPi; a rule whose subject is missing from a tree does nothing, so
+//! that plain Debian passes too.
 
 mod accounts;
 mod capabilities;
 mod cloud_init;
 pub mod cmdline;
+mod dietpi;
 mod editor;
 mod ephemeral;
 pub mod fstab;
@@ -108,6 +109,9 @@ pub struct Report {
     pub changes: Vec<Change>,
     /// What the user should know although nothing was changed.
     pub notes: Vec<Change>,
+    /// Bytes that a boot need not load because of rule `trim`.
+    #[serde(default)]
+    pub spared_bytes: u64,
 }
 
 /// Why the trees could not be adapted. Rules before the failed one have been applied; applying all again is safe.
@@ -188,6 +192,7 @@ const RULES: &[Rule] = &[
     always("locale", locale::apply),
     always("ssh-authorized-keys", ssh::authorized_keys),
     always("cloud-init", cloud_init::apply),
+    fresh("dietpi", dietpi::apply),
     always("network-manager", network::network_manager),
     always("networkd", network::networkd),
     always("ifupdown", network::ifupdown),

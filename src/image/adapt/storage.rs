@@ -14,7 +14,7 @@ pub(super) fn initramfs(editor: &mut Editor<'_>) -> Result<(), AdaptError> {
 }
 
 /// Sets `KEY=value` lines of a shell fragment, each in the place of its first one or at the end.
-fn set_shell_variables(old: &str, wanted: &[(&str, &str)]) -> String {
+pub(super) fn set_shell_variables(old: &str, wanted: &[(&str, &str)]) -> String {
     let mut lines: Vec<String> = old.lines().map(str::to_owned).collect();
     for (key, value) in wanted {
         let is_key = |line: &String| line.trim_start().strip_prefix(key).is_some_and(|rest| rest.starts_with('='));

@@ -43,6 +43,7 @@ pub(super) fn apply(editor: &mut Editor<'_>) -> Result<(), AdaptError> {
         bytes.extend(editor.size(Side::Boot, &name)?);
     }
     let most = bytes.into_iter().max().unwrap_or(0);
+    editor.report.spared_bytes = most;
     let what = if lines.is_empty() {
         "the initramfs is loaded again".to_owned()
     } else {

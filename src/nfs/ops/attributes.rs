@@ -93,8 +93,11 @@ fn truncate(op: &mut Op<'_>, object: &Object, attr: &Attr, size: u64) -> Result<
         }
         other => other,
     }?;
+    let charge = op.charge(attr);
     // As the caller again: the kernel then clears setuid bits if the caller may not keep them.
-    Ok(rustix::fs::ftruncate(file, size)?)
+    rustix::fs::ftruncate(&file, size)?;
+    charge.look(&file);
+    Ok(())
 }
 
 fn times(set: &SetAttr) -> Result<Option<Timestamps>, Status> {

@@ -57,7 +57,8 @@ pub(super) fn create(op: &mut Op<'_>, name: &[u8], how: &CreateHow) -> Done {
 
 /// Takes room for a new name. A name that is there needs none, and is then found.
 fn room(op: &Op<'_>, dir: &Object, name: Name<'_>) -> Result<(), Status> {
-    match op.shared.space.take(&op.volume.root, space::NAME) {
+    let quota = || op.quota().map_or(Ok(()), |quota| Ok(quota.has_room(space::NAME)?));
+    match op.shared.space.take(&op.volume.root, space::NAME).and_then(|()| quota()) {
         Err(_) if dir.child(name).is_ok() => Ok(()),
         other => Ok(other?),
     }
@@ -78,7 +79,9 @@ fn new_exclusive(op: &mut Op<'_>, dir: &Object, name: Name<'_>, verifier: [u8; 8
     let (last_access, last_modification) = verifier_times(verifier);
     file.set_times(&Timestamps { last_access, last_modification })?;
     op.sync_changes(&[(&file, FileType::RegularFile)])?;
-    Ok((file.handle()?, file.attr()?))
+    let attr = file.attr()?;
+    op.charge_new(&attr, &file);
+    Ok((file.handle()?, attr))
 }
 
 /// The verifier as two times of 31 bits, which every file system can keep.
@@ -139,6 +142,7 @@ pub(super) fn mknod(op: &mut Op<'_>, name: &[u8], node: &Node) -> Done {
 /// Sets what could not be given when `object` was made with `mode`, as far as it differs; its attributes then.
 fn complete(op: &mut Op<'_>, object: &Object, set: &SetAttr, mode: u32) -> Result<Attr, Status> {
     let made = object.attr()?;
+    op.charge_new(&made, object);
     let (uid, gid) = (set.uid.filter(|uid| *uid != made.uid), set.gid.filter(|gid| *gid != made.gid));
     let rest = SetAttr {
         // A change of owner clears setuid bits.
@@ -160,10 +164,12 @@ fn complete(op: &mut Op<'_>, object: &Object, set: &SetAttr, mode: u32) -> Resul
 fn make<'a>(op: &mut Op<'_>, name: &'a [u8], work: impl FnOnce(&mut Op<'_>, &Object, Name<'a>) -> Made) -> Done {
     let (dir, before) = op.object()?;
     op.be_caller()?;
+    let charge = op.charge(&before);
     let made = Name::new_entry(name, Status::Exist)
         .and_then(|name| work(op, &dir, name))
         .and_then(|made| op.sync_changes(&[(&dir, FileType::Directory)]).map(|()| made));
     let after = dir.attr().ok();
+    charge.end(after.as_ref(), &*dir);
     let status = made.as_ref().err().copied().unwrap_or(Status::Ok);
     op.put_status(status);
     if let Ok((handle, attr)) = made {

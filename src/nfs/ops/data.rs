@@ -129,12 +129,16 @@ pub(super) fn write(op: &mut Op<'_>, offset: u64, count: u32, stable: Stability,
         if is_new {
             op.shared.space.take(&op.volume.root, count as u64)?;
         }
+        let charge = op.charge_write(&before, &file.fd, offset, count as u64, is_new)?;
         // The verifier from before the data: if a flush fails in between, the client sends the data again.
         let verifier = op.verifier();
         let written = write_data(&file, data, offset);
         file.was_written();
-        (before, verifier, written, object::stat_at(file.fd.as_fd(), c"").ok())
+        let after = object::stat_at(file.fd.as_fd(), c"").ok();
+        charge.end(after.as_ref(), &file.fd);
+        (before, verifier, written, after)
     };
+    let charge = (stable != Stability::Unstable).then(|| after.as_ref().map(|after| op.charge(after))).flatten();
     let flushed = written.and_then(|written| match stable {
         // Nobody else will learn of an error once the descriptor is closed.
         Stability::Unstable if file.is_retired() => file.flush().map(|()| written),
@@ -147,6 +151,9 @@ pub(super) fn write(op: &mut Op<'_>, offset: u64, count: u32, stable: Stability,
     }
     if stable != Stability::Unstable {
         after = object::stat_at(file.fd.as_fd(), c"").ok();
+    }
+    if let Some(charge) = charge {
+        charge.end(after.as_ref(), &file.fd);
     }
     let status = flushed.err().map_or(Status::Ok, Status::from);
     op.put_status(status);
@@ -180,13 +187,17 @@ fn write_data(file: &OpenFile, data: &[u8], offset: u64) -> Result<usize, Errno>
 pub(super) fn commit(op: &mut Op<'_>) -> Done {
     let (object, before) = op.object()?;
     op.be_root()?;
+    // Blocks that were set aside for data are given out, or given back.
+    let charge = op.charge(&before);
     let result = flush(op, &object, &before);
+    let after = object.attr().ok();
+    charge.end(after.as_ref(), &*object);
     if result.is_err() {
         op.shared.verifier.change();
     }
     let status = result.err().map_or(Status::Ok, Status::from);
     op.put_status(status);
-    op.put_wcc(Some(&before), object.attr().ok().as_ref());
+    op.put_wcc(Some(&before), after.as_ref());
     if status == Status::Ok {
         // From after the flush: it speaks for everything written before.
         let verifier = op.verifier();

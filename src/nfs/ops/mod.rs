@@ -10,6 +10,7 @@ mod data;
 mod directory;
 mod lookup;
 mod namespace;
+mod quota;
 mod volume;
 
 use std::os::fd::AsFd;

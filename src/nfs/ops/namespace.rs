@@ -4,22 +4,30 @@ use std::ffi::CString;
 use std::os::fd::AsFd;
 
 use rustix::fs::FileType;
+use rustix::io::Errno;
 
+use super::quota::Charge;
 use super::{Done, Op};
 use crate::nfs::fs::{Name, Object, object};
 use crate::nfs::proto::Status;
+use crate::nfs::space;
 
 pub(super) fn remove(op: &mut Op<'_>, name: &[u8]) -> Done {
     take_away(op, name, |op, dir, name| {
-        let victim = open_victim(op, dir, name);
+        let victim = Victim::find(op, dir, name);
         dir.unlink(name)?;
-        close_victim(op, victim);
+        victim.lost_a_name(op);
         Ok(())
     })
 }
 
 pub(super) fn rmdir(op: &mut Op<'_>, name: &[u8]) -> Done {
-    take_away(op, name, |_, dir, name| Ok(dir.rmdir(name)?))
+    take_away(op, name, |op, dir, name| {
+        let victim = Victim::find(op, dir, name);
+        dir.rmdir(name)?;
+        victim.lost_a_name(op);
+        Ok(())
+    })
 }
 
 fn take_away<'a>(
@@ -29,31 +37,75 @@ fn take_away<'a>(
 ) -> Done {
     let (dir, before) = op.object()?;
     op.be_caller()?;
+    let charge = op.charge(&before);
     let result = Name::new_entry(name, Status::Inval)
         .and_then(|name| work(op, &dir, name))
         .and_then(|()| op.sync_changes(&[(&dir, FileType::Directory)]));
     let status = result.err().unwrap_or(Status::Ok);
     let after = dir.attr().ok();
+    charge.end(after.as_ref(), &*dir);
     op.put_status(status);
     op.put_wcc(Some(&before), after.as_ref());
     Ok(status)
 }
 
-/// The inode that is about to lose this name, if anything of the export is open: an open file that lost its last name
-/// would keep its space.
-fn open_victim(op: &Op<'_>, dir: &Object, name: Name<'_>) -> Option<u64> {
-    let export = op.handle.export;
-    if !op.shared.files.holds_any(export) && !op.shared.objects.holds_any_file(export) {
-        return None;
-    }
-    let name = CString::new(name.bytes()).ok()?;
-    object::stat_at(dir.as_fd(), &name).ok().filter(|attr| attr.kind == FileType::RegularFile).map(|attr| attr.ino)
+/// What is about to lose a name, as far as somebody has to know: an open file that lost its last name would keep its space,
+/// and a quota gets it back.
+struct Victim<'a> {
+    /// A file's inode number.
+    file: Option<u64>,
+    charge: Option<Charge<'a>>,
+    /// With more names than this one, it tells itself whether that was the last.
+    held: Option<Object>,
 }
 
-fn close_victim(op: &Op<'_>, victim: Option<u64>) {
-    if let Some(ino) = victim {
-        op.shared.files.forget_object(op.handle.export, ino);
-        op.shared.objects.forget_object(op.handle.export, ino);
+impl<'a> Victim<'a> {
+    fn find(op: &Op<'a>, dir: &Object, name: Name<'_>) -> Self {
+        let none = Self { file: None, charge: None, held: None };
+        let export = op.handle.export;
+        let may_be_open = op.shared.files.holds_any(export) || op.shared.objects.holds_any_file(export);
+        if !may_be_open && op.quota().is_none() {
+            return none;
+        }
+        let Ok(c_name) = CString::new(name.bytes()) else { return none };
+        let Ok(attr) = object::stat_at(dir.as_fd(), &c_name) else { return none };
+        let is_dir = attr.kind == FileType::Directory;
+        let is_counted = op.quota().is_some();
+        Self {
+            file: (attr.kind == FileType::RegularFile).then_some(attr.ino),
+            charge: is_counted.then(|| op.charge(&attr)),
+            held: if is_counted && !is_dir && attr.nlink > 1 { dir.child(name).ok() } else { None },
+        }
+    }
+
+    const fn is_counted(&self) -> bool {
+        self.charge.is_some()
+    }
+
+    fn lost_a_name(self, op: &Op<'_>) {
+        if let Some(ino) = self.file {
+            op.shared.files.forget_object(op.handle.export, ino);
+            op.shared.objects.forget_object(op.handle.export, ino);
+        }
+        match (self.charge, self.held) {
+            (Some(charge), Some(object)) => charge.look(&object),
+            (Some(charge), None) => charge.gone(),
+            (None, _) => {}
+        }
+    }
+}
+
+/// What takes the place of another.
+struct Moved<'a> {
+    object: Object,
+    charge: Charge<'a>,
+}
+
+impl<'a> Moved<'a> {
+    fn find(op: &Op<'a>, dir: &Object, name: Name<'_>) -> Option<Self> {
+        let object = dir.child(name).ok()?;
+        let attr = object.attr().ok()?;
+        Some(Self { charge: op.charge(&attr), object })
     }
 }
 
@@ -61,15 +113,23 @@ pub(super) fn rename(op: &mut Op<'_>, from: &[u8], to_dir: &[u8], to: &[u8]) -> 
     let (source, source_before) = op.object()?;
     let (target, target_before) = op.other_object(to_dir)?;
     op.be_caller()?;
+    let charges = (op.charge(&source_before), op.charge(&target_before));
     let names = Name::new_entry(from, Status::Inval).and_then(|from| Ok((from, Name::new_entry(to, Status::Inval)?)));
     let result = names.and_then(|(from, to)| {
-        let victim = open_victim(op, &target, to);
+        let victim = Victim::find(op, &target, to);
+        // ext4 gives out the blocks of a file whose data were not written yet when it takes another's place.
+        let moved = if victim.is_counted() { Moved::find(op, &source, from) } else { None };
         source.rename(from, &target, to)?;
-        close_victim(op, victim);
+        victim.lost_a_name(op);
+        if let Some(Moved { object, charge }) = moved {
+            charge.look(&object);
+        }
         op.sync_changes(&[(&source, FileType::Directory), (&target, FileType::Directory)])
     });
     let status = result.err().unwrap_or(Status::Ok);
     let after = (source.attr().ok(), target.attr().ok());
+    charges.0.end(after.0.as_ref(), &*source);
+    charges.1.end(after.1.as_ref(), &*target);
     op.put_status(status);
     op.put_wcc(Some(&source_before), after.0.as_ref());
     op.put_wcc(Some(&target_before), after.1.as_ref());
@@ -80,11 +140,17 @@ pub(super) fn link(op: &mut Op<'_>, dir: &[u8], name: &[u8]) -> Done {
     let (object, _) = op.object()?;
     let (dir, before) = op.other_object(dir)?;
     op.be_caller()?;
+    let charge = op.charge(&before);
     let result = Name::new_entry(name, Status::Exist)
-        .and_then(|name| Ok(object.link(&op.shared.proc, &dir, name)?))
+        .and_then(|name| {
+            // Names alone could fill the disk.
+            op.quota().map_or(Ok(()), |quota| quota.has_room(space::NAME)).map_err(Errno::from)?;
+            Ok(object.link(&op.shared.proc, &dir, name)?)
+        })
         .and_then(|()| op.sync_changes(&[(&dir, FileType::Directory)]));
     let status = result.err().unwrap_or(Status::Ok);
     let (attr, after) = (object.attr().ok(), dir.attr().ok());
+    charge.end(after.as_ref(), &*dir);
     op.put_status(status);
     op.put_post_op(attr.as_ref());
     op.put_wcc(Some(&before), after.as_ref());

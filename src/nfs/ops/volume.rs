@@ -3,18 +3,25 @@
 use super::{Done, Op};
 use crate::nfs::proto::{MAX_NAME, Status};
 use crate::nfs::xdr::{put_bool, put_u32, put_u64};
+use crate::quota::Quota;
 
 pub(super) fn stat(op: &mut Op<'_>) -> Done {
     let (object, attr) = op.object()?;
     let s = rustix::fs::fstatvfs(&object)?;
+    let [mut total, mut free, available] = [s.f_blocks, s.f_bfree, s.f_bavail].map(|n| n.saturating_mul(s.f_frsize));
+    // What the client may fill.
+    let mut available = available.saturating_sub(op.shared.space.reserve());
+    // Before it is known what is used, the disk is all there is to tell.
+    if let Some((limit, used)) = op.quota().and_then(Quota::figures) {
+        let left = limit.saturating_sub(used);
+        (total, free, available) = (total.min(limit), free.min(left), available.min(left));
+    }
     op.put_status(Status::Ok);
     op.put_post_op(Some(&attr));
     let out = &mut op.worker.reply;
-    put_u64(out, s.f_blocks.saturating_mul(s.f_frsize));
-    put_u64(out, s.f_bfree.saturating_mul(s.f_frsize));
-    // What the client may fill.
-    let reserve = op.shared.space.reserve();
-    put_u64(out, s.f_bavail.saturating_mul(s.f_frsize).saturating_sub(reserve));
+    for bytes in [total, free, available] {
+        put_u64(out, bytes);
+    }
     for files in [s.f_files, s.f_ffree, s.f_favail] {
         put_u64(out, files);
     }

@@ -87,6 +87,7 @@ fn measure(contestant: &str, layout: &Layout, root: RootKind, round: usize) -> R
             root,
             clone_of: None,
             rollback_after: 0,
+            quota: None,
             ssh_keys: Vec::new(),
             trim: true,
             user: None,

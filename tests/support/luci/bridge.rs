@@ -154,7 +154,12 @@ impl Shared {
             let mut pairs = request.query.split('&').filter_map(|pair| pair.split_once('='));
             pairs.find(|(known, _)| *known == name).map(|(_, value)| value.to_owned()).unwrap_or_default()
         };
-        let login = Login::ALL.into_iter().find(|login| login.name() == parameter("login")).unwrap_or(Login::Admin);
+        // What a page fetches is fetched for whom the page is for.
+        let page = format!("login={}", parameter("login"));
+        let is_for = |login: &Login| {
+            [page.as_str(), &request.referer].iter().any(|q| q.contains(&format!("login={}", login.name())))
+        };
+        let login = Login::ALL.into_iter().find(is_for).unwrap_or(Login::Admin);
         if request.path.trim_end_matches('/') == "/ubus" {
             return Answer::ok("application/json", self.ubus(&request.body).to_string());
         }

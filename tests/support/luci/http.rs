@@ -31,6 +31,8 @@ impl Head {
 pub struct Request {
     pub path: String,
     pub query: String,
+    /// The page that asks.
+    pub referer: String,
     pub body: Vec<u8>,
 }
 
@@ -77,7 +79,8 @@ pub fn read_body(head: Head, reader: &mut BufReader<&TcpStream>) -> Option<Reque
     let length = head.length().and_then(|length| usize::try_from(length).ok()).filter(|length| *length <= MAX_BODY)?;
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    Some(Request { path: head.path, query: head.query, body })
+    let referer = head.header("referer").unwrap_or_default().to_owned();
+    Some(Request { path: head.path, query: head.query, referer, body })
 }
 
 /// Writes the answer and ends the connection.

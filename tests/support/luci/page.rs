@@ -17,7 +17,7 @@ pub fn menu(login: Login) -> Value {
     if login == Login::Stranger {
         return tree;
     }
-    for (path, entry) in menu_file().as_object().unwrap() {
+    for (path, entry) in menu_file().as_object().unwrap().iter().filter(|(_, entry)| may_see(login, entry)) {
         let mut node = &mut tree;
         for name in path.split('/') {
             let title = match name {
@@ -39,6 +39,11 @@ pub fn menu(login: Login) -> Value {
     tree
 }
 
+/// The dispatcher leaves out an entry of whose groups of rights the login has none.
+fn may_see(login: Login, entry: &Value) -> bool {
+    entry["depends"]["acl"].as_array().is_none_or(|groups| groups.iter().any(|g| login.has_of(g.as_str().unwrap())))
+}
+
 /// The page at `path` below `/cgi-bin/luci/`; `None` if the menu has none there.
 pub fn render(path: &str, login: Login, scheme: &str) -> Option<String> {
     let menu = menu_file();
@@ -48,7 +53,7 @@ pub fn render(path: &str, login: Login, scheme: &str) -> Option<String> {
         "admin/status/overview" => "status/index",
         _ => entry["action"]["path"].as_str()?,
     };
-    if login == Login::Stranger {
+    if login == Login::Stranger || !may_see(login, entry) {
         return None;
     }
     let parts: Vec<&str> = path.split('/').collect();

@@ -4,24 +4,30 @@ use std::fs;
 
 use serde_json::Value;
 
-/// A login: what it may do with `luci-app-piboot`.
+const PAGES: &str = "luci-app-piboot";
+const SETTINGS: &str = "luci-app-piboot-settings";
+
+/// A login: what it may do with the groups of rights in [`Rights`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Login {
-    /// Read and write.
+    /// Read and write, both groups.
     Admin,
-    /// Read.
+    /// Read what `luci-app-piboot` lets read, as a login that may look and not configure.
     Reader,
+    /// Read, both groups.
+    Auditor,
     /// Nothing of it.
     Stranger,
 }
 
 impl Login {
-    pub const ALL: [Self; 3] = [Self::Admin, Self::Reader, Self::Stranger];
+    pub const ALL: [Self; 4] = [Self::Admin, Self::Reader, Self::Auditor, Self::Stranger];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Admin => "admin",
             Self::Reader => "reader",
+            Self::Auditor => "auditor",
             Self::Stranger => "stranger",
         }
     }
@@ -29,6 +35,22 @@ impl Login {
     /// Its session: 32 hexadecimal digits.
     pub fn session(self) -> String {
         format!("{:032x}", 0x5e55_1011 + self as u128)
+    }
+
+    /// The groups of rights it has, and what of them.
+    fn grants(self) -> &'static [(&'static str, &'static str)] {
+        let all = &[(PAGES, "read"), (SETTINGS, "read"), (PAGES, "write"), (SETTINGS, "write")];
+        match self {
+            Self::Admin => all,
+            Self::Reader => &all[..1],
+            Self::Auditor => &all[..2],
+            Self::Stranger => &[],
+        }
+    }
+
+    /// Whether it has anything of a group: what LuCI's menu asks.
+    pub fn has_of(self, group: &str) -> bool {
+        self.grants().iter().any(|(granted, _)| *granted == group)
     }
 
     pub fn of_session(session: &str) -> Option<Self> {
@@ -53,23 +75,14 @@ impl Rights {
             ("session", "access") | ("luci", "getFeatures") | ("uci", "get" | "changes" | "state")
         );
         let write = object == "uci" && login == Login::Admin;
-        base || write || self.groups(login).any(|group| has(&self.0["luci-app-piboot"][group]["ubus"][object], method))
+        base || write || login.grants().iter().any(|(group, kind)| has(&self.0[group][kind]["ubus"][object], method))
     }
 
     /// The same in the scope uci.
     pub fn may_uci(&self, login: Login, package: &str, write: bool) -> bool {
         let base = package == "luci" && !write;
-        let ours = |group: &str| (group == "write" || !write) && has(&self.0["luci-app-piboot"][group]["uci"], package);
-        base || self.groups(login).any(ours)
-    }
-
-    fn groups(&self, login: Login) -> impl Iterator<Item = &'static str> + use<> {
-        let groups: &[&str] = match login {
-            Login::Admin => &["read", "write"],
-            Login::Reader => &["read"],
-            Login::Stranger => &[],
-        };
-        groups.iter().copied()
+        let wanted = if write { "write" } else { "read" };
+        base || login.grants().iter().any(|(group, kind)| *kind == wanted && has(&self.0[group][kind]["uci"], package))
     }
 }
 

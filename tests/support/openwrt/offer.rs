@@ -6,6 +6,9 @@ use emupi::dhcp::{self, Message, discover::Speaker, kind};
 use emupi::nic::{Nic, Style};
 use emupi::{Link, Pi};
 
+/// When a client asks again: a dnsmasq that is just being restarted hears nothing.
+const AGAIN: Duration = Duration::from_secs(2);
+
 /// An OFFER.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
@@ -53,16 +56,19 @@ pub fn ask(link: &Link, pi: &Pi, limit: Duration) -> Option<Offer> {
     ask_with(link, &speaker.discover(pi, speaker.xid(pi.mac, 0x1234_5678)), limit)
 }
 
-/// Sends any DISCOVER; the OFFER, if one comes in time.
+/// Sends any DISCOVER, again every two seconds; the OFFER, if one comes in time.
 pub fn ask_with(link: &Link, discover: &Message, limit: Duration) -> Option<Offer> {
     let style = Style { ttl: 64, checksum: true, answers_arp: false };
     let mut nic = Nic::new(link.attach(discover.chaddr).unwrap(), style);
     let deadline = Instant::now() + limit;
-    nic.broadcast(68, 67, &discover.encode()).unwrap();
-    while let Some(answer) = nic.receive(deadline).unwrap() {
-        let Ok(message) = dhcp::parse(answer.payload()) else { continue };
-        if message.xid == discover.xid && message.chaddr == discover.chaddr && message.kind() == Some(kind::OFFER) {
-            return Some(Offer { bytes: answer.payload().to_vec(), message });
+    while Instant::now() < deadline {
+        nic.broadcast(68, 67, &discover.encode()).unwrap();
+        let again = deadline.min(Instant::now() + AGAIN);
+        while let Some(answer) = nic.receive(again).unwrap() {
+            let Ok(message) = dhcp::parse(answer.payload()) else { continue };
+            if message.xid == discover.xid && message.chaddr == discover.chaddr && message.kind() == Some(kind::OFFER) {
+                return Some(Offer { bytes: answer.payload().to_vec(), message });
+            }
         }
     }
     None

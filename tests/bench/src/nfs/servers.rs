@@ -116,6 +116,7 @@ pub fn serve(export: &Path) -> Result<(), Error> {
         read_only: false,
         root: RootIs::Root,
         holder: Who::Addresses(vec!["127.0.0.0/8".parse()?]),
+        quota: None,
     };
     if let Some(unavailable) = server.set_exports(vec![export]).pop() {
         return Err(unavailable.into());

@@ -202,6 +202,7 @@ fn enrol(router: &Router, tree: &Tree, pis: &[Pi]) -> Result<(), Error> {
             changes: vec![],
             rolled_back: None,
             notes: vec![],
+            spared_bytes: 0,
         };
         record.save(&directory)?;
     }

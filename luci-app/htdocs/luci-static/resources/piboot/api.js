@@ -112,8 +112,8 @@ return baseclass.extend({
 	check: verb('check'),
 	snapshots: verb('snapshots', 'id'),
 
-	enroll: verb('enroll', 'mac', 'serial', 'hostname', 'image', 'ip', 'ssh_keys', 'root', 'user', 'password'),
-	deviceEdit: verb('device_edit', 'id', 'hostname', 'ip', 'ssh_keys', 'user', 'password', 'disabled', 'force'),
+	enroll: verb('enroll', 'mac', 'serial', 'hostname', 'image', 'ip', 'ssh_keys', 'root', 'user', 'password', 'quota'),
+	deviceEdit: verb('device_edit', 'id', 'hostname', 'ip', 'ssh_keys', 'user', 'password', 'quota', 'disabled', 'force'),
 	deviceSwitch: verb('device_switch', 'id', 'image', 'keep', 'force', 'root'),
 	deviceReset: verb('device_reset', 'id', 'keep', 'force', 'root'),
 	unenroll: verb('unenroll', 'id', 'delete'),

@@ -42,6 +42,12 @@ function password(help) {
 		help ?? _('Of that user. Only its hash is kept. Leave empty to log in by SSH key alone.'));
 }
 
+function quota(value) {
+	return page.field(_('Quota'), input('text', 'piboot-quota', value, { 'placeholder': _('none'), 'maxlength': 32, 'autocomplete': 'off' }),
+		_('How much its files may take on the disk: 8G, 500M. Leave empty if they may take all there is.'),
+		value => value.trim() == '' ? null : names.size(value.trim()));
+}
+
 function imageOption(image, model, chosen) {
 	const what = [ image.os, image.architecture ].filter(part => part).join(', ');
 	const label = what ? '%s (%s)'.format(image.name, what) : image.name;
@@ -82,4 +88,4 @@ function root(chosen) {
 	]), _('For classrooms, kiosks, and Pis that are simply switched off: many share the files of one image, which none of them can change. What a Pi writes is in its own memory.'));
 }
 
-return baseclass.extend({ hostname, address, keys, user, password, image, root });
+return baseclass.extend({ hostname, address, keys, user, password, quota, image, root });

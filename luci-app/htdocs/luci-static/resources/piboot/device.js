@@ -76,6 +76,7 @@ function details(device) {
 			row(_('State'), [ text.state(detail.state), detail.why ].filter(part => part).join(': ')),
 			row(_('Image'), detail.image),
 			row(_('Address'), detail.fixed_ip ? _('%s, always').format(detail.fixed_ip) : detail.ip ?? '–'),
+			row(_('On the disk'), text.taken(detail)),
 			row(_('User'), detail.user ?? _('as in the image')),
 			row(_('Password'), detail.has_password ? _('set; only its hash is kept') : _('as in the image')),
 			row(_('SSH keys'), keys.length ? E('div', { 'style': 'overflow-wrap:anywhere' }, keys.map(key => E('div', {}, [ key ]))) : '–')
@@ -109,6 +110,9 @@ function difference(detail, form) {
 	set('user', form.user, detail.user ?? '');
 	set('disabled', form.disabled, detail.state == 'disabled');
 
+	if ((form.quota == '' ? 0 : names.bytesOf(form.quota)) !== (detail.quota ?? 0))
+		edit.quota = form.quota;
+
 	if (form.password != '')
 		edit.password = form.password;
 
@@ -131,7 +135,8 @@ function edit(device, others, page_) {
 			_('Nothing is served to it, and its files stay.'));
 		const force = page.check('', 'piboot-force', false,
 			_('Disable it though it is up: it loses its root file system at once.'));
-		const fields = [ name, ip, user, password, keys ];
+		const quota = choice.quota(detail.quota ? names.sizeText(detail.quota) : '');
+		const fields = [ name, ip, user, password, keys, quota ];
 
 		const show = () => { force.row.style.display = isUp(detail) && disabled.input.checked ? '' : 'none' };
 
@@ -148,6 +153,7 @@ function edit(device, others, page_) {
 				user: user.input.value.trim(),
 				password: password.input.value,
 				keys: names.keys(keys.input.value),
+				quota: quota.input.value.trim(),
 				disabled: disabled.input.checked
 			});
 

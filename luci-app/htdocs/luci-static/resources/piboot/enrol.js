@@ -61,7 +61,8 @@ function enrol(pi, taken, page_) {
 		const user = choice.user('');
 		const password = choice.password();
 		const keys = choice.keys('');
-		const fields = [ name, image, root, ip, user, password, keys ];
+		const quota = choice.quota('');
+		const fields = [ name, image, root, ip, user, password, keys, quota ];
 
 		const submit = () => {
 			if (fields.filter(field => !field.verify()).length)
@@ -76,6 +77,7 @@ function enrol(pi, taken, page_) {
 				ip: ip.input.value.trim() || undefined,
 				user: user.input.value.trim() || undefined,
 				password: password.input.value || undefined,
+				quota: quota.input.value.trim() || undefined,
 				ssh_keys: names.keys(keys.input.value)
 			}).then(answer => {
 				password.input.value = '';

@@ -74,6 +74,31 @@ function keyboard(name) {
 	return /^[a-z_,]{1,32}$/.test(name) ? null : _('This is no keyboard layout, such as us or de.');
 }
 
+/* Bytes of a size as people write it, as src/config/size.rs reads it; null for what is none. */
+function bytesOf(text) {
+	const [ , number, unit ] = /^([0-9]+(?:\.[0-9]{1,9})?)\s*([tgmk]?i?)b?$/i.exec(text.trim()) ?? [];
+	const power = [ '', 'k', 'm', 'g', 't' ].indexOf((unit ?? '-').toLowerCase().replace('i', ''));
+
+	if (power < 0 || /^i$/i.test(unit))
+		return null;
+
+	const bytes = Math.floor(Number(number) * (/i$/i.test(unit) ? 1024 : 1000) ** power);
+
+	return bytes <= Number.MAX_SAFE_INTEGER ? bytes : null;
+}
+
+function size(text) {
+	return bytesOf(text) === null ? _('This is no size, such as 8G, 7.5G or 500M.') : null;
+}
+
+/* The other way: 8G for 8000000000. */
+function sizeText(bytes) {
+	const units = [ [ 'T', 1e12 ], [ 'G', 1e9 ], [ 'M', 1e6 ], [ 'K', 1e3 ], [ 'Ti', 2 ** 40 ], [ 'Gi', 2 ** 30 ], [ 'Mi', 2 ** 20 ], [ 'Ki', 1024 ], [ '', 1 ] ];
+	const [ unit, factor ] = units.find(([ , factor ]) => bytes > 0 && bytes % factor == 0) ?? [ '', 1 ];
+
+	return bytes / factor + unit;
+}
+
 function path(text) {
 	return text.startsWith('/') && text.length > 1 ? null :
 		_('Give the whole path of the file on the router, for example /mnt/ssd/raspios.img.xz.');
@@ -130,5 +155,5 @@ function imageProposal(file) {
 
 return baseclass.extend({
 	hostname, deviceId, imageName, snapshotName, user, mac, address, timezone, locale, keyboard, path, keys, keyList, proposal,
-	imageProposal, url, sha256
+	imageProposal, url, sha256, bytesOf, size, sizeText
 });

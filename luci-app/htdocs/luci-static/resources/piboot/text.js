@@ -112,6 +112,14 @@ function bytes(n) {
 	return '%s %s'.format(unit == 0 || n >= 99.5 ? Math.round(n) : n.toPrecision(2), units[unit]);
 }
 
+/* What a Pi's files take, and of how much where they may not take all there is. */
+function taken(pi) {
+	if (pi.quota)
+		return _('%s of %s').format(pi.used == null ? '–' : bytes(pi.used), bytes(pi.quota));
+
+	return pi.disk_bytes == null ? '–' : bytes(pi.disk_bytes);
+}
+
 /* 0.308 s, 16.9 s, 2 min 5 s */
 function duration(ms) {
 	const seconds = Math.max(0, ms) / 1000;
@@ -268,6 +276,6 @@ function list(names, most) {
 }
 
 return baseclass.extend({
-	bytes, duration, span, ago, date, state, stateClass, bootState, boots, end, confidence, speaker, stage, stageOrder, outcome,
+	bytes, taken, duration, span, ago, date, state, stateClass, bootState, boots, end, confidence, speaker, stage, stageOrder, outcome,
 	jobTitle, jobIsOver, percent, pace, jobLine, fit, list
 });

@@ -161,6 +161,7 @@ return view.extend({
 		this.compared = E('p');
 		this.files = fileTable();
 		this.dropped = E('p');
+		this.spared = E('p');
 		this.offers = offerTable();
 		this.asked = E('p');
 		this.more = E('div');
@@ -182,7 +183,7 @@ return view.extend({
 			this.trouble, this.head, E('p', {}, [ this.state, this.age ]), this.findings,
 			E('div', { 'class': 'cbi-section' }, [ this.stages.render(), this.compared ]),
 			this.consoleNode,
-			section(_('Files over TFTP'), [ this.files.render(), this.dropped ]),
+			section(_('Files over TFTP'), [ this.files.render(), this.spared, this.dropped ]),
 			section(_('DHCP offers'), [ this.offers.render(), this.asked ]),
 			this.more
 		]);
@@ -235,6 +236,7 @@ return view.extend({
 		this.stages.update(timeline.bars(boot));
 		/* The same file may be asked for twice in the same millisecond. */
 		this.files.update(timeline.files(boot));
+		this.spared.textContent = boot.spared_bytes ? _('Up to %s less to load than with the initramfs, which this kernel does not need (option trim).').format(text.bytes(boot.spared_bytes)) : '';
 		this.dropped.textContent = boot.files_dropped ? _('%d more requests were not kept: it asked for too many.').format(boot.files_dropped) : '';
 		this.showCompared(boot);
 		this.showConsole(boot);

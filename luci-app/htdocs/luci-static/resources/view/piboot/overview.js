@@ -138,7 +138,7 @@ return view.extend({
 			{ title: _('Host name'), text: pi => pi.hostname },
 			{ title: _('Board'), text: pi => [ pi.board ?? _('not seen yet'), pi.mac ?? pi.serial ].join(', ') },
 			{ title: _('Image'), text: pi => pi.ephemeral ? _('%s, ephemeral').format(pi.image) : pi.image },
-			{ title: _('On the disk'), text: pi => pi.disk_bytes == null ? '–' : text.bytes(pi.disk_bytes) },
+			{ title: _('On the disk'), text: text.taken },
 			{ title: _('Address'), text: pi => pi.ip ?? '–' },
 			{
 				title: _('State'), width: '22%', sign: pi => [ pi.state, stateLine(pi, this.jobs), pi.boot?.id ].join(' '),
