@@ -20,7 +20,7 @@ DEMO="mmdebstrap arch-test debian-archive-keyring busybox-static cpio kmod xz-ut
       e2fsprogs btrfs-progs xfsprogs dosfstools mtools fdisk gdisk acl attr libcap2-bin
       dnsmasq-base iproute2 tcpdump curl ca-certificates
       gcc libc6-dev make pkg-config
-      klibc-utils libnfs-utils rpcbind nfs-ganesha nfs-ganesha-vfs"
+      klibc-utils libnfs-utils rpcbind openssh-client nfs-ganesha nfs-ganesha-vfs"
 QEMU="qemu-system-arm qemu-system-x86 qemu-user-static"
 BROWSER="chromium fonts-dejavu-core"
 NODE_MIN=18

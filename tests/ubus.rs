@@ -64,8 +64,8 @@ fn the_object_shows_its_methods_with_their_parameters() {
             "password_hash": string, "disabled": boolean, "image": string, "rollback_after": integer, "quota": string,
             "force": boolean,
         },
-        "device_switch": { "id": string, "image": string, "keep": boolean, "force": boolean },
-        "device_reset": { "id": string, "keep": boolean, "force": boolean },
+        "device_switch": { "id": string, "image": string, "keep": boolean, "force": boolean, "root": string },
+        "device_reset": { "id": string, "keep": boolean, "force": boolean, "root": string },
         "device_clone": {
             "from": string, "snapshot": string, "mac": string, "serial": string, "hostname": string, "ip": string,
             "ssh_keys": array, "root": string,
