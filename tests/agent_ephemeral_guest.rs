@@ -177,14 +177,14 @@ fn what_a_guest_changes_is_gone_at_its_next_boot() {
         }
     }
 
-    // A program of the admin's own comes after ours.
+    // A program of the admin's own comes after ours; and where there is an overlay already, there is none over it.
     let pi = Pi::new(Model::Pi4B, 0x5b15_4511);
-    program(
-        &router.data_dir().join("devices/debian/root/sbin/other"),
-        &INIT.replace("begins as", "the other begins as"),
-    );
+    let again = "[ -e /once ] || { touch /once && exec /usr/lib/piboot/ephemeral-init; }";
+    let other = INIT.replace("begins as", "the other begins as").replacen('\n', &format!("\n{again}\n"), 1);
+    program(&router.data_dir().join("devices/debian/root/sbin/other"), &other);
     let Booted { lines, console } = boot(&router, &pi, "debian", &tap, &["--append", "piboot.init=/sbin/other"]);
     assert!(lines.iter().any(|line| line.starts_with("the other begins as 1")), "{lines:#?}\n{console}");
+    assert_eq!(lines.iter().filter(|line| *line == "mounted: / overlay").count(), 1, "{lines:#?}\n{console}");
 
     // Without the module it says so, and starts on what it has.
     let file = image::with_root(router.net.scratch(), "without", 32, |root| {

@@ -138,7 +138,9 @@ fn other_calls(all: &mut Inputs) {
     all.put("nfs_rpc", "auth-none", null(&opaque_auth::default()));
     all.put("nfs_rpc", "auth-16-groups", null(&auth(u32::MAX, u32::MAX, &[u32::MAX; 16])));
     all.put("nfs_rpc", "refused-17-groups", null(&auth(0, 0, &[0; 17])));
-    all.put("nfs_rpc", "refused-acl-program", Raw::message(3, 100_227, 3, 0, &[]));
+    all.put("nfs_rpc", "acl-null", Raw::message(3, 100_227, 3, 0, &[]));
+    all.put("nfs_rpc", "acl-get", Raw::message(3, 100_227, 3, 1, &[0, 0, 0, 4, 1, 2, 3, 4, 0, 0, 0, 15]));
+    all.put("nfs_rpc", "refused-acl-set", Raw::message(3, 100_227, 3, 2, &[]));
     all.put("nfs_rpc", "refused-http", *b"GET / HTTP/1.1\r\n\r\n");
     let mut third = null(&opaque_auth::default());
     third[11] = 3;

@@ -7,7 +7,7 @@ use piboot::nfs::args::{self, Args};
 use piboot::nfs::handle::{HandleKey, KernelHandle};
 use piboot::nfs::proto::{MAX_HANDLE, MAX_PATH, MOUNT_PROGRAM, NFS_PROGRAM, Procedure};
 use piboot::nfs::rpc::{Auth, MAX_GROUPS, decode_call};
-use piboot::nfs::{mount, portmap, rpcbind};
+use piboot::nfs::{acl, mount, portmap, rpcbind};
 
 /// A record on any port: the call header, and the arguments of the programs that are served.
 pub(crate) fn rpc(record: &[u8]) -> bool {
@@ -19,6 +19,7 @@ pub(crate) fn rpc(record: &[u8]) -> bool {
     match call.program {
         NFS_PROGRAM => Procedure::from_number(call.procedure).is_some_and(|procedure| decoded(procedure, call.args)),
         MOUNT_PROGRAM => mounting(call.version, call.procedure, call.args),
+        acl::ACL_PROGRAM => asked_for_lists(call.procedure, call.args),
         portmap::PORTMAP_PROGRAM => mapped(call.procedure, call.args),
         _ => false,
     }
@@ -69,6 +70,17 @@ fn mounting(version: u32, procedure: u32, bytes: &[u8]) -> bool {
             true
         }
         Ok(_) => true,
+        Err(_) => false,
+    }
+}
+
+fn asked_for_lists(procedure: u32, bytes: &[u8]) -> bool {
+    match acl::decode(procedure, bytes) {
+        Ok(acl::Request::GetAcl(handle, _)) => {
+            assert!(handle.len() <= MAX_HANDLE && bytes[4..].starts_with(handle));
+            true
+        }
+        Ok(acl::Request::Null) => true,
         Err(_) => false,
     }
 }

@@ -9,15 +9,13 @@ use std::sync::Arc;
 use super::access::View;
 use super::dispatch::{Lane, Verdict, fail, permitted};
 use super::ops::{self, Stop};
-use super::proto::Procedure;
+use super::proto::{MAX_HANDLE, Procedure};
 use super::rpc::{self, Call, Refusal};
 use super::shared::{Shared, Worker};
 use super::xdr::{Decoder, Malformed};
 
 /// Program number of NFSACL.
 pub const ACL_PROGRAM: u32 = 100_227;
-/// Longest file handle (RFC 1813 §2.4).
-const MAX_HANDLE: usize = 64;
 
 /// What a call asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,4 +71,24 @@ pub(super) fn run(
     };
     fail(worker, Procedure::Access, failed);
     Ok(Verdict::Reply)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_is_decoded_or_refused() {
+        let mut bytes = vec![0, 0, 0, 5, 1, 2, 3, 4, 5, 0, 0, 0, 0, 0, 0, 0xf];
+        assert_eq!(decode(1, &bytes), Ok(Request::GetAcl(&[1, 2, 3, 4, 5], 0xf)));
+        for length in 0..bytes.len() {
+            assert_eq!(decode(1, &bytes[..length]), Err(Refusal::GarbageArgs), "{length}");
+        }
+        bytes[3] = 65;
+        bytes.resize(100, 0);
+        assert_eq!(decode(1, &bytes), Err(Refusal::GarbageArgs), "no handle is so long");
+        bytes[0] = 0xff;
+        assert_eq!(decode(1, &bytes), Err(Refusal::GarbageArgs));
+        assert_eq!((decode(0, &[]), decode(2, &bytes)), (Ok(Request::Null), Err(Refusal::NoProcedure)));
+    }
 }

@@ -91,6 +91,8 @@ for word in $words; do
     piboot.memory=*) size=${word#*=} ;;
     esac
 done
+# It would be started for ever.
+[ "$init" != $here/ephemeral-init ] || init=
 ephemeral || say 3 "changes are not kept in memory, the system starts on a read-only root: $why"
 for program in "$init" /sbin/init /usr/lib/systemd/systemd /lib/systemd/systemd /bin/init /bin/sh; do
     [ ! -x "$program" ] || exec "$program" "$@"
