@@ -4,14 +4,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::exported::ExportedAt;
+use super::layers;
 use super::record::{AdaptedFor, DeviceRecord, free_export_pair};
-use super::roots;
-use super::trees::{Trees, delete_subvolumes, open_directory};
+use super::roots::{self, Way};
+use super::trees::{Made, Trees, delete_subvolumes, open_directory};
 use crate::config::{CloneOf, Device, Regional};
 use crate::image;
 use crate::image::adapt::{self, Change, Earlier, Pass, Target};
 use crate::progress::Progress;
-use crate::storage::tree_copy::Content;
+use crate::storage::overlay;
 use crate::storage::{Layout, SyncGuard, free_bytes, sync_directory, tree_remove};
 
 /// Changes kept in a device's record; adapting a fresh copy makes about 40.
@@ -94,18 +95,15 @@ impl Provision {
         switched_from: Option<String>,
         progress: &dyn Progress,
     ) -> Result<String, String> {
-        let content = roots::content(self.device.root, &self.layout.scratch()).map_err(|e| e.to_string())?;
+        let is_of_device = self.device.clone_of.is_some();
+        let way = roots::way(self.device.root, &self.layout, is_of_device).map_err(|e| e.to_string())?;
         let origin = self.origin()?;
         progress.set_total(origin.bytes, origin.entries);
-        self.check_space(content, &origin)?;
+        self.check_space(way, &origin)?;
         let guard =
             SyncGuard::open(&self.layout.scratch()).map_err(|e| format!("cannot use the scratch directory: {e}"))?;
         std::fs::create_dir(partial).map_err(|e| format!("cannot create {}: {e}", partial.display()))?;
-        let trees = match &self.device.clone_of {
-            None => Trees::of_image(content, &self.layout, &origin.image, progress)?,
-            Some(_) => Trees::of(&origin.directory),
-        };
-        let made = trees.copy(content, partial, progress)?;
+        let made = self.fill(way, partial, &origin, progress)?;
         let target = self.target(origin.earlier);
         let report = adapt::adapt(&partial.join("boot"), &partial.join("root"), &target, Pass::Fresh)
             .map_err(|e| e.to_string())?;
@@ -114,7 +112,7 @@ impl Provision {
             export_pair,
             image: origin.image,
             image_sha256: origin.image_sha256,
-            root: Some(roots::word(content).to_owned()),
+            root: Some(roots::word(way).to_owned()),
             made_ms: self.now_ms,
             adapted_for: AdaptedFor::of(&self.device, &self.exported, &self.regional),
             changes: kept(report.changes),
@@ -124,14 +122,36 @@ impl Provision {
             rolled_back: None,
         };
         record.save(partial).map_err(|e| e.to_string())?;
+        layers::release(partial)?;
         // Everything reaches the disk before the rename that publishes it.
         guard.finish().map_err(|e| format!("the copy could not be written to disk: {e}"))?;
         // Last thing before it is there: bringing a whole root to the disk takes its time.
         if progress.cancelled() {
             return Err("cancelled".to_owned());
         }
-        let (id, word) = (&self.device.id, roots::word(content));
-        Ok(format!("{id} boots from a {word} of {} ({changes} changes{})", origin.what, made.words()))
+        let (id, phrase) = (&self.device.id, roots::phrase(way));
+        Ok(format!("{id} boots from {phrase} of {} ({changes} changes{})", origin.what, made.words()))
+    }
+
+    /// Makes both trees in `partial`, ready to be adapted.
+    fn fill(&self, way: Way, partial: &Path, origin: &Origin, progress: &dyn Progress) -> Result<Made, String> {
+        let content = match way {
+            Way::Files(content) => content,
+            Way::Layers => {
+                layers::hold(&self.layout, &origin.image, progress)?;
+                let made = overlay::create(&self.layout, partial, &origin.image);
+                made.and_then(|()| overlay::mount(&self.layout, partial, &origin.image)).map_err(|e| e.to_string())?;
+                return Ok(Made::default());
+            }
+        };
+        let in_use = layers::open(&self.layout, &origin.directory)?;
+        let trees = match &self.device.clone_of {
+            None => Trees::of_image(content, &self.layout, &origin.image, progress)?,
+            Some(_) => Trees::of(&origin.directory),
+        };
+        let made = trees.copy(content, partial, progress);
+        drop(in_use);
+        made
     }
 
     /// What the trees are made from.
@@ -170,15 +190,15 @@ impl Provision {
     }
 
     /// Whether that much fits now: others may have taken the space since this was asked for.
-    fn check_space(&self, content: Content, origin: &Origin) -> Result<(), String> {
+    fn check_space(&self, way: Way, origin: &Origin) -> Result<(), String> {
         let free = free_bytes(&self.layout.scratch()).map_err(|e| format!("cannot ask for free space: {e}"))?;
-        let needed = roots::needed(content, origin.bytes, origin.entries);
+        let needed = roots::needed(way, origin.bytes, origin.entries);
         if free >= needed {
             return Ok(());
         }
         Err(format!(
-            "a {} of {} needs {} MB and {} MB are free in {}: remove a device or an image, then send the agent SIGHUP",
-            roots::word(content),
+            "{} of {} needs {} MB and {} MB are free in {}: remove a device or an image, then send the agent SIGHUP",
+            roots::phrase(way),
             origin.what,
             needed >> 20,
             free >> 20,
@@ -195,6 +215,7 @@ impl Provision {
         let mut record = DeviceRecord::load(&place)
             .map_err(|e| e.to_string())?
             .ok_or_else(|| format!("{} has no trees", self.device.id))?;
+        let _in_use = layers::open(&self.layout, &place)?;
         let target = self.target(Some(record.adapted_for.as_earlier()));
         let report =
             adapt::adapt(&place.join("boot"), &place.join("root"), &target, Pass::Again).map_err(|e| e.to_string())?;
@@ -258,6 +279,7 @@ pub fn set_aside(layout: &Layout, directory: &Path) -> std::io::Result<PathBuf> 
 /// A sentence for the job's message.
 pub fn discard(path: &Path) -> Result<(), String> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
+    layers::release(path)?;
     delete_subvolumes(path);
     let removed = open_directory(parent).and_then(|parent| tree_remove::remove_tree(parent, name.as_bytes()));
     removed.map_err(|e| format!("cannot delete {}: {e}", path.display()))

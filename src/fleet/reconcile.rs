@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::Fleet;
 use super::exported::ExportedAt;
 use super::provision::Provision;
 use super::record::{AdaptedFor, DeviceRecord};
+use super::{Fleet, layers};
 use crate::config::Device;
 use crate::jobs::{JobKind, JobsError, Running};
 use crate::pi::{Mac, Serial};
@@ -53,6 +53,8 @@ pub struct Served {
     pub spared_bytes: u64,
     /// What its files may take.
     pub quota: Quota,
+    /// Both are layers that have to be mounted.
+    pub layered: bool,
 }
 
 /// An enrolled Pi as a DHCP server knows it.
@@ -121,6 +123,7 @@ impl Fleet {
             self.states.insert(device.id.clone(), state);
         }
         self.withhold_claimed(&mut wanted);
+        self.tidy_layers(&wanted.served);
         self.note_served_since(&wanted);
         wanted
     }
@@ -171,6 +174,11 @@ impl Fleet {
             }
             Err(error) => return (self.served_before(device), DeviceState::Blocked { why: error.to_string() }),
         };
+        let layered = match self.put_together(&device.id, &record) {
+            Ok(layered) => layered,
+            // What is there then is nothing to be served: a Pi that runs waits.
+            Err(why) => return (self.served_before(device), DeviceState::Blocked { why }),
+        };
         let served = Served {
             id: device.id.clone(),
             serial: device.serial,
@@ -180,6 +188,7 @@ impl Fleet {
             export_pair: record.export_pair,
             spared_bytes: record.spared_bytes,
             quota: self.quota(&device.id),
+            layered,
         };
         let regional = &self.config.main.regional;
         let outdated = self.exported().is_some_and(|at| record.adapted_for != AdaptedFor::of(device, &at, regional));
@@ -238,8 +247,9 @@ impl Fleet {
         let make = |provision: Provision| move |running: &Running| provision.make(running);
         match self.submit(device, make) {
             Ok(job) => {
-                if let Some(original) = &device.clone_of {
-                    self.claim_original(original, job);
+                match &device.clone_of {
+                    Some(original) => self.claim_original(original, job),
+                    None => self.claim(&layers::claim_name(&device.image), job),
                 }
                 DeviceState::Preparing { job }
             }

@@ -2,16 +2,21 @@
 
 use std::path::Path;
 
-use super::{EnrolError, Fleet};
+use super::{EnrolError, Fleet, layers, probe};
 use crate::config::{CloneOf, RootKind};
 use crate::image;
-use crate::storage::RESERVE_BYTES;
 use crate::storage::reflink::{self, NoReflink};
 use crate::storage::tree_copy::Content;
+use crate::storage::{Layout, RESERVE_BYTES};
 
 /// What a file takes that shares its content: inode, name and the record of what is shared. About 0.6 kB on xfs and 1.1 kB
 /// on btrfs (`make bench AREA=roots`).
 const BYTES_PER_ENTRY: u64 = 2048;
+
+/// What a file of an image that is a lower layer takes for its further link, in a directory.
+const BYTES_PER_LINK: u64 = 64;
+/// What a root takes that begins empty: what adapting changes.
+const LAYERS_BYTES: u64 = 8 << 20;
 
 /// Why a root cannot be made the way that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -19,17 +24,41 @@ pub enum RootError {
     /// No shared blocks here.
     #[error("a root by 'clone' cannot be made: {0}. Use 'copy', or 'auto', which clones where that can be done")]
     NoClone(#[from] NoReflink),
-    /// Never offered: the reasons are in ARCHITECTURE.md.
+    /// No layers here.
+    #[error("a root by 'overlay' cannot be made: {0}. Use 'auto', 'clone' or 'copy'")]
+    NoOverlay(String),
+    /// A device that begins as another.
     #[error(
-        "roots by 'overlay' are not offered: the kernel's overlayfs keeps what a Pi deleted, and shows it under its old file handle. Use 'auto', 'clone' or 'copy'"
+        "a root by 'overlay' lies over an image, and cannot begin as another device or a snapshot: use 'auto', 'clone' or 'copy'"
     )]
-    Overlay,
+    OverlayOfDevice,
     /// Not yet.
     #[error("this version makes no roots by 'ephemeral': use 'auto', 'clone' or 'copy'")]
     Ephemeral,
 }
 
-/// How content gets into a root of this kind whose place will be below `directory`; the volume is asked.
+/// How a root is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Every file is made.
+    Files(Content),
+    /// It begins with none, over the image's.
+    Layers,
+}
+
+/// How a root of this kind is made, whose place will be below `data_dir`; the volume is asked.
+///
+/// # Errors
+/// [`RootError`].
+pub(super) fn way(kind: RootKind, layout: &Layout, is_of_device: bool) -> Result<Way, RootError> {
+    match kind {
+        RootKind::Overlay if is_of_device => Err(RootError::OverlayOfDevice),
+        RootKind::Overlay => probe::probe(layout).map(|()| Way::Layers).map_err(RootError::NoOverlay),
+        other => content(other, &layout.scratch()).map(Way::Files),
+    }
+}
+
+/// How content gets into a root of this kind that has all of its files.
 ///
 /// # Errors
 /// [`RootError`].
@@ -38,27 +67,35 @@ pub(super) fn content(kind: RootKind, directory: &Path) -> Result<Content, RootE
         RootKind::Copy => Ok(Content::Copied),
         RootKind::Auto => Ok(reflink::probe(directory).map_or(Content::Copied, |()| Content::Shared)),
         RootKind::Clone => Ok(reflink::probe(directory).map(|()| Content::Shared)?),
-        RootKind::Overlay => Err(RootError::Overlay),
+        RootKind::Overlay => Err(RootError::OverlayOfDevice),
         RootKind::Ephemeral => Err(RootError::Ephemeral),
     }
 }
 
 /// Bytes that have to be free for a tree of `bytes` in `entries` files and directories.
 #[must_use]
-pub(super) fn needed(content: Content, bytes: u64, entries: u64) -> u64 {
-    let tree = match content {
-        Content::Copied => bytes,
-        Content::Shared => entries.saturating_mul(BYTES_PER_ENTRY),
+pub(super) fn needed(way: Way, bytes: u64, entries: u64) -> u64 {
+    let tree = match way {
+        Way::Files(Content::Copied) => bytes,
+        Way::Files(Content::Shared) => entries.saturating_mul(BYTES_PER_ENTRY),
+        Way::Layers => entries.saturating_mul(BYTES_PER_LINK).saturating_add(LAYERS_BYTES),
     };
     tree.saturating_add(RESERVE_BYTES)
 }
 
 /// Both, as words for a finished root.
-pub(super) const fn word(content: Content) -> &'static str {
-    match content {
-        Content::Copied => "copy",
-        Content::Shared => "clone",
+pub(super) const fn word(way: Way) -> &'static str {
+    match way {
+        Way::Files(Content::Copied) => "copy",
+        Way::Files(Content::Shared) => "clone",
+        Way::Layers => layers::KIND,
     }
+}
+
+/// The same with its article.
+pub(super) fn phrase(way: Way) -> String {
+    let article = if way == Way::Layers { "an" } else { "a" };
+    format!("{article} {}", word(way))
 }
 
 impl Fleet {
@@ -74,21 +111,21 @@ impl Fleet {
         let info = match (info, clone_of) {
             (Ok(info), _) => info,
             // What a device was made from may be gone; how much it has is found out by copying it.
-            (Err(_), Some(_)) => return Ok(content(kind, &self.layout.scratch()).map(drop)?),
+            (Err(_), Some(_)) => return Ok(way(kind, &self.layout, true).map(drop)?),
             (Err(_), None) => return Err(EnrolError::UnknownImage(image.to_owned())),
         };
         if info.has_no_kernel() {
             return Err(EnrolError::NoKernel(image.to_owned()));
         }
-        let content = content(kind, &self.layout.scratch())?;
+        let way = way(kind, &self.layout, clone_of.is_some())?;
         let entries = info.root_entries.saturating_add(info.boot_entries);
-        let needed = needed(content, info.root_bytes.saturating_add(info.boot_bytes), entries);
+        let needed = needed(way, info.root_bytes.saturating_add(info.boot_bytes), entries);
         if self.layout.device(id).exists() || needed <= self.volume.free_bytes {
             return Ok(());
         }
         Err(EnrolError::Volume(format!(
-            "a {} of image '{image}' needs {} MB and only {} MB are free in {}: remove a device or an image",
-            word(content),
+            "{} of image '{image}' needs {} MB and only {} MB are free in {}: remove a device or an image",
+            phrase(way),
             needed >> 20,
             self.volume.free_bytes >> 20,
             self.layout.data_dir().display()
@@ -104,15 +141,15 @@ impl Fleet {
         if info.has_no_kernel() {
             return Err(EnrolError::NoKernel(image.to_owned()));
         }
-        let content = content(kind, &self.layout.scratch())?;
+        let way = way(kind, &self.layout, false)?;
         let entries = info.root_entries.saturating_add(info.boot_entries);
-        let needed = needed(content, info.root_bytes.saturating_add(info.boot_bytes), entries);
+        let needed = needed(way, info.root_bytes.saturating_add(info.boot_bytes), entries);
         if needed <= self.volume.free_bytes {
             return Ok(());
         }
         Err(EnrolError::Volume(format!(
-            "a {} of image '{image}' beside the root that is there needs {} MB, and only {} MB are free in {}: remove a snapshot, a device or an image",
-            word(content),
+            "{} of image '{image}' beside the root that is there needs {} MB, and only {} MB are free in {}: remove a snapshot, a device or an image",
+            phrase(way),
             needed >> 20,
             self.volume.free_bytes >> 20,
             self.layout.data_dir().display()
@@ -130,10 +167,14 @@ mod tests {
         let dir = tempfile::tempdir_in("/dev/shm").unwrap();
         assert_eq!(content(RootKind::Auto, dir.path()), Ok(Content::Copied));
         assert_eq!(content(RootKind::Copy, dir.path()), Ok(Content::Copied));
-        for (kind, words) in
-            [(RootKind::Clone, "needs btrfs"), (RootKind::Overlay, "deleted"), (RootKind::Ephemeral, "ephemeral")]
-        {
-            let refused = content(kind, dir.path()).unwrap_err().to_string();
+        for (kind, words) in [
+            (RootKind::Clone, "needs btrfs"),
+            (RootKind::Overlay, "another device"),
+            (RootKind::Ephemeral, "ephemeral"),
+        ] {
+            let layout = Layout::new(dir.path().to_owned());
+            std::fs::create_dir_all(layout.scratch()).unwrap();
+            let refused = way(kind, &layout, true).unwrap_err().to_string();
             assert!(refused.contains(words) && refused.contains("'auto'"), "{refused}");
         }
     }

@@ -147,7 +147,8 @@ pub(in crate::cli) struct Enroll {
     /// public key line for the first user; may be repeated
     #[argh(option)]
     pub(in crate::cli) ssh_key: Vec<String>,
-    /// how its root comes to be: auto, copy or clone (default: auto, a clone where the disk's file system shares blocks)
+    /// how its root comes to be: auto, copy, clone or overlay (default: auto, a clone where the disk's file system shares
+    /// blocks)
     #[argh(option)]
     pub(in crate::cli) root: Option<RootKind>,
     /// name of the first user (default: as the image has it)
