@@ -1,6 +1,6 @@
 //! Roots: what enrolling one more Pi takes, in time and on the disk, against `cp -a` with and without `--reflink`.
 //!
-//! One image, on a volume of its own for each file system; then devices in turn by piboot, which also adapts each, and by cp,
+//! One image, on a volume of its own for each file system and way; then devices in turn by piboot, which also adapts each, and by cp,
 //! which does not. Every one ends on the disk.
 
 use std::fs::File;
@@ -28,8 +28,11 @@ const METRICS: [&str; 2] = ["wall_s", "disk_mb"];
 /// names).
 pub fn run(filter: &str) -> Result<(), Error> {
     let image = real().map_or_else(awkward, Ok)?;
-    for (kind, root) in [("btrfs", RootKind::Clone), ("xfs", RootKind::Clone), ("ext4", RootKind::Copy)] {
-        if !kind.contains(filter) {
+    for (kind, root) in
+        [("btrfs", RootKind::Clone), ("xfs", RootKind::Clone), ("ext4", RootKind::Copy), ("ext4", RootKind::Overlay)]
+    {
+        let case = if root == RootKind::Overlay { "ext4-overlay" } else { kind };
+        if !case.contains(filter) {
             continue;
         }
         let volume = Volume::of(kind)?;
@@ -38,7 +41,7 @@ pub fn run(filter: &str) -> Result<(), Error> {
         let info = import(Source::open(&image)?, "bench", &layout.images(), &layout.scratch(), 0, &NoProgress)?;
         let entries = info.root_entries + info.boot_entries;
         eprintln!(
-            "bench: roots/{kind}: {entries} files and directories, {} MB",
+            "bench: roots/{case}: {entries} files and directories, {} MB",
             (info.root_bytes + info.boot_bytes) / 1_000_000
         );
         let mut results = Results::default();
@@ -50,7 +53,7 @@ pub fn run(filter: &str) -> Result<(), Error> {
                 }
             }
         }
-        results.print(&format!("roots/{kind}"), &METRICS, &[PEER]);
+        results.print(&format!("roots/{case}"), &METRICS, &[PEER]);
     }
     Ok(())
 }
