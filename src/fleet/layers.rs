@@ -97,7 +97,9 @@ impl Fleet {
         if !is_layered(&directory, record) {
             return Ok(false);
         }
-        let mounted = overlay::mount(&self.layout, &directory, &record.image).map_err(|e| {
+        // Who waited for one device does not wait for each of the others.
+        let patience = if self.layers_unsettled { Duration::ZERO } else { overlay::BUSY };
+        let mounted = overlay::mount(&self.layout, &directory, &record.image, patience).map_err(|e| {
             self.layers_unsettled = true;
             e.to_string()
         })?;

@@ -55,7 +55,7 @@ fn trial_in(small: &Layout) -> Result<(), String> {
     fs::create_dir(&held).map_err(no("files cannot be made"))?;
     overlay::hold(small, IMAGE, &held, &NoProgress).map_err(|e| e.to_string())?;
     overlay::create(small, &device, IMAGE).map_err(|e| e.to_string())?;
-    let mount = || overlay::mount(small, &device, IMAGE).map_err(|e| e.to_string());
+    let mount = || overlay::mount(small, &device, IMAGE, overlay::BUSY).map_err(|e| e.to_string());
     let unmount = || overlay::unmount(&device).map_err(|e| format!("layers cannot be unmounted: {e}"));
     mount()?;
     let handle =

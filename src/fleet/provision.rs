@@ -140,7 +140,8 @@ impl Provision {
             Way::Layers => {
                 layers::hold(&self.layout, &origin.image, progress)?;
                 let made = overlay::create(&self.layout, partial, &origin.image);
-                made.and_then(|()| overlay::mount(&self.layout, partial, &origin.image)).map_err(|e| e.to_string())?;
+                made.and_then(|()| overlay::mount(&self.layout, partial, &origin.image, overlay::BUSY))
+                    .map_err(|e| e.to_string())?;
                 return Ok(Made::default());
             }
         };

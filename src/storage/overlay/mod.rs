@@ -33,6 +33,7 @@ pub use self::hold::{HELD, HoldError, hold};
 use self::table::Mounted;
 use super::Layout;
 use super::tree_copy::read_xattrs;
+use crate::printable::printable;
 
 /// The layers, in a device's directory.
 pub const LAYERS: &str = "overlay";
@@ -42,8 +43,8 @@ pub const TREES: [&str; 2] = ["boot", "root"];
 const SOURCE: &str = "piboot";
 /// `OVERLAYFS_SUPER_MAGIC` of linux/magic.h.
 const MAGIC: u32 = 0x794c_7630;
-/// How long an upper layer may be busy that was just unmounted elsewhere, before it is left to the next try.
-const BUSY: Duration = Duration::from_millis(300);
+/// How long an upper layer may be busy that was just unmounted: a mount of an agent that was killed goes a moment after it.
+pub const BUSY: Duration = Duration::from_millis(300);
 const POLL: Duration = Duration::from_millis(20);
 
 /// Why layers could not be mounted. Nothing was changed.
@@ -129,14 +130,15 @@ fn copy_top(lower: &Path, upper: &Path) -> Result<(), OverlayError> {
 }
 
 /// Mounts what is not mounted of a layered directory below `data_dir`, whose lower layers are the trees of `image`. What an
-/// earlier run mounted is taken as it is. True if anything was mounted.
+/// earlier run mounted is taken as it is; what somebody else still has is waited for as long as `patience` allows. True if
+/// anything was mounted.
 ///
 /// # Errors
 /// [`OverlayError`].
-pub fn mount(layout: &Layout, directory: &Path, image: &str) -> Result<bool, OverlayError> {
+pub fn mount(layout: &Layout, directory: &Path, image: &str, patience: Duration) -> Result<bool, OverlayError> {
     let mut mounted = false;
     for tree in TREES {
-        mounted |= mount_tree(layout, directory, image, tree)?;
+        mounted |= mount_tree(layout, directory, image, tree, patience)?;
     }
     Ok(mounted)
 }
@@ -154,7 +156,13 @@ fn is_overlay(path: &Path) -> bool {
     rustix::fs::statfs(path).is_ok_and(|stat| stat.f_type as u32 == MAGIC)
 }
 
-fn mount_tree(layout: &Layout, directory: &Path, image: &str, tree: &str) -> Result<bool, OverlayError> {
+fn mount_tree(
+    layout: &Layout,
+    directory: &Path,
+    image: &str,
+    tree: &str,
+    patience: Duration,
+) -> Result<bool, OverlayError> {
     let point = directory.join(tree);
     let own = directory.join(LAYERS).join(tree);
     let options = options(layout, directory, image, tree)?;
@@ -181,8 +189,8 @@ fn mount_tree(layout: &Layout, directory: &Path, image: &str, tree: &str) -> Res
     loop {
         match mount_in(layout.data_dir(), &point, flags, &options) {
             Ok(()) => break,
-            // A mount of an agent that was killed goes a moment after it.
-            Err(Errno::BUSY) if waited < BUSY => pause(&mut waited),
+            Err(Errno::BUSY) if waited < patience => pause(&mut waited),
+            Err(Errno::BUSY) => return Err(OverlayError::Mount { path: point, why: in_use(&options) }),
             Err(errno) => return Err(OverlayError::Mount { path: point, why: why(errno) }),
         }
     }
@@ -204,8 +212,26 @@ fn why(errno: Errno) -> String {
         Errno::STALE => {
             "the image is another than the one its files lie over, or the disk is a copy of another: restore the device from a backup (--replace), or unenrol it with its files and enrol it again".to_owned()
         }
-        Errno::BUSY => "its layers are in use by another mount".to_owned(),
         other => format!("{other}: the kernel's log may say more ('dmesg')"),
+    }
+}
+
+/// Who has layers mounted: a program that began while they were, in a view of the mounts of its own, keeps them in there.
+fn in_use(options: &str) -> String {
+    let upper = options.split(',').find(|option| option.starts_with("upperdir=")).unwrap_or_default();
+    let holder = |process: PathBuf| {
+        let table = std::fs::read_to_string(process.join("mountinfo")).ok()?;
+        let has =
+            table::all(&table).any(|mount| mount.source == SOURCE && mount.options.split(',').any(|o| o == upper));
+        let name = std::fs::read_to_string(process.join("comm")).ok().filter(|_| has)?;
+        Some(format!("{} (process {})", printable(name.trim_end().as_bytes()), process.file_name()?.to_str()?))
+    };
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path());
+    let is_number =
+        |path: &PathBuf| path.file_name().is_some_and(|n| n.as_encoded_bytes().iter().all(u8::is_ascii_digit));
+    match processes.filter(is_number).find_map(holder) {
+        Some(who) => format!("they are still mounted for {who}, which sees mounts of its own: restart or end that"),
+        None => "its layers are in use by another mount".to_owned(),
     }
 }
 
@@ -328,7 +354,7 @@ impl InUse {
     /// # Errors
     /// [`OverlayError`].
     pub fn begin(layout: &Layout, directory: &Path, image: &str, for_now: bool) -> Result<Self, OverlayError> {
-        let mounted = mount(layout, directory, image)?;
+        let mounted = mount(layout, directory, image, BUSY)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let open = |tree: &&str| {
             let path = directory.join(tree);

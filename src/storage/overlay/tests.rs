@@ -1,4 +1,5 @@
 use std::fs;
+use std::process::Stdio;
 
 use nix::sched::{CloneFlags, unshare};
 use rustix::mount::{MountPropagationFlags, mount_change};
@@ -46,17 +47,17 @@ fn layers_are_mounted_taken_over_and_unmounted() {
     create(&layout, &device, "lite").unwrap();
     assert!(is_layered(&device) && !is_mounted(&device));
     // Without the links nothing is mounted: what is changed could be lost.
-    assert!(matches!(mount(&layout, &device, "lite"), Err(OverlayError::Lower(_))));
+    assert!(matches!(mount(&layout, &device, "lite", BUSY), Err(OverlayError::Lower(_))));
     held(&layout);
     assert_eq!(fs::read_dir(layout.image("lite").join(HELD)).unwrap().count(), 4, "two files and two links");
-    assert!(mount(&layout, &device, "lite").unwrap());
-    assert!(!mount(&layout, &device, "lite").unwrap(), "it is mounted");
+    assert!(mount(&layout, &device, "lite", BUSY).unwrap());
+    assert!(!mount(&layout, &device, "lite", BUSY).unwrap(), "it is mounted");
     assert!(is_mounted(&device));
     assert_eq!(fs::metadata(device.join("root")).unwrap().mode() & 0o7777, 0o751);
     fs::write(device.join("root/etc/name"), "upper").unwrap();
     assert_eq!(fs::read_to_string(layout.image("lite").join("root/etc/again")).unwrap(), "lower");
     // Another image is not taken for it.
-    assert!(matches!(mount(&layout, &device, "other"), Err(OverlayError::Mount { .. })));
+    assert!(matches!(mount(&layout, &device, "other", BUSY), Err(OverlayError::Mount { .. })));
     assert_eq!(mounted_below(layout.data_dir()).len(), 2);
     let open = fs::File::open(device.join("root/etc/name")).unwrap();
     assert_eq!(unmount(&device), Err(Errno::BUSY));
@@ -76,12 +77,35 @@ fn layers_are_mounted_taken_over_and_unmounted() {
     unmount(&device).unwrap();
     // Something else in its place, and an upper layer that is gone, are not covered up.
     rustix::mount::mount("tmpfs", device.join("root"), "tmpfs", MountFlags::empty(), None).unwrap();
-    assert!(matches!(mount(&layout, &device, "lite"), Err(OverlayError::Mount { .. })));
+    assert!(matches!(mount(&layout, &device, "lite", BUSY), Err(OverlayError::Mount { .. })));
     rustix::mount::unmount(device.join("root"), UnmountFlags::DETACH).unwrap();
     fs::rename(device.join("overlay/root/upper"), device.join("away")).unwrap();
-    assert!(matches!(mount(&layout, &device, "lite"), Err(OverlayError::Upper(..))));
+    assert!(matches!(mount(&layout, &device, "lite", BUSY), Err(OverlayError::Upper(..))));
     release(layout.data_dir(), Duration::ZERO).unwrap();
     assert!(mounted_below(layout.data_dir()).is_empty());
+}
+
+#[test]
+fn who_keeps_layers_in_a_view_of_its_own_is_named() {
+    alone();
+    let (_dir, layout, device) = volume();
+    create(&layout, &device, "lite").unwrap();
+    held(&layout);
+    mount(&layout, &device, "lite", BUSY).unwrap();
+    // Begun while they are mounted, by somebody who is told of nothing that is unmounted.
+    let mut other =
+        std::process::Command::new("unshare").args(["--mount", "cat"]).stdin(Stdio::piped()).spawn().unwrap();
+    let table = format!("/proc/{}/ns/mnt", other.id());
+    while fs::read_link(&table).unwrap() == fs::read_link("/proc/thread-self/ns/mnt").unwrap() {
+        std::thread::yield_now();
+    }
+    unmount(&device).unwrap();
+    let refused = mount(&layout, &device, "lite", Duration::ZERO).unwrap_err().to_string();
+    assert!(refused.contains(&format!("(process {})", other.id())) && refused.contains("restart or end"), "{refused}");
+    drop(other.stdin.take());
+    other.wait().unwrap();
+    mount(&layout, &device, "lite", Duration::from_secs(60)).unwrap();
+    unmount(&device).unwrap();
 }
 
 #[test]
@@ -90,7 +114,7 @@ fn a_copy_has_the_names_and_not_the_links_that_hold() {
     let (_dir, layout, device) = volume();
     create(&layout, &device, "lite").unwrap();
     held(&layout);
-    mount(&layout, &device, "lite").unwrap();
+    mount(&layout, &device, "lite", BUSY).unwrap();
     fs::write(device.join("root/own"), "upper").unwrap();
     fs::hard_link(device.join("root/own"), device.join("root/own-too")).unwrap();
     let flags = OFlags::RDONLY | OFlags::DIRECTORY;
