@@ -23,7 +23,7 @@ TARGET ?= x86_64
 CUTS ?= 5
 JOBS_CUTS ?= 3
 TARGETS ?= aarch64 mipsel
-GUEST_TESTS ?= nfs quota two_guests mounts pjdfstest root restart external
+GUEST_TESTS ?= nfs quota two_guests mounts pjdfstest root overlay restart external
 CARGO := $(shell command -v cargo || echo /usr/bin/cargo)
 
 .PHONY: demo test unit luci screenshots guest powercut soak bench size router router-test packages fmt lint setup clean

@@ -278,11 +278,38 @@ fn it_becomes_another_kind_and_this_one_again() {
         router.piboot(&["device", "reset", "lion", "--root", kind]).unwrap();
         assert_eq!((is_ephemeral(), &router.json(&["device", "lion"])["root"]), (kind == "ephemeral", &kind.into()));
     }
-    router.assert_refused(&["device", "reset", "lion", "--root", "overlay"], &["'overlay' are not offered"]);
+    router
+        .assert_refused(&["device", "reset", "lion", "--root", "overlay"], &["import it once more under another name"]);
     router.piboot(&["restore", archive.to_str().unwrap(), "--replace"]).unwrap();
     router.wait_until_settled();
     assert!(is_ephemeral() && !shared("root/sbin/init"));
     assert_eq!(look(&image), before);
+}
+
+/// What lies over an image counts the links of its files: nobody else links to them.
+#[test]
+fn an_image_has_roots_that_are_linked_to_it_or_roots_over_it() {
+    let disk = Disk::new(700);
+    let router = on_disk(&disk);
+    for name in ["one", "two"] {
+        router.import(&image::small(router.net.scratch()), name);
+    }
+    let enroll = |n: u32, image: &str, kind: &str| {
+        let (mac, name) = (format!("dc:a6:32:00:00:{n:02x}"), format!("pi-{n}"));
+        let args = ["enroll", "--mac", &mac, "--hostname", &name, "--image", image, "--root", kind];
+        router.piboot(&args)
+    };
+    for (n, image, kind, other) in [(1, "one", "overlay", "ephemeral"), (3, "two", "ephemeral", "overlay")] {
+        let made = enroll(n, image, kind);
+        if made.as_ref().is_err_and(|why| why.contains("a root by 'overlay' cannot be made")) {
+            eprintln!("skipped: no overlays here: {made:?}");
+            return;
+        }
+        made.unwrap();
+        let refused = enroll(n + 1, image, other).unwrap_err();
+        assert!(refused.contains("import it once more under another name"), "{refused}");
+        enroll(n + 10, image, kind).unwrap();
+    }
 }
 
 #[test]

@@ -102,7 +102,6 @@ fn what_the_disk_cannot_do_is_refused_in_words() {
     router.import(&image::small(router.net.scratch()), "small");
     for (kind, words) in [
         ("clone", &["a root by 'clone' cannot be made", "btrfs", "'copy'"][..]),
-        ("overlay", &["'overlay' are not offered", "'copy'"]),
         ("stone", &["none of auto, copy, clone"]),
     ] {
         let args = ["enroll", "--mac", LION, "--hostname", "lion", "--image", "small", "--root", kind];

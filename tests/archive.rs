@@ -17,6 +17,7 @@ use std::process::Command;
 use awkward::{LoopMount, Manifest, assert_same, describe, image, run};
 use piboot::archive::{ArchiveError, Packed, Reader, Unpacked, Writer, pack_tree, unpack_tree};
 use piboot::progress::NoProgress;
+use piboot::storage::Links;
 use piboot::storage::tree_writer::TreeWriter;
 use rustix::fs::{Mode, OFlags};
 
@@ -26,7 +27,7 @@ fn open(path: &Path) -> OwnedFd {
 
 fn pack(tree: &Path, archive: &Path) -> Packed {
     let mut writer = Writer::new(std::io::BufWriter::new(File::create(archive).unwrap()));
-    let packed = pack_tree(open(tree), "root", &mut writer, false, &NoProgress).unwrap();
+    let packed = pack_tree(open(tree), "root", &mut writer, false, Links::Names, &NoProgress).unwrap();
     writer.finish().unwrap().into_inner().unwrap();
     packed
 }
@@ -296,10 +297,10 @@ fn what_changes_is_noticed() {
     std::fs::write(place.path().join("log"), vec![7; 600_000]).unwrap();
     let touch = Touch(place.path().join("log"));
     let mut writer = Writer::new(Vec::new());
-    let error = pack_tree(open(place.path()), "root", &mut writer, false, &touch).unwrap_err();
+    let error = pack_tree(open(place.path()), "root", &mut writer, false, Links::Names, &touch).unwrap_err();
     assert_eq!(error.to_string(), "root/log changed while it was being read");
     let mut writer = Writer::new(Vec::new());
-    let packed = pack_tree(open(place.path()), "root", &mut writer, true, &touch).unwrap();
+    let packed = pack_tree(open(place.path()), "root", &mut writer, true, Links::Names, &touch).unwrap();
     assert_eq!(packed.changed, 1);
     let into = tempfile::tempdir().unwrap();
     unpack(Cursor::new(writer.finish().unwrap()), into.path()).unwrap();

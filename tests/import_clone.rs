@@ -15,6 +15,7 @@ use std::process::Command;
 
 use awkward::{LoopMount, Volume, assert_same, describe, image, run};
 use piboot::progress::NoProgress;
+use piboot::storage::Links;
 use piboot::storage::reflink;
 use piboot::storage::tree_copy::{Content, Copied, copy_tree, copy_tree_as};
 use rustix::fs::{Mode, OFlags};
@@ -38,7 +39,7 @@ fn free(volume: &Volume) -> u64 {
 }
 
 fn clone(from: &Path, to: &Path) -> Copied {
-    copy_tree_as(Content::Shared, open(from), open(to), &NoProgress).unwrap()
+    copy_tree_as(Content::Shared, Links::Names, open(from), open(to), &NoProgress).unwrap()
 }
 
 const SHARING: [(&str, &[&str]); 2] = [("xfs", &["-m", "reflink=1"]), ("btrfs", &[])];

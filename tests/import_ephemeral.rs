@@ -12,6 +12,7 @@ use piboot::config::{PasswordHash, Regional};
 use piboot::image::adapt::{Earlier, Pass, Report, Target, adapt};
 use piboot::pi::Mac;
 use piboot::progress::NoProgress;
+use piboot::storage::Links;
 use piboot::storage::tree_copy::{Content, Copied, copy_tree_as};
 use rustix::fs::{Mode, OFlags, XattrFlags};
 
@@ -136,7 +137,7 @@ fn linked(image: &Path) -> tempfile::TempDir {
 
 fn copy(content: Content, from: &Path, to: &Path) -> Copied {
     let open = |path: &Path| rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
-    copy_tree_as(content, open(from), open(to), &NoProgress).unwrap()
+    copy_tree_as(content, Links::Names, open(from), open(to), &NoProgress).unwrap()
 }
 
 fn target() -> Target {

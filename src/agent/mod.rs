@@ -309,6 +309,9 @@ fn on_tick(api: &mut Api<Wire>) {
         api.fleet.set_server(api.servers.address(), api.servers.addresses());
         api.reconcile();
     }
+    if api.fleet.has_unsettled_layers() {
+        api.reconcile();
+    }
     let servers = &api.servers;
     if api.fleet.give_up_silent(|ip| servers.nfs_requests_of(ip).is_some())
         || api.fleet.waits_no_longer()

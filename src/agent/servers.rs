@@ -429,6 +429,7 @@ fn exports(wanted: &Wanted) -> Vec<nfs::Export> {
             id,
             name: name.into(),
             dir: dir.to_owned(),
+            layered: served.layered,
             read_only: served.read_only,
             root: nfs::RootIs::Root,
             holder: nfs::Who::Mac(mac),

@@ -13,6 +13,7 @@ use super::extents::MAX_WRITTEN;
 use super::{ArchiveError, Entry, Kind, Result, Writer};
 use crate::printable::printable;
 use crate::progress::Progress;
+use crate::storage::Links;
 use crate::storage::tree_copy::{identity, meta};
 use crate::storage::tree_links::Several;
 use crate::storage::tree_walk::{Found, Walk};
@@ -43,6 +44,7 @@ struct Packer<'a, W> {
     name: &'a str,
     /// Files that change are counted and not refused.
     live: bool,
+    names: Links,
     links: HashMap<(u64, u64), (Vec<u8>, u64)>,
     pending: usize,
     /// Files with several names in this tree, once that was looked into.
@@ -53,7 +55,8 @@ struct Packer<'a, W> {
 }
 
 /// Packs directory `tree` and everything in it under `name`. Nothing outside is read: no link is followed, and no other
-/// file system entered. A file that changes meanwhile is refused, or, if the tree is `live`, counted.
+/// file system entered. A file that changes meanwhile is refused, or, if the tree is `live`, counted. `names` says what the
+/// links of its files are.
 ///
 /// # Errors
 /// [`ArchiveError`].
@@ -62,6 +65,7 @@ pub fn pack_tree<W: Write>(
     name: &str,
     out: &mut Writer<W>,
     live: bool,
+    names: Links,
     progress: &dyn Progress,
 ) -> Result<Packed> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -71,6 +75,7 @@ pub fn pack_tree<W: Write>(
         out,
         name,
         live,
+        names,
         links: HashMap::new(),
         pending: 0,
         several: None,
@@ -115,8 +120,7 @@ impl<W: Write> Packer<'_, W> {
 
     fn entry(&mut self, walk: &Walk, found: &Found) -> Result<()> {
         let path = [self.name.as_bytes(), b"/", &walk.path(found)].concat();
-        #[allow(clippy::useless_conversion, reason = "the field's type differs between targets")]
-        let names = u64::from(found.stat.st_nlink);
+        let names = self.names.names(walk.directory(), &found.name, &found.stat);
         let has_others = self.several.as_ref().is_none_or(|several| several.contains(&found.stat));
         let is_shared = names > 1 && has_others && !found.kind().is_dir();
         let mut entry = Entry {

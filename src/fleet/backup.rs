@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
+use super::layers;
 use super::record::DeviceRecord;
 use crate::archive::{ArchiveError, Entry, Kind, Output, Packed, Reader, Writer, pack_tree};
 use crate::config::{self, Config, Device};
@@ -87,6 +88,7 @@ pub(super) struct Packing {
     /// Whether the Pi may run.
     pub(super) live: bool,
     pub(super) now_ms: i64,
+    pub(super) layout: Layout,
 }
 
 impl Packing {
@@ -109,15 +111,18 @@ impl Packing {
         let record = serde_json::to_vec_pretty(&record).map_err(|e| e.to_string())?;
         let members = vec![(SECTION, section.into_bytes()), (RECORD, record)];
         let parts = TREES.map(|tree| Part::Tree(tree.to_owned(), directory.join(tree))).to_vec();
-        Ok(Self { id, manifest: MANIFEST, members, parts, path, live, now_ms })
+        Ok(Self { id, manifest: MANIFEST, members, parts, path, live, now_ms, layout: layout.clone() })
     }
 
     /// Writes the backup; whatever fails, nothing is left of it.
     pub(super) fn run(&self, progress: &dyn Progress) -> Result<String, String> {
         let shown = self.path.display();
-        let mut usage = Usage::default();
+        let (mut usage, mut in_use) = (Usage::default(), Vec::new());
         for part in &self.parts {
             let Part::Tree(_, directory) = part else { continue };
+            if let Some(of) = directory.parent() {
+                in_use.extend(layers::open(&self.layout, of)?);
+            }
             let opened = open(directory).map_err(|e| format!("cannot use {}: {e}", directory.display()))?;
             usage += measure(opened, progress).map_err(|e| e.to_string())?.ok_or("cancelled")?;
         }
@@ -178,7 +183,7 @@ impl Packing {
                 }
                 Part::Tree(name, directory) => {
                     let opened = open(directory).map_err(ArchiveError::Read)?;
-                    let part = pack_tree(opened, name, &mut writer, self.live, progress)?;
+                    let part = pack_tree(opened, name, &mut writer, self.live, layers::links(directory), progress)?;
                     packed.entries += part.entries;
                     packed.bytes += part.bytes;
                     packed.changed += part.changed;

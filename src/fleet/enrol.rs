@@ -125,6 +125,9 @@ pub enum EnrolError {
     /// An image is in use.
     #[error("image '{0}' is used by {1}: unenrol them first")]
     ImageInUse(String, String),
+    /// Roots lie over an image.
+    #[error("image '{0}' is the lower layer of {1}: remove or switch them first")]
+    LowerLayer(String, String),
 }
 
 impl Fleet {

@@ -181,6 +181,7 @@ impl Fleet {
         for job in self.jobs.list() {
             self.log_store_error(|store| store.save_job(&job));
         }
+        self.take_layers_apart();
         self.save();
     }
 }

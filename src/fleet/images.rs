@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::{SyncSender, TrySendError};
 
 use super::provision::set_aside;
-use super::{EnrolError, Fleet};
+use super::{EnrolError, Fleet, layers};
 use crate::config::{Device, check_image_name};
 use crate::image::{self, Source};
 use crate::incoming::digest::{Checked, Sum};
@@ -13,7 +13,7 @@ use crate::incoming::download::Download;
 use crate::incoming::tool::{NoTool, Tool};
 use crate::incoming::upload::{Body, Piece, Upload};
 use crate::incoming::url::Url;
-use crate::jobs::{JobKind, Running};
+use crate::jobs::{JobKind, JobsError, Running};
 use crate::pi::Model;
 use crate::progress::Progress;
 
@@ -161,6 +161,13 @@ impl Fleet {
             .collect();
         if !users.is_empty() {
             return Err(EnrolError::ImageInUse(name.to_owned(), users.join(", ")));
+        }
+        let over = self.layers_over(name);
+        if !over.is_empty() {
+            return Err(EnrolError::LowerLayer(name.to_owned(), over.join(", ")));
+        }
+        if let Some(job) = self.claimed(&layers::claim_name(name)) {
+            return Err(JobsError::Busy(job, name.to_owned()).into());
         }
         let aside = set_aside(&self.layout, &directory).map_err(|e| EnrolError::File(name.to_owned(), e))?;
         Ok(self.delete(aside, format!("image {name} deleted")))

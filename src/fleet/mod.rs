@@ -15,9 +15,11 @@ mod enrol;
 mod exported;
 mod happenings;
 mod images;
+mod layers;
 mod on_volume;
 mod os_list;
 mod outlook;
+mod probe;
 pub mod provision;
 mod quota;
 mod reconcile;
@@ -128,6 +130,10 @@ pub struct Fleet {
     /// What restores hand over when they end.
     restored: (Sender<Restored>, Receiver<Restored>),
     measured: Measurements,
+    /// Layers could not be mounted, or unmounted: it is tried again.
+    layers_unsettled: bool,
+    /// Directories that were data_dir before, where layers may be mounted.
+    layers_elsewhere: Vec<PathBuf>,
 }
 
 /// Why the fleet could not be set up.
@@ -198,6 +204,8 @@ impl Fleet {
             catalogue: os_list::Catalogue::default(),
             restored: std::sync::mpsc::channel(),
             measured: Measurements::default(),
+            layers_unsettled: false,
+            layers_elsewhere: Vec::new(),
         };
         fleet.volume_identity = on_volume::volume_identity(&fleet.layout);
         fleet.tell_disks_apart();
@@ -226,6 +234,8 @@ impl Fleet {
             }
         };
         if config.main.data_dir != self.config.main.data_dir {
+            self.layers_elsewhere.push(self.layout.data_dir().to_owned());
+            self.layers_unsettled = true;
             self.layout = Layout::new(config.main.data_dir.clone());
             self.store_on_volume = false;
         }

@@ -4,13 +4,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::exported::ExportedAt;
+use super::layers;
 use super::record::{AdaptedFor, DeviceRecord, free_export_pair};
-use super::roots;
-use super::trees::{Trees, delete_subvolumes, open_directory};
+use super::roots::{self, Way};
+use super::trees::{Made, Trees, delete_subvolumes, open_directory};
 use crate::config::{CloneOf, Device, Regional, RootKind};
 use crate::image;
 use crate::image::adapt::{self, Change, Earlier, Pass, Target};
 use crate::progress::Progress;
+use crate::storage::overlay;
 use crate::storage::tree_copy::Content;
 use crate::storage::{Layout, SyncGuard, free_bytes, sync_directory, tree_remove};
 
@@ -97,19 +99,16 @@ impl Provision {
         progress: &dyn Progress,
     ) -> Result<String, String> {
         let kind = self.device.root;
-        let content = roots::content_for(&self.device, &self.layout.scratch()).map_err(|e| e.to_string())?;
+        let is_of_device = self.device.clone_of.is_some();
+        let way = roots::way(kind, &self.layout, is_of_device).map_err(|e| e.to_string())?;
         let origin = self.origin()?;
         roots::check_overlay(kind, &origin.directory, &origin.what).map_err(|e| e.to_string())?;
         progress.set_total(origin.bytes, origin.entries);
-        self.check_space(content, &origin)?;
+        self.check_space(way, &origin)?;
         let guard =
             SyncGuard::open(&self.layout.scratch()).map_err(|e| format!("cannot use the scratch directory: {e}"))?;
         std::fs::create_dir(partial).map_err(|e| format!("cannot create {}: {e}", partial.display()))?;
-        let trees = match &self.device.clone_of {
-            None => Trees::of_image(content, &self.layout, &origin.image, progress)?,
-            Some(_) => Trees::of(&origin.directory),
-        };
-        let made = trees.copy(content, partial, progress)?;
+        let made = self.fill(way, partial, &origin, progress)?;
         let target = self.target(origin.earlier, kind == RootKind::Ephemeral);
         let report = adapt::adapt(&partial.join("boot"), &partial.join("root"), &target, Pass::Fresh)
             .map_err(|e| e.to_string())?;
@@ -118,7 +117,7 @@ impl Provision {
             export_pair,
             image: origin.image,
             image_sha256: origin.image_sha256,
-            root: Some(roots::word(kind, content).to_owned()),
+            root: Some(roots::word(kind, way).to_owned()),
             made_ms: self.now_ms,
             adapted_for: AdaptedFor::of(&self.device, &self.exported, &self.regional),
             changes: kept(report.changes),
@@ -128,14 +127,45 @@ impl Provision {
             rolled_back: None,
         };
         record.save(partial).map_err(|e| e.to_string())?;
+        layers::release(partial)?;
         // Everything reaches the disk before the rename that publishes it.
         guard.finish().map_err(|e| format!("the copy could not be written to disk: {e}"))?;
         // Last thing before it is there: bringing a whole root to the disk takes its time.
         if progress.cancelled() {
             return Err("cancelled".to_owned());
         }
-        let (id, words) = (&self.device.id, roots::words(kind, content));
-        Ok(format!("{id} boots from {words} of {} ({changes} changes{})", origin.what, made.words()))
+        let (id, phrase) = (&self.device.id, roots::phrase(kind, way));
+        Ok(format!("{id} boots from {phrase} of {} ({changes} changes{})", origin.what, made.words()))
+    }
+
+    /// Makes both trees in `partial`, ready to be adapted.
+    fn fill(&self, way: Way, partial: &Path, origin: &Origin, progress: &dyn Progress) -> Result<Made, String> {
+        let content = match way {
+            Way::Files(content) => content,
+            Way::Layers => {
+                if let Some(id) = layers::linked_to(&self.layout, &origin.image) {
+                    return Err(layers::not_both(&origin.image, &id));
+                }
+                layers::hold(&self.layout, &origin.image, progress)?;
+                let made = overlay::create(&self.layout, partial, &origin.image);
+                made.and_then(|()| overlay::mount(&self.layout, partial, &origin.image, overlay::BUSY))
+                    .map_err(|e| e.to_string())?;
+                return Ok(Made::default());
+            }
+        };
+        if content == Content::Linked
+            && let Some(why) = layers::is_below(&self.layout, &origin.image)
+        {
+            return Err(why);
+        }
+        let in_use = layers::open(&self.layout, &origin.directory)?;
+        let trees = match &self.device.clone_of {
+            None => Trees::of_image(content, &self.layout, &origin.image, progress)?,
+            Some(_) => Trees::of(&origin.directory),
+        };
+        let made = trees.copy(content, partial, progress);
+        drop(in_use);
+        made
     }
 
     /// What the trees are made from.
@@ -174,15 +204,15 @@ impl Provision {
     }
 
     /// Whether that much fits now: others may have taken the space since this was asked for.
-    fn check_space(&self, content: Content, origin: &Origin) -> Result<(), String> {
+    fn check_space(&self, way: Way, origin: &Origin) -> Result<(), String> {
         let free = free_bytes(&self.layout.scratch()).map_err(|e| format!("cannot ask for free space: {e}"))?;
-        let needed = roots::needed(content, origin.bytes, origin.entries);
+        let needed = roots::needed(way, origin.bytes, origin.entries);
         if free >= needed {
             return Ok(());
         }
         Err(format!(
             "{} of {} needs {} MB and {} MB are free in {}: remove a device or an image, then send the agent SIGHUP",
-            roots::words(self.device.root, content),
+            roots::phrase(self.device.root, way),
             origin.what,
             needed >> 20,
             free >> 20,
@@ -199,6 +229,7 @@ impl Provision {
         let mut record = DeviceRecord::load(&place)
             .map_err(|e| e.to_string())?
             .ok_or_else(|| format!("{} has no trees", self.device.id))?;
+        let _in_use = layers::open(&self.layout, &place)?;
         let target = self.target(Some(record.adapted_for.as_earlier()), record.is_ephemeral());
         let report =
             adapt::adapt(&place.join("boot"), &place.join("root"), &target, Pass::Again).map_err(|e| e.to_string())?;
@@ -262,6 +293,7 @@ pub fn set_aside(layout: &Layout, directory: &Path) -> std::io::Result<PathBuf> 
 /// A sentence for the job's message.
 pub fn discard(path: &Path) -> Result<(), String> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
+    layers::release(path)?;
     delete_subvolumes(path);
     let removed = open_directory(parent).and_then(|parent| tree_remove::remove_tree(parent, name.as_bytes()));
     removed.map_err(|e| format!("cannot delete {}: {e}", path.display()))

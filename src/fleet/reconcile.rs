@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::Fleet;
 use super::at_rest::Plan;
 use super::exported::ExportedAt;
 use super::provision::Provision;
 use super::record::{AdaptedFor, DeviceRecord};
+use super::{Fleet, layers};
 use crate::config::{Device, RootKind};
 use crate::jobs::{JobKind, JobsError, Running};
 use crate::pi::{Mac, Serial};
@@ -56,6 +56,8 @@ pub struct Served {
     pub spared_bytes: u64,
     /// What its files may take.
     pub quota: Quota,
+    /// Both are layers that have to be mounted.
+    pub layered: bool,
 }
 
 /// An enrolled Pi as a DHCP server knows it.
@@ -125,6 +127,7 @@ impl Fleet {
             self.states.insert(device.id.clone(), state);
         }
         self.withhold_claimed(&mut wanted);
+        self.tidy_layers(&wanted.served);
         self.note_served_since(&wanted);
         wanted
     }
@@ -183,6 +186,11 @@ impl Fleet {
         if record.is_ephemeral() {
             self.quota(&device.id).set_limit(None);
         }
+        let layered = match self.put_together(&device.id, &record) {
+            Ok(layered) => layered,
+            // What is there then is nothing to be served: a Pi that runs waits.
+            Err(why) => return (self.served_before(device), DeviceState::Blocked { why }),
+        };
         let served = Served {
             id: device.id.clone(),
             serial: device.serial,
@@ -193,6 +201,7 @@ impl Fleet {
             read_only: record.is_ephemeral(),
             spared_bytes: record.spared_bytes,
             quota: self.quota(&device.id),
+            layered,
         };
         let regional = &self.config.main.regional;
         let outdated = self.exported().is_some_and(|at| record.adapted_for != AdaptedFor::of(device, &at, regional));
@@ -265,8 +274,9 @@ impl Fleet {
         let make = |provision: Provision| move |running: &Running| provision.make(running);
         match self.submit(device, make) {
             Ok(job) => {
-                if let Some(original) = &device.clone_of {
-                    self.claim_original(original, job);
+                match &device.clone_of {
+                    Some(original) => self.claim_original(original, job),
+                    None => self.claim(&layers::claim_name(&device.image), job),
                 }
                 DeviceState::Preparing { job }
             }

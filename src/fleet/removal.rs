@@ -9,6 +9,7 @@ use rustix::io::Errno;
 
 use super::at_rest::Plan;
 use super::backup::{Packing, Part, TREES, decompress, open, read_manifest, read_member};
+use super::layers::as_copy;
 use super::record::{DeviceRecord, free_export_pair};
 use super::restore::{Restored, check_space, in_scratch, leave_reserve};
 use super::{BackupError, Fleet};
@@ -17,6 +18,7 @@ use crate::config::{self, Config, Device, check_device_id, check_image_name};
 use crate::image;
 use crate::jobs::{JobKind, Running};
 use crate::progress::Progress;
+use crate::storage::overlay;
 use crate::storage::tree_writer::TreeWriter;
 use crate::storage::{Layout, SyncGuard, rename_new, sync_directory};
 
@@ -50,6 +52,7 @@ impl Fleet {
             path,
             live,
             now_ms: self.clock.wall_ms(),
+            layout: self.layout.clone(),
         };
         let task = Box::new(move |running: &Running| packing.run(running));
         let job = self.jobs.submit(JobKind::Backup, ALL, task)?;
@@ -156,6 +159,11 @@ impl ImportAll {
             let mut record = record.ok_or("has no device.json")?;
             check_image_name(&record.image).map_err(|e| e.to_string())?;
             // Numbers are given by each router.
+            if overlay::is_layered(path) {
+                return Err("has layers without what is below them".to_owned());
+            }
+            // Its files were packed as what they are together.
+            as_copy(&mut record);
             record.export_pair = free_export_pair(&self.layout).map_err(|e| e.to_string())?;
             record.save(path).map_err(|e| e.to_string())
         })?;

@@ -8,6 +8,7 @@ use rustix::fs::CWD;
 
 use super::backup::{Head, TREES, decompress, open, read_head};
 use super::exported::ExportedAt;
+use super::layers;
 use super::provision::{Provision, discard, kept, partial_name};
 use super::record::{AdaptedFor, DeviceRecord, free_export_pair};
 use super::snapshot_work::exchange;
@@ -119,6 +120,7 @@ impl Restoring {
 
     fn publish(&self, partial: &Path) -> Result<(), String> {
         let place = self.layout.device(&self.id);
+        layers::release(&place)?;
         // In one step: at no moment is there neither.
         let moved = if place.exists() && self.replace {
             exchange(partial, &place)

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use super::{EnrolError, Fleet};
-use crate::config::{CloneOf, Device, RootKind};
+use super::{EnrolError, Fleet, layers, probe};
+use crate::config::{CloneOf, RootKind};
 use crate::image;
-use crate::storage::RESERVE_BYTES;
 use crate::storage::reflink::{self, NoReflink};
 use crate::storage::tree_copy::Content;
+use crate::storage::{Layout, RESERVE_BYTES};
 
 /// What a file takes that shares its content: inode, name and the record of what is shared. About 0.6 kB on xfs and 1.1 kB
 /// on btrfs (`make bench AREA=roots`).
@@ -15,7 +15,12 @@ const BYTES_PER_ENTRY: u64 = 2048;
 
 /// What a name takes that is linked: itself, and its share of the directories, each of which is a block at least. About 0.7 kB on
 /// ext4 (`make bench AREA=roots`).
-const BYTES_PER_LINK: u64 = 1024;
+const BYTES_PER_NAME: u64 = 1024;
+
+/// What a file of an image that is a lower layer takes for its further link, in a directory.
+const BYTES_PER_LINK: u64 = 64;
+/// What a root takes that begins empty: what adapting changes.
+const LAYERS_BYTES: u64 = 8 << 20;
 
 /// Why a root cannot be made the way that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -23,11 +28,14 @@ pub enum RootError {
     /// No shared blocks here.
     #[error("a root by 'clone' cannot be made: {0}. Use 'copy', or 'auto', which clones where that can be done")]
     NoClone(#[from] NoReflink),
-    /// Never offered: the reasons are in ARCHITECTURE.md.
+    /// No layers here.
+    #[error("a root by 'overlay' cannot be made: {0}. Use 'auto', 'clone' or 'copy'")]
+    NoOverlay(String),
+    /// A device that begins as another.
     #[error(
-        "roots by 'overlay' are not offered: the kernel's overlayfs keeps what a Pi deleted, and shows it under its old file handle. Use 'auto', 'clone' or 'copy'"
+        "a root by 'overlay' lies over an image, and cannot begin as another device or a snapshot: use 'auto', 'clone' or 'copy'"
     )]
-    Overlay,
+    OverlayOfDevice,
     /// Its files would be the image's own, and written to by whoever that server lets.
     #[error(
         "a root by 'ephemeral' has to be served by piboot, which lets nobody write to it: with another NFS server use 'auto', 'clone' or 'copy'"
@@ -35,10 +43,33 @@ pub enum RootError {
     EphemeralElsewhere,
     /// No overlay file system.
     #[error("a root by 'ephemeral' cannot be made of {0}: {1}. Use 'auto', 'clone' or 'copy'")]
-    NoOverlay(String, String),
+    NoMemory(String, String),
 }
 
-/// How content gets into a root of this kind whose place will be below `directory`; the volume is asked.
+/// How a root is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Every file is made.
+    Files(Content),
+    /// It begins with none, over the image's.
+    Layers,
+}
+
+/// How a root of this kind is made, whose place will be below `data_dir`; the volume is asked.
+///
+/// # Errors
+/// [`RootError`].
+pub(super) fn way(kind: RootKind, layout: &Layout, is_of_device: bool) -> Result<Way, RootError> {
+    match kind {
+        RootKind::Overlay if is_of_device => Err(RootError::OverlayOfDevice),
+        RootKind::Overlay => probe::probe(layout).map(|()| Way::Layers).map_err(RootError::NoOverlay),
+        // What another device begins as may be written to, or have been: its files are not linked.
+        RootKind::Ephemeral if is_of_device => content(RootKind::Auto, &layout.scratch()).map(Way::Files),
+        other => content(other, &layout.scratch()).map(Way::Files),
+    }
+}
+
+/// How content gets into a root of this kind that has all of its files.
 ///
 /// # Errors
 /// [`RootError`].
@@ -47,58 +78,49 @@ pub(super) fn content(kind: RootKind, directory: &Path) -> Result<Content, RootE
         RootKind::Copy => Ok(Content::Copied),
         RootKind::Auto => Ok(reflink::probe(directory).map_or(Content::Copied, |()| Content::Shared)),
         RootKind::Clone => Ok(reflink::probe(directory).map(|()| Content::Shared)?),
-        RootKind::Overlay => Err(RootError::Overlay),
+        RootKind::Overlay => Err(RootError::OverlayOfDevice),
         // Nobody writes to either.
         RootKind::Ephemeral => Ok(reflink::probe(directory).map_or(Content::Linked, |()| Content::Shared)),
-    }
-}
-
-/// The same for a device. What it begins as, if that is another device, may be written to: its files are not linked.
-///
-/// # Errors
-/// [`RootError`].
-pub(super) fn content_for(device: &Device, directory: &Path) -> Result<Content, RootError> {
-    match content(device.root, directory)? {
-        Content::Linked if device.clone_of.is_some() => Ok(Content::Copied),
-        other => Ok(other),
     }
 }
 
 /// Whether a system from the trees in `directory`, those of `what`, can keep its changes in memory.
 ///
 /// # Errors
-/// [`RootError::NoOverlay`].
+/// [`RootError::NoMemory`].
 pub(super) fn check_overlay(kind: RootKind, directory: &Path, what: &str) -> Result<(), RootError> {
     let lacks = if kind == RootKind::Ephemeral { image::fit::lacks_overlay_in(directory) } else { None };
-    lacks.map_or(Ok(()), |why| Err(RootError::NoOverlay(what.to_owned(), why)))
+    lacks.map_or(Ok(()), |why| Err(RootError::NoMemory(what.to_owned(), why)))
 }
 
 /// Bytes that have to be free for a tree of `bytes` in `entries` files and directories.
 #[must_use]
-pub(super) fn needed(content: Content, bytes: u64, entries: u64) -> u64 {
-    let tree = match content {
-        Content::Copied => bytes,
-        Content::Shared => entries.saturating_mul(BYTES_PER_ENTRY),
-        Content::Linked => entries.saturating_mul(BYTES_PER_LINK),
+pub(super) fn needed(way: Way, bytes: u64, entries: u64) -> u64 {
+    let tree = match way {
+        Way::Files(Content::Copied) => bytes,
+        Way::Files(Content::Shared) => entries.saturating_mul(BYTES_PER_ENTRY),
+        Way::Files(Content::Linked) => entries.saturating_mul(BYTES_PER_NAME),
+        Way::Layers => entries.saturating_mul(BYTES_PER_LINK).saturating_add(LAYERS_BYTES),
     };
     tree.saturating_add(RESERVE_BYTES)
 }
 
 /// Both, as words for a finished root.
-pub(super) const fn word(kind: RootKind, content: Content) -> &'static str {
-    match (kind, content) {
-        (RootKind::Ephemeral, _) | (_, Content::Linked) => RootKind::Ephemeral.word(),
-        (_, Content::Copied) => RootKind::Copy.word(),
-        (_, Content::Shared) => RootKind::Clone.word(),
+pub(super) const fn word(kind: RootKind, way: Way) -> &'static str {
+    match (kind, way) {
+        (RootKind::Ephemeral, _) | (_, Way::Files(Content::Linked)) => RootKind::Ephemeral.word(),
+        (_, Way::Files(Content::Copied)) => "copy",
+        (_, Way::Files(Content::Shared)) => "clone",
+        (_, Way::Layers) => layers::KIND,
     }
 }
 
-/// `a copy`, `a clone`, `an ephemeral root`.
-pub(super) const fn words(kind: RootKind, content: Content) -> &'static str {
-    match (kind, content) {
-        (RootKind::Ephemeral, _) | (_, Content::Linked) => "an ephemeral root",
-        (_, Content::Copied) => "a copy",
-        (_, Content::Shared) => "a clone",
+/// The same with its article.
+pub(super) fn phrase(kind: RootKind, way: Way) -> String {
+    match word(kind, way) {
+        "ephemeral" => "an ephemeral root".to_owned(),
+        word if way == Way::Layers => format!("an {word}"),
+        word => format!("a {word}"),
     }
 }
 
@@ -125,7 +147,7 @@ impl Fleet {
             // What a device was made from may be gone; how much it has is found out by copying it.
             (Err(_), Some(_)) => {
                 self.check_kind(kind)?;
-                return Ok(content(kind, &self.layout.scratch()).map(drop)?);
+                return Ok(way(kind, &self.layout, true).map(drop)?);
             }
             (Err(_), None) => return Err(EnrolError::UnknownImage(image.to_owned())),
         };
@@ -134,15 +156,15 @@ impl Fleet {
         }
         self.check_kind(kind)?;
         check_overlay(kind, &self.layout.image(image), &format!("image '{image}'"))?;
-        let content = content(kind, &self.layout.scratch())?;
+        let way = way(kind, &self.layout, clone_of.is_some())?;
         let entries = info.root_entries.saturating_add(info.boot_entries);
-        let needed = needed(content, info.root_bytes.saturating_add(info.boot_bytes), entries);
+        let needed = needed(way, info.root_bytes.saturating_add(info.boot_bytes), entries);
         if self.layout.device(id).exists() || needed <= self.volume.free_bytes {
             return Ok(());
         }
         Err(EnrolError::Volume(format!(
             "{} of image '{image}' needs {} MB and only {} MB are free in {}: remove a device or an image",
-            words(kind, content),
+            phrase(kind, way),
             needed >> 20,
             self.volume.free_bytes >> 20,
             self.layout.data_dir().display()
@@ -160,15 +182,15 @@ impl Fleet {
         }
         self.check_kind(kind)?;
         check_overlay(kind, &self.layout.image(image), &format!("image '{image}'"))?;
-        let content = content(kind, &self.layout.scratch())?;
+        let way = way(kind, &self.layout, false)?;
         let entries = info.root_entries.saturating_add(info.boot_entries);
-        let needed = needed(content, info.root_bytes.saturating_add(info.boot_bytes), entries);
+        let needed = needed(way, info.root_bytes.saturating_add(info.boot_bytes), entries);
         if needed <= self.volume.free_bytes {
             return Ok(());
         }
         Err(EnrolError::Volume(format!(
             "{} of image '{image}' beside the root that is there needs {} MB, and only {} MB are free in {}: remove a snapshot, a device or an image",
-            words(kind, content),
+            phrase(kind, way),
             needed >> 20,
             self.volume.free_bytes >> 20,
             self.layout.data_dir().display()
@@ -187,8 +209,10 @@ mod tests {
         assert_eq!(content(RootKind::Auto, dir.path()), Ok(Content::Copied));
         assert_eq!(content(RootKind::Copy, dir.path()), Ok(Content::Copied));
         assert_eq!(content(RootKind::Ephemeral, dir.path()), Ok(Content::Linked));
-        for (kind, words) in [(RootKind::Clone, "needs btrfs"), (RootKind::Overlay, "deleted")] {
-            let refused = content(kind, dir.path()).unwrap_err().to_string();
+        for (kind, words) in [(RootKind::Clone, "needs btrfs"), (RootKind::Overlay, "another device")] {
+            let layout = Layout::new(dir.path().to_owned());
+            std::fs::create_dir_all(layout.scratch()).unwrap();
+            let refused = way(kind, &layout, true).unwrap_err().to_string();
             assert!(refused.contains(words) && refused.contains("'auto'"), "{refused}");
         }
     }

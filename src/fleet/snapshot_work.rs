@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags};
 
+use super::layers;
 use super::provision::{ROLLBACK, SNAPSHOT, discard, set_aside};
 use super::record::{DeviceRecord, RolledBack};
-use super::roots;
+use super::roots::{self, Way};
 use super::snapshots::{BEFORE_ROLLBACK, Snapshot, free_name};
 use super::trees::{Made, Trees};
 use crate::config::RootKind;
@@ -39,8 +40,8 @@ impl SnapshotWork {
         let partial = self.layout.scratch().join(format!("{SNAPSHOT}{}.partial", self.id));
         let (from, place) = (self.layout.device(&self.id), self.layout.snapshot(&self.id, name));
         cleaned(&partial, || {
-            let made = self.copy(&from, &partial, progress)?;
-            let record = load(&from)?;
+            let (made, root) = self.copy(&from, &partial, progress)?;
+            let record = DeviceRecord { root: Some(root.to_owned()), ..load(&from)? };
             record.save(&partial).map_err(|e| e.to_string())?;
             self.snapshot(name, &record, made).save(&partial).map_err(|e| cannot("write", &partial, &e))?;
             self.publish(&partial, &place, progress)?;
@@ -62,15 +63,17 @@ impl SnapshotWork {
         let now = load(&device)?;
         unmark(&device)?;
         cleaned(&partial, || {
-            self.copy(&snapshot, &partial, progress)?;
+            let (_, root) = self.copy(&snapshot, &partial, progress)?;
             let rolled_back = RolledBack { to: name.to_owned(), at_ms: self.now_ms, after_failed };
             // Its number is the device's, whatever becomes of its files.
             let record =
                 DeviceRecord { export_pair: now.export_pair, rolled_back: Some(rolled_back), ..load(&snapshot)? };
+            let record = DeviceRecord { root: Some(root.to_owned()), ..record };
             record.save(&partial).map_err(|e| e.to_string())?;
             std::fs::write(partial.join(MARK), "").map_err(|e| cannot("write", &partial, &e))?;
             self.publish(&partial, &swap, progress)
         })?;
+        layers::release(&device)?;
         exchange(&device, &swap).map_err(|e| {
             // Both are where they were; the next start tidies up if this does not.
             let _ = discard(&swap);
@@ -84,7 +87,8 @@ impl SnapshotWork {
         Ok(format!("{} is rolled back to snapshot {name}{kept}", self.id))
     }
 
-    fn copy(&self, from: &Path, partial: &Path, progress: &dyn Progress) -> Result<Made, String> {
+    /// Copies trees, whole ones whatever they are; what that took, and what it made.
+    fn copy(&self, from: &Path, partial: &Path, progress: &dyn Progress) -> Result<(Made, &'static str), String> {
         let content = roots::content(RootKind::Auto, &self.layout.scratch()).map_err(|e| e.to_string())?;
         if let Some(known) = Snapshot::load(from) {
             progress.set_total(known.shared_bytes.saturating_add(known.copied_bytes), known.entries);
@@ -92,9 +96,13 @@ impl SnapshotWork {
         let scratch = self.layout.scratch();
         let guard = SyncGuard::open(&scratch).map_err(|e| cannot("use", &scratch, &e.into()))?;
         std::fs::create_dir(partial).map_err(|e| cannot("create", partial, &e))?;
+        let in_use = layers::open(&self.layout, from)?;
         let made = Trees::of(from).copy(content, partial, progress)?;
+        drop(in_use);
         guard.finish().map_err(|e| format!("the copy could not be written to disk: {e}"))?;
-        Ok(made)
+        // What is for a Pi that cannot write to it stays that.
+        let kind = if load(from)?.is_ephemeral() { RootKind::Ephemeral } else { RootKind::Auto };
+        Ok((made, roots::word(kind, Way::Files(content))))
     }
 
     /// Moves finished trees to their place, durably.
@@ -162,6 +170,7 @@ pub(super) fn keep_as_snapshot(
     std::fs::write(finished.join(MARK), "").map_err(|e| cannot("write", finished, &e))?;
     let marked = sync_directory(finished).and_then(|()| sync_directory(&layout.scratch()));
     marked.map_err(|e| cannot("write", finished, &e))?;
+    layers::release(&device)?;
     let moved = std::fs::rename(finished, &swap).and_then(|()| sync_directory(&layout.snapshots_of(id)));
     moved.map_err(|e| cannot("move the finished trees to", &swap, &e))?;
     exchange(&device, &swap).map_err(|e| {

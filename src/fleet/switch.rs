@@ -11,7 +11,7 @@ use super::provision::{PARTIAL, Provision, discard};
 use super::record::{DeviceRecord, free_export_pair};
 use super::snapshot_work::{exchange, keep_as_snapshot};
 use super::snapshots::free_name;
-use super::{EnrolError, Fleet, MAX_SNAPSHOTS, SnapshotError};
+use super::{EnrolError, Fleet, MAX_SNAPSHOTS, SnapshotError, layers};
 use crate::clock;
 use crate::config::{Device, RootKind, Setting, check_image_name, set_options};
 use crate::jobs::{JobKind, JobsError, Running};
@@ -58,6 +58,7 @@ impl Fleet {
         let job = self.jobs.submit(JobKind::Replace, id, task)?;
         // Until it ends nothing is served to the device: whatever it booted from would go from under it.
         self.claim(id, job);
+        self.claim(&layers::claim_name(image), job);
         self.note_job(job);
         self.failed.remove(id);
         let becomes = kept.map_or_else(|| "deleted".to_owned(), |name| format!("kept as snapshot {name}"));
@@ -156,6 +157,7 @@ impl Provision {
             keep_as_snapshot(&self.layout, id, partial, name, self.now_ms)?;
             return Ok(format!("{built}; the old root is snapshot {name}"));
         }
+        layers::release(&place)?;
         exchange(partial, &place).map_err(|e| format!("cannot replace the root of {id}: {e}"))?;
         sync_directory(&self.layout.devices()).map_err(|e| e.to_string())?;
         // What is there now is the old root, and a leftover.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use super::layers;
 use super::provision::{PARTIAL, discard};
 use super::space_left::SpaceLeft;
 use crate::nfs::subvolume;
@@ -159,7 +160,7 @@ fn copy(content: Content, from: &Path, to: &Path, progress: &dyn Progress) -> Re
     }
     let target = open_directory(to).map_err(cannot(to))?;
     let space = SpaceLeft::new(open_directory(to).map_err(cannot(to))?, progress);
-    let copied = tree_copy::copy_tree_as(content, source, target, &space);
+    let copied = tree_copy::copy_tree_as(content, layers::links(from), source, target, &space);
     match space.free_at_stop() {
         Some(free) if !progress.cancelled() => Err(format!(
             "copying {} was stopped and undone, because only {free} MB are left on the disk: remove a device, a snapshot or an image",

@@ -15,6 +15,7 @@ use super::quota::QuotaLevel;
 use crate::clock::Moment;
 use crate::progress::Progress;
 use crate::quota::{Census, FileId, Quota, takes};
+use crate::storage::overlay;
 use crate::storage::tree_copy::identity;
 use crate::storage::usage::{blocks, measure_each};
 
@@ -201,14 +202,21 @@ impl Fleet {
 
 impl Look {
     /// The two trees: what else is there is small, or shares its blocks with them. A root may be a subvolume, which is a file
-    /// system of its own to whoever walks.
+    /// system of its own to whoever walks. Of layers it is the upper ones, though a quota counts what is seen of both, which
+    /// is what its Pi's changes are counted with.
     fn run(&self, shared: &Shared) -> Option<u64> {
         let census = self.quota.as_ref().map(Quota::census);
-        let sizes = TREES.iter().map(|tree| look_at(&self.path.join(tree), census.as_ref(), shared));
-        let size = sizes.sum();
-        match (census, size) {
-            (Some(census), Some(_)) => census.end(),
-            (Some(census), None) if census.is_wanted() && !shared.cancelled() => {
+        let trees = || TREES.iter().map(|tree| look_at(&self.path.join(tree), census.as_ref(), shared)).sum();
+        let (size, is_counted) = if overlay::is_layered(&self.path) {
+            let is_counted = census.is_some() && overlay::is_mounted(&self.path) && Option::<u64>::is_some(&trees());
+            (look_at(&self.path.join(overlay::LAYERS), None, shared), is_counted && overlay::is_mounted(&self.path))
+        } else {
+            let size: Option<u64> = trees();
+            (size, size.is_some())
+        };
+        match census {
+            Some(census) if is_counted => census.end(),
+            Some(census) if census.is_wanted() && !shared.cancelled() => {
                 log::warn!("the quota of {} is not kept up to date: its files could not be counted", self.name);
             }
             _ => {}

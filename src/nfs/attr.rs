@@ -38,6 +38,16 @@ pub struct Attr {
     pub place: Place,
 }
 
+impl Attr {
+    /// The same with the link taken off that a file of an overlay's lower layer has besides its names
+    /// (`storage::overlay`). No links are left to one that was deleted.
+    #[must_use]
+    pub fn of(self, is_of_lower_layer: bool) -> Self {
+        let is_held = is_of_lower_layer && self.kind != FileType::Directory;
+        Self { nlink: self.nlink.saturating_sub(u32::from(is_held)), ..self }
+    }
+}
+
 /// The moment at which an object was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Birth {

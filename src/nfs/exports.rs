@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use super::attr::Place;
 use super::fs::{handle_support, object, sys};
 use super::handle::{HandleKey, KernelHandle};
+use super::identity;
 use crate::pi::Mac;
 use crate::quota::Quota;
 use crate::random;
@@ -27,6 +28,8 @@ pub struct Export {
     pub name: Arc<str>,
     /// The tree.
     pub dir: PathBuf,
+    /// The directory is where an overlay is to be mounted: until it is, there is nothing to serve.
+    pub layered: bool,
     /// Refuse every change.
     pub read_only: bool,
     /// What a caller with uid 0 is.
@@ -157,6 +160,8 @@ pub(super) struct Volume {
     /// Part of the write verifier: what was written to the tree as it was opened before, and not committed, may be lost
     /// with it, so clients have to see another verifier.
     pub(super) opening: [u8; 8],
+    /// It is an overlay.
+    layered: bool,
     /// Reads may ask the page cache alone.
     pub(super) nowait: AtomicBool,
 }
@@ -166,22 +171,31 @@ impl Volume {
         self.nowait.load(Ordering::Relaxed)
     }
 
+    /// Whether it is an overlay, whose files may lie in two layers.
+    pub(super) const fn is_layered(&self) -> bool {
+        self.layered
+    }
+
     /// The file system cannot tell what is in memory.
     pub(super) fn no_nowait(&self) {
         self.nowait.store(false, Ordering::Relaxed);
     }
 
     fn open(export: &Export, key: &HandleKey) -> Result<Self, String> {
-        let open = || -> Result<Self, Errno> {
+        let open = || -> Result<Option<Self>, Errno> {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let root = rustix::fs::open(&export.dir, flags, Mode::empty())?;
+            let layered = identity::is_overlay(&root)?;
+            if export.layered && !layered {
+                return Ok(None);
+            }
             let attr = object::stat_at(root.as_fd(), c"")?;
             let root_handle = sys::name_to_handle(root.as_fd(), c"")?;
             // A trial: proves the capability and that the file system takes its own handles back.
             sys::open_by_handle(root.as_fd(), &root_handle)?;
-            let tag = volume_tag(&root, key) ^ mode_tag(export.read_only, key);
+            let tag = identity::tag(&root, key) ^ mode_tag(export.read_only, key);
             let fsid = key.hash(format!("export {} {}", export.id, export.name).as_bytes());
-            Ok(Self {
+            Ok(Some(Self {
                 root,
                 root_handle,
                 root_ino: attr.ino,
@@ -189,10 +203,11 @@ impl Volume {
                 tag,
                 fsid,
                 opening: fresh_number()?,
+                layered,
                 nowait: AtomicBool::new(true),
-            })
+            }))
         };
-        open().map_err(|errno| match errno {
+        let opened = open().map_err(|errno| match errno {
             Errno::NOENT => "the directory does not exist (is the volume mounted?)".to_owned(),
             Errno::OPNOTSUPP | Errno::OVERFLOW => handle_support(&export.dir)
                 .ok()
@@ -200,7 +215,8 @@ impl Volume {
                 .unwrap_or_else(|| "the file system gives no file handles".to_owned()),
             Errno::PERM => "file handles cannot be opened: piboot must run as root (CAP_DAC_READ_SEARCH)".to_owned(),
             other => other.to_string(),
-        })
+        })?;
+        opened.ok_or_else(|| "its layers are not mounted".to_owned())
     }
 }
 
@@ -210,43 +226,11 @@ fn fresh_number() -> Result<[u8; 8], Errno> {
     Ok(number)
 }
 
-/// A number that tells one disk from another; the same after a new kernel or a new version of this program.
-fn volume_tag(root: &OwnedFd, key: &HandleKey) -> u32 {
-    // The magic is 32 bits wide; its C type differs between architectures.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "only 32 bits are defined")]
-    let identity = rustix::fs::fstatfs(root).map_or_else(
-        |_| Vec::new(),
-        |statfs| {
-            let fsid = rustix::fs::fstatvfs(root).map_or(0, |statvfs| statvfs.f_fsid);
-            volume_identity(statfs.f_type as u32, fsid, || sys::volume_uuid(root.as_fd()), statfs.f_blocks)
-        },
-    );
-    let [.., a, b, c, d] = key.hash(&identity).to_be_bytes();
-    u32::from_be_bytes([a, b, c, d])
-}
-
 /// A handle that was given out for reading alone is none where its export's number names a tree that may be written to: it may
 /// lead to a file that others have too.
 fn mode_tag(read_only: bool, key: &HandleKey) -> u32 {
     let [.., a, b, c, d] = if read_only { key.hash(b"read-only").to_be_bytes() } else { [0; 8] };
     u32::from_be_bytes([a, b, c, d])
-}
-
-/// What a volume is told by: the kind of file system, and what of the rest lasts.
-fn volume_identity(magic: u32, fsid: u64, uuid: impl FnOnce() -> Option<[u8; 16]>, blocks: u64) -> Vec<u8> {
-    let mut identity = magic.to_be_bytes().to_vec();
-    match magic {
-        // ext4 and btrfs make f_fsid of the UUID. They could be asked for that too, but only since Linux 6.9: handles would
-        // not outlive the upgrade.
-        0xef53 | 0x9123_683e => identity.extend_from_slice(&fsid.to_be_bytes()),
-        // xfs and f2fs make it of the device number, which may change when a USB disk is plugged in again. Where they have
-        // no UUID to tell the size has to do, and the inode generations in the handles.
-        _ => match uuid() {
-            Some(uuid) => identity.extend_from_slice(&uuid),
-            None => identity.extend_from_slice(&blocks.to_be_bytes()),
-        },
-    }
-    identity
 }
 
 /// An export and its opened tree.
@@ -345,25 +329,19 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_volume_stays_itself_under_another_kernel() {
-        let uuid = Some([7; 16]);
-        for magic in [0xef53, 0x9123_683e] {
-            let of = |uuid, fsid| volume_identity(magic, fsid, || uuid, 100);
-            assert_eq!(of(uuid, 5), of(None, 5), "before and after Linux 6.9");
-            assert_ne!(of(None, 5), of(None, 6), "another disk");
-        }
-        for magic in [0x5846_5342, 0xf2f5_2010] {
-            let of = |uuid, fsid| volume_identity(magic, fsid, || uuid, 100);
-            assert_eq!(of(uuid, 5), of(uuid, 6), "the same disk in another socket");
-            assert_ne!(of(uuid, 5), of(Some([8; 16]), 5));
-        }
-    }
-
     fn export(id: u16, dir: &std::path::Path) -> Export {
         let name = Arc::from(format!("/pi{id}/root"));
         let holder = Who::Addresses(vec![range("127.0.0.1")]);
-        Export { id, name, dir: dir.to_owned(), read_only: false, root: RootIs::Nobody, holder, quota: None }
+        Export {
+            id,
+            name,
+            dir: dir.to_owned(),
+            layered: false,
+            read_only: false,
+            root: RootIs::Nobody,
+            holder,
+            quota: None,
+        }
     }
 
     #[test]
@@ -383,6 +361,9 @@ mod tests {
         assert!(!Arc::ptr_eq(three.by_id(1).unwrap(), two.by_id(1).unwrap()));
         assert_eq!(three.unavailable().len(), 1);
         assert!(three.unavailable()[0].why.contains("does not exist"));
+        // Where layers are not mounted there is a directory all the same, which is nothing to serve.
+        let unmounted = two.replaced(vec![Export { layered: true, ..export(1, dir.path()) }], &key);
+        assert_eq!(unmounted.unavailable()[0].why, "its layers are not mounted");
         let double = Table::default().replaced(vec![export(1, dir.path()), export(1, dir.path())], &key);
         assert_eq!(double.entries().len(), 1);
     }

@@ -22,6 +22,8 @@ const PREFIX: usize = 10;
 const CHECKSUM: usize = 8;
 /// What a handle has besides the kernel's.
 pub(super) const PREFIX_AND_CHECKSUM: usize = PREFIX + CHECKSUM;
+/// `OVL_FILEID_V1`, the type of overlayfs' handles.
+const OVERLAY: u8 = 0xf8;
 /// Longest kernel handle that fits.
 pub const MAX_KERNEL_HANDLE: usize = MAX_HANDLE - PREFIX_AND_CHECKSUM;
 
@@ -65,8 +67,17 @@ impl KernelHandle {
                 let (low, high) = (first32(&self.bytes()[4..]), first32(&self.bytes()[8..]));
                 Some(low.zip(high).map(|(low, high)| low | high << 32) == Some(ino))
             }
+            // overlayfs over ext4 or f2fs: their handle behind what tells the layers apart. Numbers are those of the layers.
+            (OVERLAY, 32) if self.bytes()[7] == 0x01 => Some(first32(&self.bytes()[24..]) == Some(ino)),
             _ => None,
         }
+    }
+
+    /// Whether it is of an object of an overlay that is, or was once, in the lower layer (`struct ovl_fb` of the kernel's
+    /// fs/overlayfs/overlayfs.h, `OVL_FH_FLAG_PATH_UPPER`).
+    #[must_use]
+    pub fn is_of_lower_layer(&self) -> bool {
+        self.kind == OVERLAY && self.bytes().get(6).is_some_and(|flags| flags & 0x04 == 0)
     }
 }
 
@@ -97,6 +108,12 @@ impl FileHandle {
         let mut bytes = [0; MAX_HANDLE];
         bytes.get_mut(..handle.len())?.copy_from_slice(handle);
         (handle.len() >= CHECKSUM).then_some(Self { length: u8::try_from(handle.len()).ok()?, bytes })
+    }
+
+    /// [`KernelHandle::is_of_lower_layer`] of the kernel's handle inside.
+    #[must_use]
+    pub(super) fn is_of_lower_layer(&self) -> bool {
+        self.bytes[8] == OVERLAY && self.bytes[PREFIX + 6] & 0x04 == 0
     }
 
     /// The checksum at its end.
@@ -215,6 +232,23 @@ impl HandleKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn handles_of_an_overlay_show_layer_and_inode() {
+        // Of overlayfs over ext4 (Linux 6.18): inode 32389, from the lower layer; and as one of the upper layer is.
+        let mut bytes = [0; 32];
+        bytes[3..8].copy_from_slice(&[0, 0xfb, 0x1d, 0, 1]);
+        bytes[24..28].copy_from_slice(&32389_u32.to_ne_bytes());
+        let lower = KernelHandle::new(0xf8, &bytes).unwrap();
+        assert_eq!((lower.is_inode(32389), lower.is_inode(1)), (Some(true), Some(false)));
+        bytes[6] = 0x04;
+        let upper = KernelHandle::new(0xf8, &bytes).unwrap();
+        let sealed = |handle| HandleKey::new([1; 16]).seal(1, 2, handle).is_of_lower_layer();
+        assert_eq!((lower.is_of_lower_layer(), upper.is_of_lower_layer()), (true, false));
+        assert_eq!((sealed(&lower), sealed(&upper)), (true, false));
+        let ext4 = KernelHandle::new(1, &[0; 8]).unwrap();
+        assert!(!ext4.is_of_lower_layer() && !sealed(&ext4));
+    }
 
     #[test]
     fn the_kernels_handles_show_their_inode() {

@@ -12,8 +12,8 @@ use super::handle::{FileHandle, PREFIX_AND_CHECKSUM};
 
 /// Handles remembered, for all exports together; one takes the place of another.
 const SLOTS: usize = 2048;
-/// Longest handle remembered: that of btrfs.
-const MAX_LENGTH: usize = PREFIX_AND_CHECKSUM + 20;
+/// Longest handle remembered: that of an overlay.
+const MAX_LENGTH: usize = PREFIX_AND_CHECKSUM + 36;
 /// The kernel's clock for such times ticks every 10 ms or faster.
 const TICK: Duration = Duration::from_millis(50);
 
@@ -119,7 +119,7 @@ mod tests {
             (Some(born), 8, 1_000_010),
             // A clock that was set back.
             (Some(born), 8, 0),
-            (Some(born), 21, 2_000_000),
+            (Some(born), 37, 2_000_000),
             (None, 8, 2_000_000),
         ] {
             let object = attr(12, born);

@@ -21,6 +21,7 @@ mod files;
 mod fs;
 mod hall;
 pub mod handle;
+mod identity;
 mod key;
 mod known;
 mod listen;
@@ -41,8 +42,8 @@ pub mod xdr;
 
 pub use client::{ClientError, probe};
 pub use exports::{AddressRange, Export, ParseRangeError, RootIs, Unavailable, Who};
-pub(crate) use fs::subvolume;
 pub use fs::{HandleSupport, SupportError, handle_support};
+pub(crate) use fs::{subvolume, trial};
 pub use key::{KeyError, load_or_create_key};
 pub use rpcbind::RpcbindError;
 pub use server::{Error, Handle, NFS_PORT, PORTMAP_PORT, PortmapState, Ports, Server, ServerConfig, Stats};

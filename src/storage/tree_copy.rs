@@ -11,6 +11,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, SeekFrom
 use rustix::io::Errno;
 
 use crate::progress::Progress;
+use crate::storage::Links;
 use crate::storage::tree_links::Several;
 use crate::storage::tree_walk::WalkError;
 use crate::storage::tree_writer::{FileWriter, Meta, Special, Time, TreeWriter, WriteError, Xattr};
@@ -114,6 +115,7 @@ struct Copier<'a> {
     device: u64,
     writer: TreeWriter,
     content: Content,
+    names: Links,
     buffer: Vec<u8>,
     progress: &'a dyn Progress,
     done: Copied,
@@ -130,15 +132,16 @@ struct Copier<'a> {
 /// # Errors
 /// [`CopyError`].
 pub fn copy_tree(from: OwnedFd, to: OwnedFd, progress: &dyn Progress) -> Result<Copied, CopyError> {
-    copy_tree_as(Content::Copied, from, to, progress)
+    copy_tree_as(Content::Copied, Links::Names, from, to, progress)
 }
 
-/// The same, with a choice of how content gets there.
+/// The same, with a choice of how content gets there, and what the original's links are.
 ///
 /// # Errors
 /// [`CopyError`].
 pub fn copy_tree_as(
     content: Content,
+    names: Links,
     from: OwnedFd,
     to: OwnedFd,
     progress: &dyn Progress,
@@ -152,6 +155,7 @@ pub fn copy_tree_as(
         device: 0,
         writer,
         content,
+        names,
         buffer: vec![0; BUFFER],
         progress,
         done: Copied::default(),
@@ -239,10 +243,9 @@ impl Copier<'_> {
         if wants_linking && self.link(name, stat)? {
             return Ok(());
         }
-        #[allow(clippy::useless_conversion, reason = "the field's type differs between targets")]
         let links = match &self.several {
             Some(several) if !several.contains(stat) => 1,
-            _ => u64::from(stat.st_nlink),
+            _ => self.names.names(self.current.as_fd(), name, stat),
         };
         if links > 1 && self.writer.link(stat.st_ino, bytes)? {
             return Ok(());

@@ -292,7 +292,7 @@ pub(super) fn mount_of(mountinfo: &str, path: &Path) -> Option<Mount> {
 }
 
 /// mountinfo writes blank, tab, newline and backslash as three octal digits.
-fn unescape(text: &str) -> String {
+pub(super) fn unescape(text: &str) -> String {
     ["\\040", "\\011", "\\012", "\\134"]
         .iter()
         .zip([" ", "\t", "\n", "\\"])

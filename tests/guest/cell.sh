@@ -1,6 +1,6 @@
 # The server under test and its guest, in namespaces of their own: ports do not matter, and whatever is left running
 # ends with the script. Needs root. Sourced by a script that defines
-#   prepare   (optional) outside, where the network is: what the test needs, into $work
+#   prepare   (optional) outside, where the network is: what the test needs, into $work; with the arguments of the script
 #   inside    the test; its status is the script's
 # and ends with: cell "$@"
 # shellcheck shell=bash
@@ -23,8 +23,20 @@ cell() {
     work=$(mktemp -d)
     trap 'rm -rf --one-file-system "$work"' EXIT
     mkdir "$work/export"
-    if declare -F prepare >/dev/null; then prepare; fi
+    if declare -F prepare >/dev/null; then prepare "$@"; fi
     unshare --net --mount --pid --fork --mount-proc --kill-child bash "$0" --inside "$work" "$@"
+}
+
+# lay_over - mounts layers on $work/export, over $work/lower, as roots by overlay are: each file of the lower layer has
+# one more link.
+lay_over() {
+    if [ ! -d "$work/held" ]; then
+        cp -al "$work/lower" "$work/held"
+        mkdir "$work/upper" "$work/work"
+        chmod --reference="$work/lower" "$work/upper"
+    fi
+    mount -t overlay -o "nosuid,nodev,lowerdir=$work/lower,upperdir=$work/upper,workdir=$work/work" \
+        -o index=on,nfs_export=on,redirect_dir=on,metacopy=off piboot "$work/export"
 }
 
 # start_server [OPTION...] - nfsd on $work/export, always with the same key; without options where clients look for it.

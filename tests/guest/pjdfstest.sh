@@ -1,6 +1,7 @@
 #!/bin/bash
 # pjdfstest, the conformance tests for POSIX file systems, on an NFS mount in the guest. What fails has to be exactly
-# what pjdfstest.expected lists.
+# what pjdfstest.expected lists. With the argument overlay the server's file system is an overlay, and
+# pjdfstest.overlay.expected counts as well.
 set -euo pipefail
 . "$(dirname "$0")/cell.sh"
 
@@ -14,7 +15,7 @@ build() {
         cargo install --quiet --locked --target x86_64-unknown-linux-gnu --root "$1" --version "=$VERSION" pjdfstest
 }
 
-expected() { awk '!/^#/ && NF { print $1 }' "$GUEST/pjdfstest.expected"; }
+expected() { awk '!/^#/ && NF { print $1 }' "$GUEST/pjdfstest.expected" ${1:+"$GUEST/pjdfstest.$1.expected"}; }
 
 prepare() {
     local name
@@ -29,7 +30,7 @@ prepare() {
 	posix_fallocate = {}
 	[settings]
 	naptime = 0.01
-	expected_failures = [$(expected | sed 's/.*/"&",/' | tr '\n' ' ')]
+	expected_failures = [$(expected "$@" | sed 's/.*/"&",/' | tr '\n' ' ')]
 	CONFIG
     # The second file system is the guest's own memory.
     cat >"$work/script" <<-'SCRIPT'
@@ -48,6 +49,7 @@ prepare() {
 
 inside() {
     local status=0 failed skipped passed foreseen
+    if [ "${1:-}" = overlay ]; then mkdir "$work/lower" && chmod 755 "$work/lower" && lay_over; fi
     chmod 755 "$work/export"
     start_server
     "$GUEST/run.sh" --mount 10.0.2.2:/export "$work/script" "$work/pjdfstest" "$work/config.toml" >"$work/out" ||
@@ -57,7 +59,7 @@ inside() {
     read -r failed skipped passed foreseen < <(awk '/^Summary:/ { print $2, $4, $6, $8 }' "$work/out") ||
         { tail -n 5 "$work/out"; return 1; }
     echo "pjdfstest: $passed passed, $foreseen failed as expected, $failed failed otherwise, $skipped skipped"
-    [ "$foreseen" = "$(expected | wc -l)" ] ||
+    [ "$foreseen" = "$(expected "$@" | wc -l)" ] ||
         { say "pjdfstest.expected names tests that do not exist or do pass"; return 1; }
     [ $((passed + foreseen + failed)) -ge $AT_LEAST ] || { say "fewer than $AT_LEAST tests ran"; return 1; }
     return "$status"

@@ -132,6 +132,13 @@ archive() {
     (cd tree && flock -n lock true)
 }
 
+# A directory of the image's that is listed in several answers, and shrinks meanwhile.
+remove_large() {
+    [ "$(ls /var/lib/dpkg/info | wc -l)" -ge 500 ]
+    rm -r /var/lib/dpkg/info
+    refused test -e /var/lib/dpkg/info
+}
+
 remove_all() {
     rm -rf /var/tmp/work/* /debs
     same "$(ls -A /var/tmp/work)" ""
@@ -169,6 +176,7 @@ step "replace a running program" replace_running
 step "tar there and back" archive
 step "ldconfig" ldconfig
 step "enable a unit" enable_report
+step "rm -r of a large directory" remove_large
 step "rm -rf" remove_all
 step "sync" sync
 exit $failed

@@ -65,6 +65,11 @@ pub fn with_root(dir: &Path, name: &str, root_mb: u64, more: impl FnOnce(&Path))
     make(dir, name, root_mb, more)
 }
 
+/// The same with more in its root.
+pub fn with(dir: &Path, name: &str, more: impl FnOnce(&Path)) -> PathBuf {
+    make(dir, name, 2 * ROOT_MB, more)
+}
+
 fn make(dir: &Path, name: &str, root_mb: u64, more: impl FnOnce(&Path)) -> PathBuf {
     let work = dir.join(format!("{name}-image"));
     let (boot, root) = (work.join("boot"), work.join("root"));

@@ -13,6 +13,7 @@
 pub mod bus;
 pub mod disk;
 pub mod image;
+pub mod layers;
 pub mod nfs;
 pub mod tftp;
 pub mod web;
@@ -116,9 +117,19 @@ impl Router {
         self.scratch("piboot.sock")
     }
 
-    /// Starts the agent and waits until it serves.
+    /// Starts the agent and waits until it serves. Mounts that it makes go with it.
     pub fn start_agent(&mut self) {
-        let mut command = self.net.command(PIBOOT);
+        self.start_agent_by(self.net.command(PIBOOT));
+    }
+
+    /// The same where its mounts are seen here, and stay when it is killed.
+    pub fn start_agent_here(&mut self) {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.net.router_ns())).arg(PIBOOT);
+        self.start_agent_by(command);
+    }
+
+    fn start_agent_by(&mut self, mut command: Command) {
         command.arg("--socket").arg(self.socket()).args(["serve", "--verbose", "--config"]).arg(self.config());
         command.arg("--ubus").arg(self.ubus());
         let agent = self.net.spawn("piboot", command).unwrap();

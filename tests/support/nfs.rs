@@ -5,7 +5,8 @@ use std::net::Ipv4Addr;
 use emupi::lab::Host;
 use nfs3_client::nfs3_types::nfs3::{
     CREATE3args, GETATTR3args, GETATTR3res, LINK3args, LOOKUP3args, LOOKUP3res, Nfs3Option, Nfs3Result, READ3args,
-    REMOVE3args, RENAME3args, SETATTR3args, WRITE3args, createhow3, diropargs3, filename3, nfs_fh3, sattr3, stable_how,
+    READDIR3args, REMOVE3args, RENAME3args, SETATTR3args, WRITE3args, cookieverf3, createhow3, diropargs3, fattr3,
+    filename3, nfs_fh3, nfsstat3, sattr3, stable_how,
 };
 use nfs3_client::nfs3_types::rpc::{auth_unix, opaque_auth};
 use nfs3_client::nfs3_types::xdr_codec::Opaque;
@@ -209,4 +210,88 @@ fn run(host: &Host, talk: impl Future<Output = Result<(), String>> + Send) -> Re
         runtime.block_on(async { tokio::time::timeout(PATIENCE * 2, talk).await.unwrap() })
     })
     .unwrap()
+}
+
+/// A connection to the agent's NFS, as root.
+pub type Connection = Nfs3Connection<TokioIo<TcpStream>>;
+
+/// Mounts an export and does something with it.
+pub fn talk<T: Send>(host: &Host, export: &str, work: impl AsyncFnOnce(&mut Connection) -> T + Send) -> T {
+    host.enter(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let talk = async { work(&mut mount(SERVER, export).await.unwrap()).await };
+            tokio::time::timeout(PATIENCE * 2, talk).await.unwrap()
+        })
+    })
+    .unwrap()
+}
+
+/// What a name in a directory is called in requests.
+pub fn place<'a>(dir: &nfs_fh3, name: &'a str) -> diropargs3<'a> {
+    diropargs3 { dir: dir.clone(), name: filename3(Opaque::borrowed(name.as_bytes())) }
+}
+
+/// Handle and attributes of a name at the top.
+pub async fn find(c: &mut Connection, name: &str) -> Result<(nfs_fh3, fattr3), nfsstat3> {
+    let what = place(&c.root_nfs_fh3(), name);
+    match c.lookup(&LOOKUP3args { what }).await.unwrap() {
+        Nfs3Result::Ok(found) => match found.obj_attributes {
+            Nfs3Option::Some(attributes) => Ok((found.object, attributes)),
+            Nfs3Option::None => panic!("no attributes"),
+        },
+        Nfs3Result::Err((status, _)) => Err(status),
+    }
+}
+
+/// Attributes of an object.
+pub async fn attributes(c: &mut Connection, object: &nfs_fh3) -> Result<fattr3, nfsstat3> {
+    match c.getattr(&GETATTR3args { object: object.clone() }).await.unwrap() {
+        Nfs3Result::Ok(found) => Ok(found.obj_attributes),
+        Nfs3Result::Err((status, _)) => Err(status),
+    }
+}
+
+/// The first 4096 bytes of a file.
+pub async fn content(c: &mut Connection, file: &nfs_fh3) -> Result<Vec<u8>, nfsstat3> {
+    match c.read(&READ3args { file: file.clone(), offset: 0, count: 4096 }).await.unwrap() {
+        Nfs3Result::Ok(found) => Ok(found.data.to_vec()),
+        Nfs3Result::Err((status, _)) => Err(status),
+    }
+}
+
+/// Writes at the beginning of a file.
+pub async fn write(c: &mut Connection, file: &nfs_fh3, text: &str, stable: stable_how) {
+    let count = u32::try_from(text.len()).unwrap();
+    let data = Opaque::borrowed(text.as_bytes());
+    let written = c.write(&WRITE3args { file: file.clone(), offset: 0, count, stable, data }).await.unwrap();
+    assert!(matches!(written, Nfs3Result::Ok(_)), "{written:?}");
+}
+
+/// Removes a name at the top.
+pub async fn remove(c: &mut Connection, name: &str) {
+    let object = place(&c.root_nfs_fh3(), name);
+    let removed = c.remove(&REMOVE3args { object }).await.unwrap();
+    assert!(matches!(removed, Nfs3Result::Ok(_)), "{name}: {removed:?}");
+}
+
+/// Renames at the top.
+pub async fn rename(c: &mut Connection, from: &str, to: &str) {
+    let (from, to) = (place(&c.root_nfs_fh3(), from), place(&c.root_nfs_fh3(), to));
+    let renamed = c.rename(&RENAME3args { from, to }).await.unwrap();
+    assert!(matches!(renamed, Nfs3Result::Ok(_)), "{renamed:?}");
+}
+
+/// Names from this position on, as many as fit into an answer, and their positions; whether those were the last.
+pub async fn list(
+    c: &mut Connection,
+    dir: &nfs_fh3,
+    cookie: u64,
+    cookieverf: cookieverf3,
+) -> (Vec<(String, u64)>, cookieverf3, bool) {
+    let listed = c.readdir(&READDIR3args { dir: dir.clone(), cookie, cookieverf, count: 4096 }).await.unwrap();
+    let Nfs3Result::Ok(listed) = listed else { panic!("{listed:?}") };
+    let name = |name: &[u8]| String::from_utf8(name.to_vec()).unwrap();
+    let names = listed.reply.entries.into_inner().into_iter().map(|e| (name(&e.name.0), e.cookie)).collect();
+    (names, listed.cookieverf, listed.reply.eof)
 }

@@ -153,7 +153,7 @@ pub(in crate::cli) struct Enroll {
     /// public key line for the first user; may be repeated
     #[argh(option)]
     pub(in crate::cli) ssh_key: Vec<String>,
-    /// how its root comes to be: auto, copy, clone, or ephemeral: the image's own files, read-only, and what the Pi changes in its memory until its next boot (default: auto, a clone where the disk's file system shares blocks)
+    /// how its root comes to be: auto, copy, clone, overlay, or ephemeral: the image's own files, read-only, and what the Pi changes in its memory until its next boot (default: auto, a clone where the disk's file system shares blocks)
     #[argh(option)]
     pub(in crate::cli) root: Option<RootKind>,
     /// name of the first user (default: as the image has it)

@@ -29,7 +29,7 @@ pub(super) fn set(op: &mut Op<'_>, set: &SetAttr, guard: Option<Time>) -> Done {
         apply(op, &object, &before, set).and_then(|()| op.sync_changes(&[(&object, before.kind)]))
     };
     let status = result.err().unwrap_or(Status::Ok);
-    let after = object.attr().ok();
+    let after = object.attr().ok().map(|attr| op.own(attr));
     op.put_status(status);
     op.put_wcc(Some(&before), after.as_ref());
     Ok(status)

@@ -174,6 +174,7 @@ fn make<'a>(op: &mut Op<'_>, name: &'a [u8], work: impl FnOnce(&mut Op<'_>, &Obj
     op.put_status(status);
     if let Ok((handle, attr)) = made {
         xdr::put_bool(&mut op.worker.reply, true);
+        let attr = attr.of(handle.is_of_lower_layer());
         let handle = op.seal(&handle);
         op.put_handle(&handle);
         op.put_post_op(Some(&attr));

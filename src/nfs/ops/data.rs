@@ -134,7 +134,7 @@ pub(super) fn write(op: &mut Op<'_>, offset: u64, count: u32, stable: Stability,
         let verifier = op.verifier();
         let written = write_data(&file, data, offset);
         file.was_written();
-        let after = object::stat_at(file.fd.as_fd(), c"").ok();
+        let after = object::stat_at(file.fd.as_fd(), c"").ok().map(|attr| op.own(attr));
         charge.end(after.as_ref(), &file.fd);
         (before, verifier, written, after)
     };
@@ -150,7 +150,7 @@ pub(super) fn write(op: &mut Op<'_>, offset: u64, count: u32, stable: Stability,
         op.shared.verifier.change();
     }
     if stable != Stability::Unstable {
-        after = object::stat_at(file.fd.as_fd(), c"").ok();
+        after = object::stat_at(file.fd.as_fd(), c"").ok().map(|attr| op.own(attr));
     }
     if let Some(charge) = charge {
         charge.end(after.as_ref(), &file.fd);
@@ -190,7 +190,7 @@ pub(super) fn commit(op: &mut Op<'_>) -> Done {
     // Blocks that were set aside for data are given out, or given back.
     let charge = op.charge(&before);
     let result = flush(op, &object, &before);
-    let after = object.attr().ok();
+    let after = object.attr().ok().map(|attr| op.own(attr));
     charge.end(after.as_ref(), &*object);
     if result.is_err() {
         op.shared.verifier.change();
@@ -221,7 +221,7 @@ fn flush(op: &Op<'_>, object: &Object, attr: &Attr) -> Result<(), Errno> {
 fn open(op: &mut Op<'_>, mode: Mode) -> Result<(Arc<OpenFile>, Attr), Stop> {
     let now = op.shared.clock.now();
     if let Some(file) = op.shared.files.get(&op.handle.wire, &op.identity, mode, now) {
-        let attr = object::stat_at(file.fd.as_fd(), c"")?;
+        let attr = op.own(object::stat_at(file.fd.as_fd(), c"")?);
         if file.still_fits(op.volume.opening, &attr) {
             return Ok((file, attr));
         }

@@ -1,7 +1,9 @@
 //! READDIR, READDIRPLUS.
 
-use std::ffi::CStr;
+use std::collections::BinaryHeap;
+use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 
 use rustix::fs::{FileType, RawDir, SeekFrom, seek};
 use rustix::io::Errno;
@@ -46,6 +48,26 @@ struct Form {
     plus: bool,
 }
 
+impl Form {
+    /// What an entry takes of `names`: id, name and cookie.
+    fn room_of(&self, name: &CStr) -> usize {
+        8 + 4 + name.to_bytes().len().next_multiple_of(4) + 8
+    }
+
+    /// What attributes and handle of an entry take at most.
+    const fn room_of_plus(&self) -> usize {
+        if self.plus { ATTR + 4 + 4 + MAX_HANDLE } else { 0 }
+    }
+
+    /// Entries that an answer has at most.
+    fn most(&self) -> usize {
+        let shortest = self.room_of(c"a");
+        // Attributes and handle may be absent, each of which takes a word.
+        let plus = if self.plus { 8 } else { 0 };
+        (self.names / shortest).min(self.limit / (4 + shortest + plus)).max(1)
+    }
+}
+
 fn list(op: &mut Op<'_>, cookie: u64, verifier: [u8; 8], form: &Form) -> Done {
     let (dir, attr) = op.object()?;
     if attr.kind != FileType::Directory {
@@ -58,7 +80,9 @@ fn list(op: &mut Op<'_>, cookie: u64, verifier: [u8; 8], form: &Form) -> Done {
     }
     op.be_caller()?;
     let fd = dir.open_dir(&op.shared.proc)?;
-    if cookie != 0 {
+    // The top of an overlay has a handle of the upper layer.
+    let is_merged = op.handle.kernel.is_of_lower_layer() || (op.volume.is_layered() && op.is_root_of_export(&attr));
+    if cookie != 0 && !is_merged {
         seek(&fd, SeekFrom::Start(cookie)).map_err(|_| Status::BadCookie)?;
     }
     let start = op.worker.reply.len();
@@ -66,39 +90,115 @@ fn list(op: &mut Op<'_>, cookie: u64, verifier: [u8; 8], form: &Form) -> Done {
     op.put_post_op(Some(&attr));
     op.worker.reply.extend_from_slice(&own_verifier);
 
-    let mut chunk = [MaybeUninit::uninit(); MAX_CHUNK];
-    let mut entries = RawDir::new(&fd, &mut chunk[..form.names.clamp(MIN_CHUNK, MAX_CHUNK)]);
-    let (mut names, mut is_first) = (0, true);
-    let end = loop {
-        let Some(next) = entries.next() else { break true };
-        let next = match next {
-            Ok(next) => next,
-            // The directory was removed meanwhile.
-            Err(Errno::NOENT) => break true,
-            Err(errno) => return Err(errno.into()),
-        };
-        let name = next.file_name();
-        let bytes = 8 + 4 + name.to_bytes().len().next_multiple_of(4) + 8;
-        let plus = if form.plus { ATTR + 4 + 4 + MAX_HANDLE } else { 0 };
-        let used = op.worker.reply.len() - start + 8;
-        if names + bytes > form.names.max(bytes) || used + 4 + bytes + plus > form.limit {
-            if is_first {
-                return Err(Stop::Fail(Status::TooSmall));
+    let mut page = Page { start, names: 0, is_first: true };
+    let end = if is_merged {
+        let (entries, are_all) = after(op, &fd, cookie, form)?;
+        let mut fit = true;
+        for Listed { cookie, name, ino } in &entries {
+            fit = put(op, &mut page, form, (&dir, &attr), name, *ino, *cookie)?;
+            if !fit {
+                break;
             }
-            break false;
         }
-        let ino = if name == c".." && op.is_root_of_export(&attr) { attr.ino } else { next.ino() };
-        put_entry(op, ino, name, next.next_entry_cookie());
-        if form.plus {
-            put_plus(op, &dir, &attr, name);
+        fit && are_all
+    } else {
+        let mut chunk = [MaybeUninit::uninit(); MAX_CHUNK];
+        let mut entries = RawDir::new(&fd, &mut chunk[..form.names.clamp(MIN_CHUNK, MAX_CHUNK)]);
+        loop {
+            let Some(next) = entries.next() else { break true };
+            let next = match next {
+                Ok(next) => next,
+                // The directory was removed meanwhile.
+                Err(Errno::NOENT) => break true,
+                Err(errno) => return Err(errno.into()),
+            };
+            let (ino, cookie) = (next.ino(), next.next_entry_cookie());
+            if !put(op, &mut page, form, (&dir, &attr), next.file_name(), ino, cookie)? {
+                break false;
+            }
         }
-        names += bytes;
-        is_first = false;
     };
     debug_assert!(op.worker.reply.len() - start + 8 <= form.limit.max(EMPTY));
     xdr::put_bool(&mut op.worker.reply, false);
     xdr::put_bool(&mut op.worker.reply, end);
     Ok(Status::Ok)
+}
+
+/// How far an answer is.
+struct Page {
+    /// Where it begins in the reply.
+    start: usize,
+    /// Bytes of names, ids and cookies.
+    names: usize,
+    is_first: bool,
+}
+
+/// Appends an entry if there is room for it.
+fn put(
+    op: &mut Op<'_>,
+    page: &mut Page,
+    form: &Form,
+    (dir, attr): (&Object, &Attr),
+    name: &CStr,
+    ino: u64,
+    cookie: u64,
+) -> Result<bool, Stop> {
+    let bytes = form.room_of(name);
+    let plus = form.room_of_plus();
+    let used = op.worker.reply.len() - page.start + 8;
+    if page.names + bytes > form.names.max(bytes) || used + 4 + bytes + plus > form.limit {
+        return if page.is_first { Err(Stop::Fail(Status::TooSmall)) } else { Ok(false) };
+    }
+    let ino = if name == c".." && op.is_root_of_export(attr) { attr.ino } else { ino };
+    put_entry(op, ino, name, cookie);
+    if form.plus {
+        put_plus(op, dir, attr, name);
+    }
+    page.names += bytes;
+    page.is_first = false;
+    Ok(true)
+}
+
+/// An entry of a merged directory.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Listed {
+    cookie: u64,
+    name: CString,
+    ino: u64,
+}
+
+/// The entries of a merged directory that come after `cookie`, no more than fit into an answer; and whether those are all.
+///
+/// The kernel counts the entries of a directory that is in both layers, and counts anew when one is gone; one that is in the
+/// lower layer alone becomes one of both when something in it is removed, and its positions others altogether. So they are
+/// listed in the order of a hash of their names, which is their position. (Two of 63 bits that are the same are not expected.)
+fn after(op: &Op<'_>, fd: &OwnedFd, cookie: u64, form: &Form) -> Result<(Vec<Listed>, bool), Errno> {
+    let most = form.most();
+    let (mut first, mut are_all) = (BinaryHeap::with_capacity(most.min(64)), true);
+    let mut chunk = [MaybeUninit::uninit(); MAX_CHUNK];
+    let mut entries = RawDir::new(fd, &mut chunk);
+    while let Some(next) = entries.next() {
+        let next = match next {
+            Err(Errno::NOENT) => break,
+            other => other?,
+        };
+        let position = match next.file_name().to_bytes() {
+            b"." => 1,
+            b".." => 2,
+            name => (op.shared.key.hash(name) >> 1).max(3),
+        };
+        let is_later = first.peek().is_some_and(|last: &Listed| position > last.cookie);
+        if position <= cookie || (first.len() >= most && is_later) {
+            are_all &= position <= cookie;
+            continue;
+        }
+        first.push(Listed { cookie: position, name: next.file_name().to_owned(), ino: next.ino() });
+        if first.len() > most {
+            first.pop();
+            are_all = false;
+        }
+    }
+    Ok((first.into_sorted_vec(), are_all))
 }
 
 fn put_entry(op: &mut Op<'_>, ino: u64, name: &CStr, cookie: u64) {

@@ -50,7 +50,7 @@ pub(super) fn entry(op: &Op<'_>, dir: &Object, name: &CStr) -> Result<(FileHandl
     let attr = object::stat_at(dir.as_fd(), name)?;
     if attr.place == op.volume.place {
         if let Some(handle) = op.shared.known.get(op.volume.opening, &attr) {
-            return Ok((handle, attr));
+            return Ok((handle, attr.of(handle.is_of_lower_layer())));
         }
         // Two calls by name are cheaper than opening and closing. They may see two objects if the name is taken over in
         // between: where the handle shows its inode that is noticed, and the slower way taken.
@@ -58,7 +58,7 @@ pub(super) fn entry(op: &Op<'_>, dir: &Object, name: &CStr) -> Result<(FileHandl
         if kernel.is_inode(attr.ino) == Some(true) {
             let handle = op.seal(&kernel);
             op.shared.known.put(op.volume.opening, &attr, &handle, op.shared.clock.wall_ms());
-            return Ok((handle, attr));
+            return Ok((handle, attr.of(kernel.is_of_lower_layer())));
         }
     }
     let child = dir.child(Name::new(name.to_bytes())?).map_err(|errno| match errno {
@@ -69,7 +69,8 @@ pub(super) fn entry(op: &Op<'_>, dir: &Object, name: &CStr) -> Result<(FileHandl
     if attr.place != op.volume.place {
         return Err(Status::Acces);
     }
-    Ok((op.seal(&child.handle()?), attr))
+    let kernel = child.handle()?;
+    Ok((op.seal(&kernel), attr.of(kernel.is_of_lower_layer())))
 }
 
 /// The parent directory; the root's parent is the root. Elsewhere the way up has to lead to the root: an object that was

@@ -120,7 +120,7 @@ impl Op<'_> {
     fn open(&mut self, handle: &Opened) -> Result<(Arc<Object>, Attr), Stop> {
         let now = self.shared.clock.now();
         if let Some(object) = self.shared.objects.get(self.volume.opening, &handle.wire, now) {
-            let attr = object.attr()?;
+            let attr = object.attr()?.of(handle.kernel.is_of_lower_layer());
             if attr.nlink > 0 {
                 return Ok((object, attr));
             }
@@ -137,11 +137,20 @@ impl Op<'_> {
             Err(Errno::STALE | Errno::NOENT | Errno::INVAL) => return Err(Stop::Fail(Status::Stale)),
             Err(errno) => return Err(errno.into()),
         };
-        let attr = object.attr()?;
+        let attr = object.attr()?.of(handle.kernel.is_of_lower_layer());
+        if attr.nlink == 0 && handle.kernel.is_of_lower_layer() {
+            // Without a name, whatever the kernel keeps of it.
+            return Err(Stop::Fail(Status::Stale));
+        }
         if attr.nlink > 0 {
             self.shared.objects.put(self.volume.opening, handle, &object, &attr, now);
         }
         Ok((object, attr))
+    }
+
+    /// Attributes of the object that the call is about, as clients see them.
+    fn own(&self, attr: Attr) -> Attr {
+        attr.of(self.handle.kernel.is_of_lower_layer())
     }
 
     fn be_root(&mut self) -> Result<(), Status> {

@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::os::fd::AsFd;
 
-use rustix::fs::FileType;
+use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 
 use super::quota::Charge;
@@ -16,8 +16,7 @@ pub(super) fn remove(op: &mut Op<'_>, name: &[u8]) -> Done {
     take_away(op, name, |op, dir, name| {
         let victim = Victim::find(op, dir, name);
         dir.unlink(name)?;
-        victim.lost_a_name(op);
-        Ok(())
+        victim.lost_a_name(op)
     })
 }
 
@@ -25,8 +24,7 @@ pub(super) fn rmdir(op: &mut Op<'_>, name: &[u8]) -> Done {
     take_away(op, name, |op, dir, name| {
         let victim = Victim::find(op, dir, name);
         dir.rmdir(name)?;
-        victim.lost_a_name(op);
-        Ok(())
+        victim.lost_a_name(op)
     })
 }
 
@@ -50,31 +48,37 @@ fn take_away<'a>(
 }
 
 /// What is about to lose a name, as far as somebody has to know: an open file that lost its last name would keep its space,
-/// and a quota gets it back.
+/// one of an overlay's lower layer keeps it in any case, and a quota gets it back.
 struct Victim<'a> {
     /// A file's inode number.
     file: Option<u64>,
     charge: Option<Charge<'a>>,
-    /// With more names than this one, it tells itself whether that was the last.
+    /// It tells itself whether this was the last name.
     held: Option<Object>,
+    is_of_lower_layer: bool,
 }
 
 impl<'a> Victim<'a> {
     fn find(op: &Op<'a>, dir: &Object, name: Name<'_>) -> Self {
-        let none = Self { file: None, charge: None, held: None };
+        let none = Self { file: None, charge: None, held: None, is_of_lower_layer: false };
         let export = op.handle.export;
         let may_be_open = op.shared.files.holds_any(export) || op.shared.objects.holds_any_file(export);
-        if !may_be_open && op.quota().is_none() {
+        let (is_counted, is_layered) = (op.quota().is_some(), op.volume.is_layered());
+        if !may_be_open && !is_counted && !is_layered {
             return none;
         }
         let Ok(c_name) = CString::new(name.bytes()) else { return none };
         let Ok(attr) = object::stat_at(dir.as_fd(), &c_name) else { return none };
         let is_dir = attr.kind == FileType::Directory;
-        let is_counted = op.quota().is_some();
+        let layered = if is_layered && !is_dir { dir.child(name).ok() } else { None };
+        let is_of_lower_layer =
+            layered.as_ref().is_some_and(|object| object.handle().is_ok_and(|handle| handle.is_of_lower_layer()));
+        let is_held = is_of_lower_layer || (is_counted && !is_dir && attr.nlink > 1);
         Self {
             file: (attr.kind == FileType::RegularFile).then_some(attr.ino),
             charge: is_counted.then(|| op.charge(&attr)),
-            held: if is_counted && !is_dir && attr.nlink > 1 { dir.child(name).ok() } else { None },
+            held: if is_held { layered.or_else(|| dir.child(name).ok()) } else { None },
+            is_of_lower_layer,
         }
     }
 
@@ -82,17 +86,33 @@ impl<'a> Victim<'a> {
         self.charge.is_some()
     }
 
-    fn lost_a_name(self, op: &Op<'_>) {
+    fn lost_a_name(self, op: &mut Op<'_>) -> Result<(), Status> {
         if let Some(ino) = self.file {
             op.shared.files.forget_object(op.handle.export, ino);
             op.shared.objects.forget_object(op.handle.export, ino);
         }
+        let is_nameless = |object: &Object| object.attr().is_ok_and(|attr| attr.of(true).nlink == 0);
+        let is_gone = self.is_of_lower_layer && self.held.as_ref().is_some_and(is_nameless);
+        if let Some(object) = self.held.as_ref().filter(|_| is_gone && self.file.is_some()) {
+            empty(op, object)?;
+        }
         match (self.charge, self.held) {
-            (Some(charge), Some(object)) => charge.look(&object),
-            (Some(charge), None) => charge.gone(),
+            (Some(charge), Some(object)) if !is_gone => charge.look(&object),
+            (Some(charge), _) => charge.gone(),
             (None, _) => {}
         }
+        Ok(())
     }
+}
+
+/// Frees what the kernel keeps of a file of an overlay's lower layer that has no name any more.
+fn empty(op: &mut Op<'_>, object: &Object) -> Result<(), Status> {
+    op.be_root()?;
+    // The name is gone, whatever becomes of the space: the next mount frees what is left of it.
+    if let Err(errno) = object::reopen(&op.shared.proc, object.as_fd(), OFlags::WRONLY | OFlags::TRUNC) {
+        log::debug!("a deleted file keeps its space until its device's root is mounted anew: {errno}");
+    }
+    op.be_caller()
 }
 
 /// What takes the place of another.
@@ -120,7 +140,7 @@ pub(super) fn rename(op: &mut Op<'_>, from: &[u8], to_dir: &[u8], to: &[u8]) -> 
         // ext4 gives out the blocks of a file whose data were not written yet when it takes another's place.
         let moved = if victim.is_counted() { Moved::find(op, &source, from) } else { None };
         source.rename(from, &target, to)?;
-        victim.lost_a_name(op);
+        victim.lost_a_name(op)?;
         if let Some(Moved { object, charge }) = moved {
             charge.look(&object);
         }
@@ -149,7 +169,7 @@ pub(super) fn link(op: &mut Op<'_>, dir: &[u8], name: &[u8]) -> Done {
         })
         .and_then(|()| op.sync_changes(&[(&dir, FileType::Directory)]));
     let status = result.err().unwrap_or(Status::Ok);
-    let (attr, after) = (object.attr().ok(), dir.attr().ok());
+    let (attr, after) = (object.attr().ok().map(|attr| op.own(attr)), dir.attr().ok());
     charge.end(after.as_ref(), &*dir);
     op.put_status(status);
     op.put_post_op(attr.as_ref());

@@ -1,7 +1,7 @@
 //! Roots: what enrolling one more Pi takes, in time and on the disk, against `cp -a` with and without `--reflink`, or
 //! `--link`.
 //!
-//! One image, on a volume of its own for each file system; then devices in turn by piboot, which also adapts each, and by cp,
+//! One image, on a volume of its own for each file system and way; then devices in turn by piboot, which also adapts each, and by cp,
 //! which does not. Every one ends on the disk.
 
 use std::fs::File;
@@ -29,13 +29,14 @@ const METRICS: [&str; 2] = ["wall_s", "disk_mb"];
 /// names).
 pub fn run(filter: &str) -> Result<(), Error> {
     let image = real().map_or_else(awkward, Ok)?;
-    for (name, kind, root) in [
+    for (case, kind, root) in [
         ("btrfs", "btrfs", RootKind::Clone),
         ("xfs", "xfs", RootKind::Clone),
         ("ext4", "ext4", RootKind::Copy),
+        ("ext4-overlay", "ext4", RootKind::Overlay),
         ("ephemeral", "ext4", RootKind::Ephemeral),
     ] {
-        if !name.contains(filter) {
+        if !case.contains(filter) {
             continue;
         }
         let volume = Volume::of(kind)?;
@@ -44,7 +45,7 @@ pub fn run(filter: &str) -> Result<(), Error> {
         let info = import(Source::open(&image)?, "bench", &layout.images(), &layout.scratch(), 0, &NoProgress)?;
         let entries = info.root_entries + info.boot_entries;
         eprintln!(
-            "bench: roots/{name}: {entries} files and directories, {} MB",
+            "bench: roots/{case}: {entries} files and directories, {} MB",
             (info.root_bytes + info.boot_bytes) / 1_000_000
         );
         let mut results = Results::default();
@@ -56,7 +57,7 @@ pub fn run(filter: &str) -> Result<(), Error> {
                 }
             }
         }
-        results.print(&format!("roots/{name}"), &METRICS, &[PEER]);
+        results.print(&format!("roots/{case}"), &METRICS, &[PEER]);
     }
     Ok(())
 }

@@ -113,6 +113,7 @@ pub fn serve(export: &Path) -> Result<(), Error> {
         id: 1,
         name: export.to_string_lossy().into(),
         dir: export.to_owned(),
+        layered: false,
         read_only: false,
         root: RootIs::Root,
         holder: Who::Addresses(vec!["127.0.0.0/8".parse()?]),
