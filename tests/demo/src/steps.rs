@@ -124,6 +124,10 @@ fn story(args: &Args, machine: Machine, router: &mut Router, stage: &mut &'stati
 
     begin(stage, "shut down", "the agent tells it from a power cut by what the Pi looks up last");
     guest.console.type_line("poweroff")?;
+    if machine == Machine::Virt {
+        // What nobody reads stops who writes it.
+        guest.console.wait("Power down", patience.command)?;
+    }
     wait_for(router, &["device", DEVICE], "the state 'off'", |device| device["state"] == "off")?;
     router.show(&["devices"])?;
     if ephemeral {
