@@ -1,6 +1,7 @@
 //! A machine's view of the agent's NFS, through a client that shares no code with it.
 
 use std::net::Ipv4Addr;
+use std::sync::Once;
 
 use emupi::lab::Host;
 use nfs3_client::nfs3_types::nfs3::{
@@ -204,7 +205,15 @@ async fn mount(server: &str, export: &str) -> Result<Nfs3Connection<TokioIo<TcpS
     builder.mount().await.map_err(|e| format!("mount: {e}"))
 }
 
+/// The first runtime of a process makes sockets for signals that stay as long as the process: made in a host's namespace, they
+/// would keep that, and its cable, after the host is gone.
+fn have_tokios_sockets_here() {
+    static FIRST: Once = Once::new();
+    FIRST.call_once(|| drop(tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()));
+}
+
 fn run(host: &Host, talk: impl Future<Output = Result<(), String>> + Send) -> Result<(), String> {
+    have_tokios_sockets_here();
     host.enter(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async { tokio::time::timeout(PATIENCE * 2, talk).await.unwrap() })
@@ -217,6 +226,7 @@ pub type Connection = Nfs3Connection<TokioIo<TcpStream>>;
 
 /// Mounts an export and does something with it.
 pub fn talk<T: Send>(host: &Host, export: &str, work: impl AsyncFnOnce(&mut Connection) -> T + Send) -> T {
+    have_tokios_sockets_here();
     host.enter(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
