@@ -5,15 +5,18 @@
 //! from then on each [`Change`] says what a file takes before and after it. Both may go on at the same time: while a census
 //! lasts, what it found and what changes is kept by file, and whoever came last is right.
 
-use std::collections::HashMap;
+mod census;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use census::Counted;
+
+pub use census::Census;
 
 /// Files whose last account is remembered. What the file system gives or takes back between two changes of one of them
 /// (blocks that were set aside and not needed, blocks of its own book-keeping) is counted with the second.
 const RECENT: usize = 64;
-/// Files that a census keeps apart, 30 MB of memory at most while it lasts; those beyond count once a name.
-const MAX_COUNTED: usize = 900_000;
 
 /// What file systems give out at a time, at most.
 pub const BLOCK: u64 = 4096;
@@ -73,6 +76,8 @@ struct Account {
     /// The one used last is at the end.
     recent: Vec<Recent>,
     census: Option<Counted>,
+    /// Directories that are being moved: a census may meet what is in one twice, or not at all.
+    moving: u32,
     /// How many there were: the number of the last one.
     censuses: u32,
     /// Changes that began in another one say nothing of this.
@@ -91,13 +96,6 @@ struct Recent {
     active: u32,
     /// There was more than one at a time: what each saw may be out of order.
     is_contended: bool,
-}
-
-/// What a census found, and what has changed since it began.
-#[derive(Debug, Default)]
-struct Counted {
-    files: HashMap<FileId, u64>,
-    beyond: u64,
 }
 
 /// The same quota, not the same figures: what did not change but in these is the same export.
@@ -190,6 +188,21 @@ impl Quota {
         self.account().begin_anew();
     }
 
+    /// Somebody was refused room, for good: what [`Full`] says may not be the last word on a call.
+    pub fn refuse(&self) {
+        let mut account = self.account();
+        account.has_refused |= account.limit.is_some();
+    }
+
+    /// A directory is being moved, with all that is in it, until what this returns is dropped.
+    #[must_use]
+    pub fn moving(&self) -> Moving<'_> {
+        let mut account = self.account();
+        account.moving = account.moving.saturating_add(1);
+        account.census.iter_mut().for_each(Counted::may_have_missed);
+        Moving(self)
+    }
+
     /// Whether `bytes` more may be taken. Until it is known what is taken, they may.
     ///
     /// # Errors
@@ -212,31 +225,20 @@ impl Quota {
         let recent = account.recent(file, now);
         recent.is_contended |= recent.active > 0;
         recent.active = recent.active.saturating_add(1);
-        Ok(Some(Change { quota: self, file, promised: more, epoch: account.epoch }))
-    }
-
-    /// Begins to look at all files: whoever does tells of each. One that was under way before ends without a result.
-    #[must_use]
-    pub fn census(&self) -> Census {
-        let mut account = self.account();
-        account.censuses = account.censuses.wrapping_add(1);
-        account.census = Some(Counted::default());
-        (account.is_doubted, account.has_refused, account.has_changed) = (false, false, false);
-        Census { quota: self.clone(), number: account.censuses }
+        Ok(Some(Change { quota: self, file, promised: more, epoch: account.epoch, is_over: false }))
     }
 }
 
 impl Account {
     /// Changes under way, and censuses, have nothing to do with what comes now.
     fn begin_anew(&mut self) {
-        let (limit, epoch, censuses) = (self.limit, self.epoch.wrapping_add(1), self.censuses);
-        *self = Self { limit, epoch, censuses, ..Self::default() };
+        let (limit, epoch, censuses, moving) = (self.limit, self.epoch.wrapping_add(1), self.censuses, self.moving);
+        *self = Self { limit, epoch, censuses, moving, ..Self::default() };
     }
 
-    fn has_room(&mut self, bytes: u64) -> Result<(), Full> {
+    fn has_room(&self, bytes: u64) -> Result<(), Full> {
         let (Some(limit), Some(used)) = (self.limit, self.used) else { return Ok(()) };
         if bytes > 0 && used.saturating_add(self.promised).saturating_add(bytes) > limit {
-            self.has_refused = true;
             return Err(Full);
         }
         Ok(())
@@ -274,30 +276,6 @@ impl Account {
     }
 }
 
-impl Counted {
-    fn has_place(&self, file: FileId) -> bool {
-        self.files.len() < MAX_COUNTED || self.files.contains_key(&file)
-    }
-
-    /// A file as the census found it, unless it was counted by then.
-    fn find(&mut self, file: FileId, takes: u64) {
-        if self.has_place(file) {
-            self.files.entry(file).or_insert(takes);
-        } else {
-            self.beyond = self.beyond.saturating_add(takes);
-        }
-    }
-
-    /// A file as a change left it.
-    fn set(&mut self, file: FileId, before: u64, takes: u64) {
-        if self.has_place(file) {
-            self.files.insert(file, takes);
-        } else {
-            self.beyond = self.beyond.saturating_add(takes).saturating_sub(before);
-        }
-    }
-}
-
 /// A change of a file that is under way. Dropped without an end it leaves the account as it was.
 #[derive(Debug)]
 pub struct Change<'a> {
@@ -305,12 +283,13 @@ pub struct Change<'a> {
     file: FileId,
     promised: u64,
     epoch: u32,
+    is_over: bool,
 }
 
 impl Change<'_> {
     /// The file takes so many bytes now, nothing if it has no name any more. `look` asks again, for the case that others
     /// have changed it at the same time.
-    pub fn end(self, takes: u64, look: impl FnOnce() -> Option<u64>) {
+    pub fn end(mut self, takes: u64, look: impl FnOnce() -> Option<u64>) {
         let mut account = self.quota.account();
         if account.epoch != self.epoch {
             return;
@@ -319,11 +298,17 @@ impl Change<'_> {
         // Asked with the account in hand, so that nobody's later answer was counted before.
         let takes = if is_contended { look().unwrap_or(takes) } else { takes };
         account.settle(self.file, takes);
+        // In the same breath: what was promised and what was taken of it would count twice.
+        account.leave(self.file, self.promised);
+        self.is_over = true;
     }
 }
 
 impl Drop for Change<'_> {
     fn drop(&mut self) {
+        if self.is_over {
+            return;
+        }
         let mut account = self.quota.account();
         if account.epoch == self.epoch {
             account.leave(self.file, self.promised);
@@ -331,61 +316,14 @@ impl Drop for Change<'_> {
     }
 }
 
-/// A look at all files of a device. Dropped without an end it has no result.
+/// A directory that is being moved.
 #[derive(Debug)]
-pub struct Census {
-    quota: Quota,
-    number: u32,
-}
+pub struct Moving<'a>(&'a Quota);
 
-impl Census {
-    /// Tells of a file; again and again of one with several names. False if nobody waits for the result any more.
-    #[must_use]
-    pub fn find(&self, file: FileId, takes: u64) -> bool {
-        let mut account = self.quota.account();
-        let is_wanted = account.censuses == self.number;
-        match account.census.as_mut().filter(|_| is_wanted) {
-            Some(census) => {
-                census.find(file, takes);
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// Whether somebody waits for the result.
-    #[must_use]
-    pub fn is_wanted(&self) -> bool {
-        let account = self.quota.account();
-        account.censuses == self.number && account.census.is_some()
-    }
-
-    /// All files were told of: what they take is in force from now on.
-    pub fn end(self) {
-        let mut account = self.quota.account();
-        if account.censuses != self.number {
-            return;
-        }
-        let Some(census) = account.census.take() else { return };
-        let sum: u64 = census.files.values().fold(census.beyond, |sum, takes| sum.saturating_add(*takes));
-        account.used = Some(sum);
-        // Changes under way go on from what was counted of their files, if anything was.
-        account.recent.retain(|recent| recent.active > 0);
-        for recent in &mut account.recent {
-            recent.counted = census.files.get(&recent.file).copied().unwrap_or(0);
-        }
-        drop(account);
-        // The table is large.
-        drop(census);
-    }
-}
-
-impl Drop for Census {
+impl Drop for Moving<'_> {
     fn drop(&mut self) {
-        let mut account = self.quota.account();
-        if account.censuses == self.number && account.census.take().is_some() {
-            account.is_doubted = true;
-        }
+        let mut account = self.0.account();
+        account.moving = account.moving.saturating_sub(1);
     }
 }
 

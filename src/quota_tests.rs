@@ -52,7 +52,10 @@ fn what_is_promised_to_one_is_not_given_to_another() {
     let quota = empty();
     let first = begin(&quota, 1, 0, LIMIT - 4096);
     assert_eq!(quota.begin(file(2), 0, 8192).unwrap_err(), Full);
-    assert!(quota.has_refused() && quota.has_room(4096).is_ok());
+    assert!(quota.has_room(4096).is_ok());
+    assert!(!quota.has_refused(), "that is for those to say who know no other way");
+    quota.refuse();
+    assert!(quota.has_refused());
     let second = begin(&quota, 2, 0, 4096);
     first.end(4096, || None);
     drop(second);
@@ -62,6 +65,62 @@ fn what_is_promised_to_one_is_not_given_to_another() {
     assert_eq!(quota.has_room(1), Err(Full));
     begin(&quota, 1, 4096, 0).end(8192, || None);
     assert_eq!(quota.used(), Some(8192));
+}
+
+#[test]
+fn what_was_promised_does_not_count_beside_what_was_taken_of_it() {
+    let quota = empty();
+    let has_all = AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            for inode in 0..20_000 {
+                begin(&quota, inode, 0, LIMIT / 2).end(LIMIT / 2, || None);
+                begin(&quota, inode, LIMIT / 2, 0).end(0, || None);
+            }
+        });
+        while !writer.is_finished() {
+            if quota.has_room(LIMIT / 2).is_err() {
+                has_all.store(false, Ordering::Relaxed);
+            }
+        }
+    });
+    assert!(has_all.load(Ordering::Relaxed), "half of it was free all the time");
+}
+
+#[test]
+fn a_census_while_directories_move_takes_nothing_away() {
+    let quota = empty();
+    let fill = |quota: &Quota, takes| {
+        let census = quota.census();
+        assert!(census.find(file(1), takes));
+        census
+    };
+    fill(&quota, 1000).end();
+    // Before the census, while it lasts, and all the time.
+    let before = quota.moving();
+    let census = fill(&quota, 400);
+    drop(before);
+    census.end();
+    assert_eq!((quota.used(), quota.doubt()), (Some(1000), Doubt::Changed), "the rest was elsewhere");
+    let census = fill(&quota, 400);
+    let under_way = begin(&quota, 1, 1000, 0);
+    drop(quota.moving());
+    census.end();
+    under_way.end(1100, || None);
+    assert_eq!((quota.used(), quota.doubt()), (Some(1100), Doubt::Changed));
+    let census = fill(&quota, 5000);
+    drop(quota.moving());
+    census.end();
+    assert_eq!((quota.used(), quota.doubt()), (Some(5000), Doubt::Changed), "more is there than was known");
+    drop(quota.moving());
+    fill(&quota, 400).end();
+    assert_eq!((quota.used(), quota.doubt()), (Some(400), Doubt::None), "nothing moved");
+    // What is known for the first time is better than nothing.
+    quota.forget();
+    let census = fill(&quota, 300);
+    drop(quota.moving());
+    census.end();
+    assert_eq!((quota.used(), quota.doubt()), (Some(300), Doubt::Changed));
 }
 
 #[test]

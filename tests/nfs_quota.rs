@@ -123,15 +123,8 @@ async fn commit(client: &mut Client, file: &nfs_fh3) -> nfsstat3 {
     status(&client.commit(&nfs3::COMMIT3args { file: file.clone(), offset: 0, count: 0 }).await.unwrap())
 }
 
-/// Whether names are given to other things.
-#[derive(PartialEq)]
-enum Moves {
-    Yes,
-    No,
-}
-
 /// One thing that a Pi may do, to one of a few names so that it hits what is there.
-async fn do_something(client: &mut Client, root: &nfs_fh3, random: &mut Random, moves: Moves) {
+async fn do_something(client: &mut Client, root: &nfs_fh3, random: &mut Random) {
     let names: Vec<String> = (0..12).map(|n| format!("entry-{n}")).collect();
     let name = |random: &mut Random| random.of(&names).clone().into_bytes();
     let (one, two) = (name(random), name(random));
@@ -169,7 +162,7 @@ async fn do_something(client: &mut Client, root: &nfs_fh3, random: &mut Random, 
         (7, _) => {
             let _ = client.rmdir(&nfs3::RMDIR3args { object: at(&dir, &one) }).await.unwrap();
         }
-        (8, _) if moves == Moves::Yes => {
+        (8, _) => {
             let _ = rename(client, (&dir, &one), (&other, &two)).await;
         }
         (9, Some(file)) => {
@@ -202,7 +195,7 @@ async fn what_is_counted_is_what_a_fresh_look_finds_whatever_was_done() {
         let mut client = l.f.root().await;
         let mut random = Random(seed);
         for n in 0..1500 {
-            do_something(&mut client, &l.root, &mut random, Moves::Yes).await;
+            do_something(&mut client, &l.root, &mut random).await;
             if n % 10 == 0 {
                 l.assert_counted(&format!("seed {seed:#x}, after {n}"));
             }
@@ -245,7 +238,7 @@ async fn file_systems_with_ways_of_their_own_are_counted_too() {
         l.quota.set_limit(Some(u64::MAX / 2));
         let mut random = Random(0xf11e);
         for n in 0..600 {
-            do_something(&mut client, &l.root, &mut random, Moves::Yes).await;
+            do_something(&mut client, &l.root, &mut random).await;
             if n % 50 == 0 {
                 l.assert_counted(&format!("{kind}, after {n}"));
             }
@@ -283,8 +276,7 @@ async fn a_census_while_files_change_misses_nothing() {
                         if n == 500 {
                             working.fetch_sub(1, Ordering::Relaxed);
                         }
-                        // Of a directory that moves on while its parent is read a census may hear nothing.
-                        do_something(&mut client, &own, &mut random, Moves::No).await;
+                        do_something(&mut client, &own, &mut random).await;
                     }
                 });
             });
@@ -373,10 +365,9 @@ async fn names_and_holes_are_counted_as_du_counts_them() {
     // The name that is taken over was another file's last.
     assert_eq!(rename(&mut client, (&l.root, b"sparse"), (&l.root, b"again")).await, nfsstat3::NFS3_OK);
     assert_eq!(used("renamed over"), 0);
-    // Its server may hold a file open that has no name any more: it does not count.
     put(&mut client, &sparse, 0, MB).await.unwrap();
     assert_eq!(remove(&mut client, &l.root, b"again").await, nfsstat3::NFS3_OK);
-    let _ = put(&mut client, &sparse, MB, MB).await;
+    assert_eq!(put(&mut client, &sparse, MB, MB).await, Err(nfsstat3::NFS3ERR_STALE));
     assert_eq!(used("removed"), 0);
 
     // A directory that has grown stays large, until it goes itself.
@@ -402,6 +393,121 @@ async fn names_and_holes_are_counted_as_du_counts_them() {
         nfsstat3::NFS3_OK
     );
     used("one long list");
+}
+
+/// It counts nothing, so it must not grow, and whoever keeps it open by turns must not keep it.
+#[tokio::test]
+async fn a_file_without_a_name_does_not_grow_and_goes() {
+    if !is_root() {
+        return;
+    }
+    for has_limit in [true, false] {
+        let l = limited(10 * MB).await;
+        let mut clients = [l.f.root().await, l.f.client(1, 1, &[]).await];
+        let file = create(&mut clients[0], &l.root, b"file", 0o666).await.unwrap();
+        put(&mut clients[0], &file, 0, MB).await.unwrap();
+        if !has_limit {
+            l.quota.set_limit(None);
+        }
+        // Somebody has it open over the REMOVE, as the server has while it writes.
+        let open = std::fs::File::open(l.dir.path().join("file")).unwrap();
+        assert_eq!(remove(&mut clients[0], &l.root, b"file").await, nfsstat3::NFS3_OK);
+        for client in &mut clients {
+            let grown = put(client, &file, MB, MB).await;
+            assert_eq!(grown, if has_limit { Err(nfsstat3::NFS3ERR_STALE) } else { Ok(()) });
+            assert_eq!(put(client, &file, 0, MB).await, Ok(()), "written over");
+        }
+        assert_eq!(open.metadata().unwrap().len(), if has_limit { MB } else { 2 * MB });
+        drop(open);
+        for client in &mut clients {
+            assert_eq!(put(client, &file, 0, 1).await, Err(nfsstat3::NFS3ERR_STALE), "nobody has it open");
+        }
+        if has_limit {
+            l.assert_counted("gone");
+        }
+    }
+}
+
+/// REMOVE and LINK of one file at once: it lives or it does not, and counts accordingly.
+#[tokio::test]
+async fn a_file_that_gets_another_name_while_it_loses_one_counts() {
+    if !is_root() {
+        return;
+    }
+    let l = limited(u64::MAX / 2).await;
+    let (mut one, mut other) = (l.f.root().await, l.f.root().await);
+    let mut lived = 0;
+    for n in 0..400 {
+        let name = format!("file-{n}").into_bytes();
+        let file = create(&mut one, &l.root, &name, 0o644).await.unwrap();
+        put(&mut one, &file, 0, 32 * KB).await.unwrap();
+        let again = format!("again-{n}").into_bytes();
+        let (removed, linked) =
+            tokio::join!(remove(&mut one, &l.root, &name), link(&mut other, &file, &l.root, &again));
+        assert_eq!(removed, nfsstat3::NFS3_OK);
+        lived += usize::from(linked == nfsstat3::NFS3_OK);
+    }
+    assert!(lived > 0);
+    l.assert_counted(&format!("{lived} of 400 live"));
+}
+
+/// What is there is written over in any case, and the rest is refused when the client asks again (RFC 1813 §3.3.7).
+#[tokio::test]
+async fn at_the_limit_a_write_ends_where_room_does() {
+    if !is_root() {
+        return;
+    }
+    let l = limited(64 * KB).await;
+    let mut client = l.f.root().await;
+    let file = create(&mut client, &l.root, b"file", 0o644).await.unwrap();
+    put(&mut client, &file, 0, 40_000).await.unwrap();
+    assert_eq!(resize(&mut client, &file, 1 << 20).await, nfsstat3::NFS3_OK);
+    let (_, used) = l.quota.figures().unwrap();
+    l.quota.set_limit(Some(used));
+    for (offset, length, written) in [
+        // Up to the hole, which begins with the block after the last one.
+        (0, 64 * KB, Ok(40 * KB)),
+        (30_000, 64 * KB, Ok(40 * KB - 30_000)),
+        (40 * KB, 10, Err(DQUOT)),
+        (0, 40 * KB, Ok(40 * KB)),
+    ] {
+        let data = vec![9; usize::try_from(length).unwrap()];
+        let done = write(&mut client, &file, offset, &data, stable_how::FILE_SYNC).await;
+        assert_eq!(done.map(|ok| u64::from(ok.count)), written, "{offset} {length}");
+    }
+    assert_eq!(resize(&mut client, &file, 35_000).await, nfsstat3::NFS3_OK);
+    l.quota.set_limit(Some(l.quota.used().unwrap()));
+    let done = write(&mut client, &file, 0, &[8; 64 << 10], stable_how::UNSTABLE).await.unwrap();
+    assert_eq!(done.count, 36 << 10, "up to the end of its last block");
+    assert_eq!(put(&mut client, &file, 36 * KB, 1).await, Err(DQUOT));
+    l.assert_counted("short");
+}
+
+#[tokio::test]
+async fn names_elsewhere_take_room_and_who_needs_none_is_not_said_to_be_refused() {
+    if !is_root() {
+        return;
+    }
+    let l = limited(64 * KB).await;
+    let mut client = l.f.root().await;
+    let dir = mkdir(&mut client, &l.root, b"dir").await.unwrap();
+    let file = create(&mut client, &l.root, b"file", 0o644).await.unwrap();
+    create(&mut client, &dir, b"there", 0o644).await.unwrap();
+    put(&mut client, &file, 0, 8 * KB).await.unwrap();
+    assert_eq!(resize(&mut client, &file, MB).await, nfsstat3::NFS3_OK);
+    l.quota.set_limit(Some(l.quota.used().unwrap()));
+    // A name that is there, and blocks that are there though others are not.
+    let how = nfs3::createhow3::UNCHECKED(nfs3::sattr3::default());
+    let made = client.create(&nfs3::CREATE3args { where_: at(&l.root, b"file"), how }).await.unwrap();
+    assert_eq!(status(&made), nfsstat3::NFS3_OK);
+    assert_eq!(link(&mut client, &file, &dir, b"there").await, nfsstat3::NFS3ERR_EXIST);
+    assert_eq!(put(&mut client, &file, 0, 8 * KB).await, Ok(()));
+    assert_eq!(rename(&mut client, (&l.root, b"file"), (&l.root, b"other")).await, nfsstat3::NFS3_OK);
+    assert!(!l.quota.has_refused());
+    assert_eq!(rename(&mut client, (&l.root, b"other"), (&dir, b"new")).await, DQUOT);
+    assert!(l.quota.has_refused());
+    assert_eq!(rename(&mut client, (&l.root, b"other"), (&dir, b"there")).await, nfsstat3::NFS3_OK, "it takes a place");
+    l.assert_counted("renamed");
 }
 
 #[tokio::test]

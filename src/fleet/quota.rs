@@ -194,6 +194,7 @@ mod tests {
         assert!(census.find(FileId { device: 1, inode: 1 }, 950));
         census.end();
         assert!(quota.has_room(51).is_err());
+        quota.refuse();
         assert_eq!(QuotaUse::of(&quota).unwrap().level, QuotaLevel::Full, "what the Pi wants does not fit");
     }
 }

@@ -57,10 +57,10 @@ pub(super) fn create(op: &mut Op<'_>, name: &[u8], how: &CreateHow) -> Done {
 
 /// Takes room for a new name. A name that is there needs none, and is then found.
 fn room(op: &Op<'_>, dir: &Object, name: Name<'_>) -> Result<(), Status> {
-    let quota = || op.quota().map_or(Ok(()), |quota| Ok(quota.has_room(space::NAME)?));
-    match op.shared.space.take(&op.volume.root, space::NAME).and_then(|()| quota()) {
-        Err(_) if dir.child(name).is_ok() => Ok(()),
-        other => Ok(other?),
+    let is_there = || dir.child(name).is_ok();
+    match op.shared.space.take(&op.volume.root, space::NAME) {
+        Err(_) if is_there() => Ok(()),
+        other => Ok(other.and_then(|()| op.room_for_name(is_there))?),
     }
 }
 

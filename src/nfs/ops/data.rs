@@ -129,7 +129,9 @@ pub(super) fn write(op: &mut Op<'_>, offset: u64, count: u32, stable: Stability,
         if is_new {
             op.shared.space.take(&op.volume.root, count as u64)?;
         }
-        let charge = op.charge_write(&before, &file.fd, offset, count as u64, is_new)?;
+        let (charge, room) = op.charge_write(&before, &file.fd, offset, count as u64, is_new)?;
+        // The client sends the rest again (RFC 1813 §3.3.7), and is told then.
+        let data = usize::try_from(room).ok().and_then(|room| data.get(..room)).unwrap_or(data);
         // The verifier from before the data: if a flush fails in between, the client sends the data again.
         let verifier = op.verifier();
         let written = write_data(&file, data, offset);
@@ -249,7 +251,14 @@ fn open(op: &mut Op<'_>, mode: Mode) -> Result<(Arc<OpenFile>, Attr), Stop> {
         other => other,
     }?;
     let file = Arc::new(OpenFile::new(fd, op.handle.export, op.volume.opening, &attr));
-    op.shared.files.put(&op.handle.wire, &op.identity, mode, &file, now);
+    if attr.nlink > 0 {
+        op.shared.files.put(&op.handle.wire, &op.identity, mode, &file, now);
+        // A REMOVE meanwhile closed what was kept before this was; kept for one caller after the other, a file without a name
+        // would never be gone.
+        if object::stat_at(file.fd.as_fd(), c"").is_ok_and(|attr| op.own(attr).nlink == 0) {
+            op.shared.files.forget(&op.handle.wire, &op.identity, mode);
+        }
+    }
     Ok((file, attr))
 }
 

@@ -4,13 +4,12 @@ use std::ffi::CString;
 use std::os::fd::AsFd;
 
 use rustix::fs::{FileType, OFlags};
-use rustix::io::Errno;
 
 use super::quota::Charge;
 use super::{Done, Op};
 use crate::nfs::fs::{Name, Object, object};
 use crate::nfs::proto::Status;
-use crate::nfs::space;
+use crate::quota::Moving;
 
 pub(super) fn remove(op: &mut Op<'_>, name: &[u8]) -> Done {
     take_away(op, name, |op, dir, name| {
@@ -68,20 +67,22 @@ impl<'a> Victim<'a> {
             return none;
         }
         let Ok(c_name) = CString::new(name.bytes()) else { return none };
-        let Ok(attr) = object::stat_at(dir.as_fd(), &c_name) else { return none };
-        let is_dir = attr.kind == FileType::Directory;
-        let layered = if is_layered && !is_dir { dir.child(name).ok() } else { None };
-        let is_of_lower_layer =
-            layered.as_ref().is_some_and(|object| object.handle().is_ok_and(|handle| handle.is_of_lower_layer()));
-        let is_held = is_of_lower_layer || (is_counted && !is_dir && attr.nlink > 1);
+        let held = if is_counted || is_layered { dir.child(name).ok() } else { None };
+        // What is held may have a name again, or another one, when this one is gone: it is asked then.
+        let attr = held.as_ref().map_or_else(|| object::stat_at(dir.as_fd(), &c_name), Object::attr);
+        let Ok(attr) = attr else { return none };
+        let is_of_lower_layer = is_layered
+            && attr.kind != FileType::Directory
+            && held.as_ref().is_some_and(|object| object.handle().is_ok_and(|handle| handle.is_of_lower_layer()));
         Self {
             file: (attr.kind == FileType::RegularFile).then_some(attr.ino),
-            charge: is_counted.then(|| op.charge(&attr)),
-            held: if is_held { layered.or_else(|| dir.child(name).ok()) } else { None },
+            charge: (is_counted && held.is_some()).then(|| op.charge(&attr)),
+            held: held.filter(|_| is_counted || is_of_lower_layer),
             is_of_lower_layer,
         }
     }
 
+    /// Whether there is one, as far as a quota has to know.
     const fn is_counted(&self) -> bool {
         self.charge.is_some()
     }
@@ -115,17 +116,20 @@ fn empty(op: &mut Op<'_>, object: &Object) -> Result<(), Status> {
     op.be_caller()
 }
 
-/// What takes the place of another.
+/// What gets another name, as far as a quota has to know: ext4 gives out the blocks of a file whose data were not written yet
+/// when it takes another's place, and a census that is under way may look for it where it is not.
 struct Moved<'a> {
     object: Object,
     charge: Charge<'a>,
+    _moving: Option<Moving<'a>>,
 }
 
 impl<'a> Moved<'a> {
     fn find(op: &Op<'a>, dir: &Object, name: Name<'_>) -> Option<Self> {
+        op.quota()?;
         let object = dir.child(name).ok()?;
         let attr = object.attr().ok()?;
-        Some(Self { charge: op.charge(&attr), object })
+        Some(Self { charge: op.charge(&attr), _moving: op.moving(&attr), object })
     }
 }
 
@@ -137,11 +141,15 @@ pub(super) fn rename(op: &mut Op<'_>, from: &[u8], to_dir: &[u8], to: &[u8]) -> 
     let names = Name::new_entry(from, Status::Inval).and_then(|from| Ok((from, Name::new_entry(to, Status::Inval)?)));
     let result = names.and_then(|(from, to)| {
         let victim = Victim::find(op, &target, to);
-        // ext4 gives out the blocks of a file whose data were not written yet when it takes another's place.
-        let moved = if victim.is_counted() { Moved::find(op, &source, from) } else { None };
+        let is_elsewhere = (source_before.place, source_before.ino) != (target_before.place, target_before.ino);
+        if is_elsewhere {
+            // Names alone could fill the disk.
+            op.room_for_name(|| victim.is_counted())?;
+        }
+        let moved = Moved::find(op, &source, from);
         source.rename(from, &target, to)?;
         victim.lost_a_name(op)?;
-        if let Some(Moved { object, charge }) = moved {
+        if let Some(Moved { object, charge, _moving }) = moved {
             charge.look(&object);
         }
         op.sync_changes(&[(&source, FileType::Directory), (&target, FileType::Directory)])
@@ -164,7 +172,7 @@ pub(super) fn link(op: &mut Op<'_>, dir: &[u8], name: &[u8]) -> Done {
     let result = Name::new_entry(name, Status::Exist)
         .and_then(|name| {
             // Names alone could fill the disk.
-            op.quota().map_or(Ok(()), |quota| quota.has_room(space::NAME)).map_err(Errno::from)?;
+            op.room_for_name(|| dir.child(name).is_ok())?;
             Ok(object.link(&op.shared.proc, &dir, name)?)
         })
         .and_then(|()| op.sync_changes(&[(&dir, FileType::Directory)]));

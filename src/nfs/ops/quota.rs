@@ -8,13 +8,8 @@ use rustix::io::Errno;
 use super::Op;
 use crate::nfs::attr::Attr;
 use crate::nfs::fs::object;
-use crate::quota::{BLOCK, Change, FileId, Full, Quota, takes};
-
-impl From<Full> for Errno {
-    fn from(_: Full) -> Self {
-        Self::DQUOT
-    }
-}
+use crate::nfs::space;
+use crate::quota::{BLOCK, Change, FileId, Full, Moving, Quota, takes};
 
 /// A change of one object, if it is to be counted. Dropped before its end it was none.
 pub(super) struct Charge<'a>(Option<Change<'a>>);
@@ -54,10 +49,28 @@ impl<'a> Op<'a> {
         Charge(self.quota().and_then(|quota| quota.begin(id(before), taken(before), 0).ok().flatten()))
     }
 
-    /// Begins writing into a file; `may_grow`: into a hole, or beyond its end.
+    /// Takes room for a new name.
     ///
     /// # Errors
-    /// `EDQUOT`.
+    /// `EDQUOT`, unless `is_there`: one that is there already needs none.
+    pub(super) fn room_for_name(&self, is_there: impl FnOnce() -> bool) -> Result<(), Errno> {
+        let Some(quota) = self.quota() else { return Ok(()) };
+        match quota.has_room(space::NAME) {
+            Err(Full) if !is_there() => Err(refuse(quota)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Begins moving an object to another place among the names.
+    pub(super) fn moving(&self, object: &Attr) -> Option<Moving<'a>> {
+        self.quota().filter(|_| object.kind == FileType::Directory).map(Quota::moving)
+    }
+
+    /// Begins writing into a file; `may_grow`: into a hole, or beyond its end. Answers how many of `count` bytes there is
+    /// room for, which is at least one.
+    ///
+    /// # Errors
+    /// `EDQUOT`; `ESTALE` for a file that has no name any more.
     pub(super) fn charge_write(
         &self,
         before: &Attr,
@@ -65,14 +78,21 @@ impl<'a> Op<'a> {
         offset: u64,
         count: u64,
         may_grow: bool,
-    ) -> Result<Charge<'a>, Errno> {
-        let Some(quota) = self.quota() else { return Ok(Charge(None)) };
+    ) -> Result<(Charge<'a>, u64), Errno> {
+        let Some(quota) = self.quota() else { return Ok((Charge(None), count)) };
         let more = if may_grow { growth(before, offset, count) } else { 0 };
+        if more > 0 && self.own(*before).nlink == 0 {
+            // It counts nothing, and is there only until nobody has it open; then this is what every call is answered.
+            return Err(Errno::STALE);
+        }
         let begin = |more| quota.begin(id(before), taken(before), more);
         match begin(more) {
-            // Its holes may be elsewhere.
-            Err(Full) if is_filled(file, offset, count) => Ok(Charge(begin(0)?)),
-            begun => Ok(Charge(begun?)),
+            Ok(begun) => Ok((Charge(begun), count)),
+            // Its holes may be elsewhere, or begin only behind what is there.
+            Err(Full) => match filled(file, before.size, offset).min(count) {
+                0 => Err(refuse(quota)),
+                there => Ok((Charge(begin(0).map_err(|Full| refuse(quota))?), there)),
+            },
         }
     }
 
@@ -82,6 +102,11 @@ impl<'a> Op<'a> {
             Charge(Some(change)).end(Some(made), object);
         }
     }
+}
+
+fn refuse(quota: &Quota) -> Errno {
+    quota.refuse();
+    Errno::DQUOT
 }
 
 fn id(attr: &Attr) -> FileId {
@@ -103,15 +128,22 @@ fn growth(before: &Attr, offset: u64, count: u64) -> u64 {
     up(offset.saturating_add(count)).saturating_sub(begin.max(there))
 }
 
-/// Whether all of this part of a file has its blocks.
-fn is_filled(file: impl AsFd, offset: u64, count: u64) -> bool {
+/// Bytes from `offset` on for which a file has its blocks.
+fn filled(file: impl AsFd, size: u64, offset: u64) -> u64 {
+    // Beyond the end no hole is found; its last block may have room.
+    let Some(from) = size.checked_sub(1).map(|last| last.min(offset)) else { return 0 };
     // Where the descriptor stands means nothing here: data is read and written by offset.
-    seek(file, SeekFrom::Hole(offset)).is_ok_and(|hole| hole >= offset.saturating_add(count))
+    match seek(file, SeekFrom::Hole(from)) {
+        Ok(end) if end >= size => end.checked_next_multiple_of(BLOCK).unwrap_or(end).saturating_sub(offset),
+        Ok(hole) => hole.saturating_sub(offset),
+        Err(_) => 0,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::FileExt;
 
     #[test]
     fn a_write_is_taken_to_need_the_blocks_that_are_not_there() {
@@ -134,5 +166,26 @@ mod tests {
         ] {
             assert_eq!(growth(&Attr { size, used, ..attr }, offset, count), more, "{size} {used} {offset} {count}");
         }
+    }
+
+    #[test]
+    fn what_is_there_of_a_file_ends_at_its_first_hole_or_with_its_last_block() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = std::fs::File::create_new(dir.path().join("file")).unwrap();
+        let write = |offset, length| file.write_all_at(&vec![7; length], offset).unwrap();
+        let there = |size, offset| filled(&file, size, offset);
+        assert_eq!(there(0, 0), 0);
+        write(0, 5000);
+        for (offset, bytes) in [(0, 8192), (4999, 3193), (5000, 3192), (8191, 1), (8192, 0), (1 << 40, 0)] {
+            assert_eq!(there(5000, offset), bytes, "{offset}");
+        }
+        write(1 << 20, 100);
+        let size = (1 << 20) + 100;
+        for (offset, bytes) in [(0, 8192), (8192, 0), (1 << 19, 0), (1 << 20, 4096), ((1 << 20) + 4096, 0)] {
+            assert_eq!(there(size, offset), bytes, "{offset}");
+        }
+        file.set_len(1 << 21).unwrap();
+        assert_eq!(there(1 << 21, (1 << 21) - 1), 0, "the end is a hole");
+        assert_eq!(there(1 << 21, 1 << 21), 0, "and so is what is behind it");
     }
 }

@@ -12,9 +12,8 @@ pub(super) fn stat(op: &mut Op<'_>) -> Done {
     // What the client may fill.
     let mut available = available.saturating_sub(op.shared.space.reserve());
     // Before it is known what is used, the disk is all there is to tell.
-    if let Some((limit, used)) = op.quota().and_then(Quota::figures) {
-        let left = limit.saturating_sub(used);
-        (total, free, available) = (total.min(limit), free.min(left), available.min(left));
+    if let Some(figures) = op.quota().and_then(Quota::figures) {
+        [total, free, available] = limited(total, available, figures);
     }
     op.put_status(Status::Ok);
     op.put_post_op(Some(&attr));
@@ -28,6 +27,14 @@ pub(super) fn stat(op: &mut Op<'_>) -> Done {
     // How long this will hold: no promise.
     put_u32(out, 0);
     Ok(Status::Ok)
+}
+
+/// Total, free and available as a quota with `(limit, used)` has it. What is free and not available is what others took of the
+/// disk: df(1) shows as used what is not free, and that is to be the Pi's own.
+fn limited(total: u64, available: u64, (limit, used): (u64, u64)) -> [u64; 3] {
+    let total = total.min(limit);
+    let available = available.min(limit.saturating_sub(used)).min(total);
+    [total, total.saturating_sub(used).max(available), available]
 }
 
 pub(super) fn info(op: &mut Op<'_>) -> Done {
@@ -67,4 +74,27 @@ pub(super) fn path_conf(op: &mut Op<'_>) -> Done {
         put_bool(out, flag);
     }
     Ok(Status::Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_used_is_the_pis_own_however_full_the_disk_is() {
+        for (disk, (limit, used), shown) in [
+            // total, available
+            ((1000, 900), (100, 30), [100, 70, 70]),
+            ((1000, 20), (100, 30), [100, 70, 20]),
+            ((1000, 0), (100, 30), [100, 70, 0]),
+            ((1000, 900), (100, 150), [100, 0, 0]),
+            // More than the disk has.
+            ((1000, 500), (5000, 300), [1000, 700, 500]),
+            ((1000, 0), (u64::MAX, 300), [1000, 700, 0]),
+            // What clones share counts for each.
+            ((1000, 900), (5000, 800), [1000, 900, 900]),
+        ] {
+            assert_eq!(limited(disk.0, disk.1, (limit, used)), shown, "{disk:?} {limit} {used}");
+        }
+    }
 }
