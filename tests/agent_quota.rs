@@ -12,6 +12,7 @@ use support::{Router, image, nfs};
 
 const MB: u64 = 1_000_000;
 const FILE: &str = "devices/lion/root/fills-the-disk";
+const DEEP: &str = "devices/lion/root/deep";
 
 /// What `devices` says of the one device: its quota and what is used of it.
 fn figures(devices: &Value) -> (Option<u64>, Option<u64>) {
@@ -62,6 +63,19 @@ fn a_pi_gets_no_further_than_its_quota() {
     // It is known again soon after a start, and what was removed meanwhile is noticed.
     fs::remove_file(router.data_dir().join(FILE)).unwrap();
     router.kill_agent();
+    // But nobody can count what is nested so deep.
+    let deep = router.data_dir().join(DEEP);
+    fs::create_dir_all(deep.join(vec!["d"; 1000].join("/"))).unwrap();
+    fs::rename(&deep, deep.with_extension("more")).unwrap();
+    fs::create_dir_all(deep.join(vec!["d"; 1500].join("/"))).unwrap();
+    fs::rename(deep.with_extension("more"), deep.join(vec!["d"; 1500].join("/")).join("more")).unwrap();
+    router.start_agent();
+    let why = "the quota of lion is not in force: ";
+    router.wait_until("the reason", || router.findings().iter().any(|finding| finding.contains(why)));
+    router.assert_finding(&["warning: lion", why, "devices/lion/root: directories are nested more than 2000 deep"]);
+    assert_eq!(router.said(why), 1);
+    router.kill_agent();
+    fs::remove_dir_all(deep).unwrap();
     router.start_agent();
     let (_, used) = figures(&router.wait_for(&["devices"], "the census", |devices| figures(devices).1.is_some()));
     assert!(used.unwrap() < 10 * MB, "{used:?}");

@@ -69,6 +69,8 @@ impl<S: Servers> Api<S> {
         for device in &fleet.config().devices {
             let warning = |text| Finding::new(Severity::Warning, device.id.clone(), text);
             findings.extend(fleet.quota_problem(device).map(|text| warning(text).known_as("quota-without-effect")));
+            findings
+                .extend(fleet.quota_not_in_force(&device.id).map(|text| warning(text).known_as("quota-not-in-force")));
             let Some(quota) = fleet.quota_use(&device.id) else { continue };
             let id = if quota.level == QuotaLevel::Full { "quota-full" } else { "quota-nearly-full" };
             findings.extend(quota.warning(&device.id).map(|text| warning(text).known_as(id)));

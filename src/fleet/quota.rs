@@ -7,11 +7,11 @@ use super::usage::Look;
 use crate::config::Device;
 use crate::quota::{Doubt, Quota};
 
-/// A census that could not be taken is tried again after this time.
+/// A census that could not be taken is tried again after this time, and after twice as long each time.
 const AGAIN: Duration = Duration::from_secs(60);
 /// How old what is known may be when somebody was refused room: it may not be up to date, and the Pi is stuck.
 const STUCK: Duration = Duration::from_secs(600);
-/// How old it may be while files change.
+/// How old it may be while files change; and no census waits longer than this for the next try.
 const DRIFTED: Duration = Duration::from_secs(3600);
 
 /// What a device uses of its quota.
@@ -68,6 +68,23 @@ impl QuotaUse {
     }
 }
 
+/// Whether a census should be begun: why, how many came to nothing in a row, and how long ago the last one was begun.
+fn is_due(doubt: Doubt, failures: u32, since: Option<Duration>) -> bool {
+    let age = match doubt {
+        Doubt::None => return false,
+        Doubt::Changed => DRIFTED,
+        Doubt::Refused => STUCK,
+        // Files that cannot be counted, by whatever their Pi does, are not gone through all the time.
+        Doubt::Unknown => AGAIN.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(DRIFTED),
+    };
+    since.is_none_or(|since| since >= age)
+}
+
+/// The worst level since all was well: each is said once until then.
+fn worst(before: QuotaLevel, now: QuotaLevel) -> QuotaLevel {
+    if now == QuotaLevel::Well { now } else { now.max(before) }
+}
+
 impl Fleet {
     /// The quota of a configured device, with a limit or without.
     pub(super) fn quota(&self, id: &str) -> Quota {
@@ -97,6 +114,7 @@ impl Fleet {
             let limit = device.quota.map(|size| size.0).filter(|_| writes);
             quotas.entry(device.id.clone()).or_default().set_limit(limit);
         }
+        self.measured.retain_failures();
     }
 
     /// Why the quota of a device is not kept.
@@ -115,25 +133,31 @@ impl Fleet {
         })
     }
 
+    /// Why a device's quota does not hold, although it is to: nobody could count its files.
+    #[must_use]
+    pub fn quota_not_in_force(&self, id: &str) -> Option<String> {
+        self.measured.quotas.get(id).filter(|quota| quota.has_limit() && quota.used().is_none())?;
+        let failure = self.measured.failure(id)?;
+        Some(format!("the quota of {id} is not in force: {}", failure.why))
+    }
+
     /// Has files counted where it is not known well enough what they take, and says in the log whose quota runs out.
     pub fn keep_quotas(&mut self) {
         self.log_quotas();
-        if !self.volume.is_present() || self.measured.is_busy() {
+        if !self.volume.is_present() {
             return;
         }
         let now = self.clock.now();
-        let is_due = |id: &String| {
-            let age = match self.quota(id).doubt() {
-                Doubt::None => return false,
-                Doubt::Changed => DRIFTED,
-                Doubt::Refused => STUCK,
-                Doubt::Unknown => AGAIN,
-            };
-            // What a job works on is counted when it is done.
-            let is_there = self.served.contains_key(id) && self.claimed(id).is_none();
-            is_there && self.measured.censuses.get(id).is_none_or(|begun| now.since(*begun) >= age)
+        let is_busy = self.measured.is_busy();
+        let is_due = |id: &String, quota: &Quota| {
+            let failures = self.measured.failure(id).map_or(0, |failure| failure.times);
+            let since = self.measured.censuses.get(id).map(|begun| now.since(*begun));
+            // Where nothing is known, nobody waits for all the images that somebody has measured.
+            let has_time = !is_busy || quota.used().is_none();
+            has_time && is_due(quota.doubt(), failures, since) && self.can_be_counted(id)
         };
-        let due: Vec<String> = self.measured.quotas.keys().filter(|id| is_due(id)).cloned().collect();
+        let quotas = self.measured.quotas.iter();
+        let due: Vec<String> = quotas.filter(|(id, quota)| is_due(id, quota)).map(|(id, _)| id.clone()).collect();
         if due.is_empty() {
             return;
         }
@@ -142,16 +166,22 @@ impl Fleet {
         self.measured.censuses.extend(due.into_iter().map(|id| (id, now)));
     }
 
+    /// What a job works on is counted when it is done.
+    pub(super) fn can_be_counted(&self, id: &str) -> bool {
+        self.served.contains_key(id) && self.claimed(id).is_none()
+    }
+
     fn log_quotas(&mut self) {
         let uses: Vec<(String, QuotaUse)> =
             self.measured.quotas.iter().filter_map(|(id, quota)| Some((id.clone(), QuotaUse::of(quota)?))).collect();
         let said = &mut self.measured.quotas_said;
         said.retain(|id, _| uses.iter().any(|(other, _)| other == id));
         for (id, now) in uses {
-            let before = said.insert(id.clone(), now.level).unwrap_or(QuotaLevel::Well);
+            let before = said.get(&id).copied().unwrap_or(QuotaLevel::Well);
             if let Some(warning) = now.warning(&id).filter(|_| now.level > before) {
                 log::warn!("{warning}");
             }
+            said.insert(id, worst(before, now.level));
         }
     }
 }
@@ -171,6 +201,43 @@ mod tests {
         );
         let said = of(64_000_000, 64_000_000, QuotaLevel::Full).warning("lion").unwrap();
         assert!(said.starts_with("Pi lion has used 64.0 of its 64.0 MB and cannot write more: "), "{said}");
+    }
+
+    #[test]
+    fn a_census_is_due_the_sooner_the_less_is_known() {
+        let due_after = |doubt, failures| {
+            assert_eq!(is_due(doubt, failures, None), doubt != Doubt::None, "never counted");
+            (0..100_000).find(|seconds| is_due(doubt, failures, Some(Duration::from_secs(*seconds))))
+        };
+        for (doubt, failures, seconds) in [
+            (Doubt::None, 0, None),
+            (Doubt::None, 9, None),
+            (Doubt::Changed, 0, Some(3600)),
+            (Doubt::Refused, 0, Some(600)),
+            (Doubt::Unknown, 0, Some(60)),
+            (Doubt::Unknown, 1, Some(60)),
+            (Doubt::Unknown, 2, Some(120)),
+            (Doubt::Unknown, 6, Some(1920)),
+            (Doubt::Unknown, 7, Some(3600)),
+            (Doubt::Unknown, u32::MAX, Some(3600)),
+        ] {
+            assert_eq!(due_after(doubt, failures), seconds, "{doubt:?} {failures}");
+        }
+    }
+
+    #[test]
+    fn a_level_is_said_once_until_all_was_well() {
+        use QuotaLevel::{Full, NearlyFull, Well};
+        let mut before = Well;
+        let said =
+            [Well, NearlyFull, Full, NearlyFull, Full, NearlyFull, Well, Full, NearlyFull, Full, Well, NearlyFull]
+                .into_iter()
+                .filter(|now| {
+                    let is_said = *now > before;
+                    before = worst(before, *now);
+                    is_said
+                });
+        assert_eq!(said.collect::<Vec<_>>(), [NearlyFull, Full, Full, NearlyFull]);
     }
 
     #[test]
