@@ -356,6 +356,55 @@ fn dietpi_sets_up_this_device_at_its_first_boot() {
 }
 
 #[test]
+fn dietpi_keeps_a_password_that_somebody_chose_and_says_what_the_known_one_is_used_for() {
+    let known = "gets the password 'dietpi'";
+    let chosen = "the first boot makes it the password of root and dietpi, too";
+    for (password, automated, own, line, note) in [
+        ("dietpi", "0", true, "PASSWORD=\n", None),
+        ("dietpi", "1", true, "PASSWORD=\n", Some(known)),
+        ("", "1", true, "PASSWORD=\n", Some(known)),
+        ("geheim", "1", true, "PASSWORD=geheim\n", Some(chosen)),
+        ("geheim", "0", true, "PASSWORD=geheim\n", Some(chosen)),
+        ("dietpi", "1", false, "PASSWORD=dietpi\n", None),
+        ("geheim", "1", false, "PASSWORD=geheim\n", None),
+    ] {
+        let trees = dietpi();
+        let settings = format!(
+            "#AUTO_SETUP_GLOBAL_PASSWORD=no\nAUTO_SETUP_GLOBAL_PASSWORD={password}\nAUTO_SETUP_AUTOMATED={automated}\n"
+        );
+        trees.put("boot/dietpi.txt", &settings);
+        let password = hash().filter(|_| own);
+        let report = trees.adapt_for(&Target { user: Some("dietpi".to_owned()), password, ..device() }, Pass::Fresh);
+        let new = trees.get("root/boot/dietpi.txt");
+        assert!(new.contains(&format!("\nAUTO_SETUP_GLOBAL_{line}")), "{new}");
+        let notes: Vec<_> = report.notes.iter().filter(|note| note.rule == "dietpi").map(|note| &*note.what).collect();
+        assert_eq!(notes.len(), usize::from(note.is_some()), "{settings}{notes:?}");
+        assert!(note.is_none_or(|note| notes[0].contains(note)), "{settings}{notes:?}");
+    }
+}
+
+#[test]
+fn a_boot_file_too_large_to_be_moved_is_named_and_stands_in_nobodys_way() {
+    let large = "x".repeat((1 << 20) + 1);
+    for (trees, names) in [
+        (dietpi(), ["Automation_Custom_Script.sh", "Automation_Custom_PreScript.sh"].as_slice()),
+        (bookworm(), &["userconf.txt", "custom.toml", "firstrun.sh", "user-data"]),
+        (trixie(), &["user-data", "network-config"]),
+    ] {
+        for name in names {
+            trees.put(&format!("boot/{name}"), &large);
+        }
+        let report = trees.adapt(Pass::Fresh);
+        for name in names {
+            let is_of_it = |note: &&piboot::image::adapt::Change| note.path == format!("boot/{name}");
+            let note = report.notes.iter().find(is_of_it).unwrap();
+            assert!(note.what.starts_with("too large to be moved"), "{note:?}");
+            assert_eq!(fs::metadata(trees.path(&format!("boot/{name}"))).unwrap().len(), (1 << 20) + 1);
+        }
+    }
+}
+
+#[test]
 fn applying_again_changes_nothing() {
     for trees in [bookworm(), trixie(), dietpi()] {
         assert!(trees.adapt(Pass::Fresh).changes.len() > 15);

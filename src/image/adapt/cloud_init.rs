@@ -14,7 +14,7 @@ pub(super) fn apply(editor: &mut Editor<'_>) -> Result<(), AdaptError> {
     if !editor.exists("usr/bin/cloud-init")? && !editor.exists("etc/cloud/cloud.cfg")? {
         // Nobody reads them, but over TFTP everybody could.
         for name in ["user-data", "network-config"] {
-            if let Some(text) = editor.text(Side::Boot, name)? {
+            if let Some(text) = editor.movable(name)? {
                 editor.note(Side::Boot, name, "not applied: the image has no cloud-init".to_owned());
                 imager::keep(editor, name, &text)?;
             }
@@ -53,7 +53,7 @@ fn take(editor: &mut Editor<'_>, name: &str) -> Result<(), AdaptError> {
     if there.is_some() && editor.look(&path, Tree::stat)?.is_some_and(|stat| stat.st_mode & 0o077 != 0) {
         editor.set_mode(&path, PRIVATE.mode, "nobody but root reads it: it may hold passwords")?;
     }
-    let Some(text) = editor.text(Side::Boot, name)? else { return Ok(()) };
+    let Some(text) = editor.movable(name)? else { return Ok(()) };
     let moved = "moved out of the boot files, which are served over TFTP";
     match there {
         None => editor.write_as(Side::Root, &path, &text, PRIVATE, moved)?,

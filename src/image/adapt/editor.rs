@@ -89,6 +89,19 @@ impl<'a> Editor<'a> {
         Ok(data.map(|data| text::decode(&data)))
     }
 
+    /// A boot file that is to go where only root reads it; in place of one that is too large to be text, a note. A device is
+    /// made with it nevertheless.
+    pub(super) fn movable(&mut self, name: &str) -> Result<Option<String>> {
+        match self.boot.read(name) {
+            Err(Errno::FBIG) => {
+                let what = "too large to be moved out of the boot files: everybody can read it over TFTP";
+                self.note(Side::Boot, name, what.to_owned());
+                Ok(None)
+            }
+            read => Ok(self.check(Side::Boot, "read", name, read)?.map(|data| text::decode(&data))),
+        }
+    }
+
     /// What both trees hold that bears on what they can boot.
     pub(super) fn evidence(&self, depth: Depth) -> Evidence {
         Evidence::gather(self.boot.top(), self.root.top(), &MODELS, depth)

@@ -13,7 +13,7 @@ use crate::config::{Password, PasswordHash, check_keyboard, check_timezone, chec
 
 pub(super) fn apply(editor: &mut Editor<'_>) -> Result<(), AdaptError> {
     for name in ["userconf.txt", "userconf"] {
-        let Some(text) = editor.text(Side::Boot, name)? else { continue };
+        let Some(text) = editor.movable(name)? else { continue };
         let line = text.lines().next().unwrap_or_default().trim();
         let (user, password) = line.split_once(':').unwrap_or((line, ""));
         let found = Settings { user: Some(user.to_owned()), password: password.parse().ok(), ..Settings::default() };
@@ -25,10 +25,10 @@ pub(super) fn apply(editor: &mut Editor<'_>) -> Result<(), AdaptError> {
             keep(editor, name, &text)?;
         }
     }
-    if let Some(text) = editor.text(Side::Boot, "custom.toml")? {
+    if let Some(text) = editor.movable("custom.toml")? {
         custom(editor, &text)?;
     }
-    if let Some(text) = editor.text(Side::Boot, "firstrun.sh")? {
+    if let Some(text) = editor.movable("firstrun.sh")? {
         let why = "settings made in Raspberry Pi Imager (user, password, Wi-Fi, locale …) are not applied: \
                    set them on the device; its host name and ssh keys come from this router";
         editor.note(Side::Boot, "firstrun.sh", why.to_owned());
