@@ -71,13 +71,15 @@ impl<'a> Victim<'a> {
         // What is held may have a name again, or another one, when this one is gone: it is asked then.
         let attr = held.as_ref().map_or_else(|| object::stat_at(dir.as_fd(), &c_name), Object::attr);
         let Ok(attr) = attr else { return none };
+        let is_dir = attr.kind == FileType::Directory;
         let is_of_lower_layer = is_layered
-            && attr.kind != FileType::Directory
+            && !is_dir
             && held.as_ref().is_some_and(|object| object.handle().is_ok_and(|handle| handle.is_of_lower_layer()));
         Self {
             file: (attr.kind == FileType::RegularFile).then_some(attr.ino),
             charge: (is_counted && held.is_some()).then(|| op.charge(&attr)),
-            held: held.filter(|_| is_counted || is_of_lower_layer),
+            // A directory of several layers has one link ever after.
+            held: held.filter(|_| is_of_lower_layer || (is_counted && !(is_layered && is_dir))),
             is_of_lower_layer,
         }
     }
