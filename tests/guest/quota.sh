@@ -17,8 +17,17 @@ if dd if=/dev/zero of=rest bs=1M count=64 conv=fsync 2>/tmp/said; then echo "64 
 grep -qi 'quota exceeded' /tmp/said || { cat /tmp/said; exit 1; }
 # What is there is written over, renamed and removed.
 dd if=/dev/zero of=half bs=1M count=32 conv=fsync,notrunc 2>/dev/null
+# So is what is there of a write that ends beyond it.
+n=0
+while dd if=/dev/zero of=fill$n bs=64k count=1 conv=fsync 2>/dev/null; do n=$((n + 1)); done
+dd if=/dev/zero bs=256k count=2 2>/dev/null | tr '\0' x >/tmp/x
+if dd if=/tmp/x of=half bs=256k seek=127 conv=fsync,notrunc 2>/tmp/said; then echo "half has grown"; exit 1; fi
+grep -qi 'quota exceeded' /tmp/said || { cat /tmp/said; exit 1; }
+echo 3 >/proc/sys/vm/drop_caches
+new=$(dd if=half bs=256k skip=127 count=1 2>/dev/null | tr -d -c x | wc -c)
+[ "$new" = 262144 ] || { echo "$new bytes of half were written over"; exit 1; }
 mv half other
-rm rest other
+rm -f rest other fill*
 sync
 # What was refused is no longer in the way.
 dd if=/dev/urandom of=new bs=1M count=60 conv=fsync 2>/dev/null
