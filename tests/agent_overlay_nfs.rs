@@ -279,6 +279,39 @@ fn other_file_systems_can_as_well() {
 }
 
 #[test]
+fn layers_that_somebody_took_apart_are_put_together_again() {
+    let disk = Disk::new(500);
+    let router = on_disk(&disk);
+    router.start_dnsmasq();
+    let plain = image::with(router.net.scratch(), "files", |root| fs::write(root.join("file"), "image's").unwrap());
+    router.import(&plain, "files");
+    let lion = Pi::new(Model::Pi4B, 0x5b15_4510);
+    over(&router, &lion, "lion", "files");
+    let host = host(&router, &lion);
+    let file = talk(&host, "/lion/root", async |c| find(c, "file").await.unwrap().0);
+    rustix::mount::unmount(root(&router, "lion", ""), rustix::mount::UnmountFlags::DETACH).unwrap();
+    let upper = router.data_dir().join("devices/lion/overlay/root/upper");
+    fs::rename(&upper, upper.with_extension("away")).unwrap();
+    router.reload();
+    router.wait_for(&["device", "lion"], "the refusal", |device| device["state"] == "blocked");
+    // A Pi that runs waits.
+    talk(&host, "/lion/boot", async |c| {
+        assert_eq!(content(c, &file).await.unwrap_err(), nfsstat3::NFS3ERR_JUKEBOX);
+    });
+    // Nobody says that it can be mounted again.
+    let before = router.said("its layers over image files are mounted");
+    fs::rename(upper.with_extension("away"), &upper).unwrap();
+    router.wait_until("it to be mounted", || router.said("its layers over image files are mounted") > before);
+    // Answered when the servers know.
+    router.json(&["device", "lion"]);
+    talk(&host, "/lion/root", async |c| {
+        write(c, &file, "A LION", stable_how::FILE_SYNC).await;
+        assert_eq!(content(c, &file).await.unwrap(), b"A LIONs");
+    });
+    assert_eq!(read(&router, "lion", "file"), "A LIONs");
+}
+
+#[test]
 fn a_quota_counts_what_the_pi_sees() {
     const MB: u64 = 1_000_000;
     let disk = Disk::new(500);

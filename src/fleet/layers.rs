@@ -125,7 +125,16 @@ impl Fleet {
         }
         // Who waited for one device does not wait for each of the others.
         let patience = if self.layers_unsettled { Duration::ZERO } else { overlay::BUSY };
-        let mounted = overlay::mount(&self.layout, &directory, &record.image, patience).map_err(|e| {
+        let mounted = overlay::mount(&self.layout, &directory, &record.image, patience);
+        // Servers open anew what came, and let go what went: as long as that is open nothing can be mounted over it.
+        let is_news = match &mounted {
+            Ok(mounted) => self.layers_missing.remove(id) || *mounted,
+            Err(_) => self.layers_missing.insert(id.to_owned()),
+        };
+        if is_news {
+            self.volume_changes = self.volume_changes.wrapping_add(1);
+        }
+        let mounted = mounted.map_err(|e| {
             self.layers_unsettled = true;
             e.to_string()
         })?;

@@ -132,6 +132,8 @@ pub struct Fleet {
     measured: Measurements,
     /// Layers could not be mounted, or unmounted: it is tried again.
     layers_unsettled: bool,
+    /// Devices whose layers could not be mounted when that was tried last.
+    layers_missing: BTreeSet<String>,
     /// Directories that were data_dir before, where layers may be mounted.
     layers_elsewhere: Vec<PathBuf>,
 }
@@ -205,6 +207,7 @@ impl Fleet {
             restored: std::sync::mpsc::channel(),
             measured: Measurements::default(),
             layers_unsettled: false,
+            layers_missing: BTreeSet::new(),
             layers_elsewhere: Vec::new(),
         };
         fleet.volume_identity = on_volume::volume_identity(&fleet.layout);
