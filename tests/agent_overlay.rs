@@ -7,13 +7,14 @@ mod support;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use emupi::{Model, Pi};
-use support::Router;
 use support::disk::Disk;
 use support::image;
 use support::layers::{mounted, on_disk, over, read, root};
+use support::{PIBOOT, Router};
 
 const MB: u64 = 1 << 20;
 
@@ -54,6 +55,28 @@ fn one_more_takes_next_to_nothing() {
     assert_eq!(root(&router, "pi4", "usr/lib/7/large").metadata().unwrap().len(), 5 << 20);
     let lower = router.data_dir().join("images/large/root/usr/lib/7/large");
     assert_eq!(lower.metadata().unwrap().len(), 5 << 20);
+}
+
+#[test]
+fn a_second_agent_leaves_the_layers_of_the_first_alone() {
+    let disk = Disk::new(500);
+    let router = on_disk(&disk);
+    router.import(&image::small(router.net.scratch()), "small");
+    over(&router, &Pi::new(Model::Pi4B, 0x5b15_4510), "lion", "small");
+    let socket = router.net.scratch().join("second.sock");
+    let piboot = || {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", router.net.router_ns())).arg(PIBOOT).arg("--socket").arg(&socket);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    };
+    let mut second = piboot().arg("serve").arg("--config").arg(router.config()).spawn().unwrap();
+    router.wait_until("the second one to answer", || piboot().arg("status").status().unwrap().success());
+    let pid = rustix::process::Pid::from_child(&second);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    second.wait().unwrap();
+    assert_eq!(mounted().len(), 2);
+    assert_eq!(read(&router, "lion", "etc/hostname"), "lion\n");
 }
 
 /// Nothing is in there.

@@ -123,6 +123,11 @@ impl Fleet {
         if !is_layered(&directory, record) {
             return Ok(false);
         }
+        if !self.layers_are_ours {
+            // Another agent's, as a rule, which may have them mounted.
+            let why = self.volume.problems.first().map(ToString::to_string);
+            return Err(why.unwrap_or_else(|| format!("{} is not locked", self.layout.data_dir().display())));
+        }
         // Who waited for one device does not wait for each of the others.
         let patience = if self.layers_unsettled { Duration::ZERO } else { overlay::BUSY };
         let mounted = overlay::mount(&self.layout, &directory, &record.image, patience);
@@ -150,7 +155,7 @@ impl Fleet {
         let now = self.layout.data_dir().to_owned();
         self.layers_elsewhere.retain(|before| *before != now && overlay::unmount_below(before).is_err());
         self.layers_unsettled |= !self.layers_elsewhere.is_empty();
-        if !self.volume.is_present() {
+        if !self.volume.is_present() || !self.layers_are_ours {
             return;
         }
         let devices = self.layout.devices();
@@ -177,7 +182,8 @@ impl Fleet {
 
     /// Takes everything apart: nothing of ours keeps the volume from being unmounted. Servers and jobs have stopped.
     pub(super) fn take_layers_apart(&self) {
-        for directory in self.layers_elsewhere.iter().map(PathBuf::as_path).chain([self.layout.data_dir()]) {
+        let here = self.layers_are_ours.then(|| self.layout.data_dir());
+        for directory in self.layers_elsewhere.iter().map(PathBuf::as_path).chain(here) {
             if let Err(errno) = overlay::release(directory, Duration::ZERO) {
                 log::warn!("cannot unmount layers in {}: {errno}", directory.display());
             }

@@ -130,6 +130,8 @@ pub struct Fleet {
     /// What restores hand over when they end.
     restored: (Sender<Restored>, Receiver<Restored>),
     measured: Measurements,
+    /// This agent had the lock of the volume last, or there are none: layers on it are nobody else's.
+    layers_are_ours: bool,
     /// Layers could not be mounted, or unmounted: it is tried again.
     layers_unsettled: bool,
     /// Devices whose layers could not be mounted when that was tried last.
@@ -206,6 +208,7 @@ impl Fleet {
             catalogue: os_list::Catalogue::default(),
             restored: std::sync::mpsc::channel(),
             measured: Measurements::default(),
+            layers_are_ours: false,
             layers_unsettled: false,
             layers_missing: BTreeSet::new(),
             layers_elsewhere: Vec::new(),
@@ -237,8 +240,12 @@ impl Fleet {
             }
         };
         if config.main.data_dir != self.config.main.data_dir {
-            self.layers_elsewhere.push(self.layout.data_dir().to_owned());
+            if self.layers_are_ours {
+                self.layers_elsewhere.push(self.layout.data_dir().to_owned());
+            }
             self.layers_unsettled = true;
+            // Of the other directory, which may be on the same file system.
+            (self.lock, self.layers_are_ours) = (None, false);
             self.layout = Layout::new(config.main.data_dir.clone());
             self.store_on_volume = false;
         }
