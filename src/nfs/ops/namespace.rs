@@ -14,7 +14,7 @@ use crate::nfs::space;
 
 pub(super) fn remove(op: &mut Op<'_>, name: &[u8]) -> Done {
     take_away(op, name, |op, dir, name| {
-        let victim = Victim::find(op, dir, name);
+        let victim = Victim::find(op, dir, name)?;
         dir.unlink(name)?;
         victim.lost_a_name(op)
     })
@@ -22,7 +22,7 @@ pub(super) fn remove(op: &mut Op<'_>, name: &[u8]) -> Done {
 
 pub(super) fn rmdir(op: &mut Op<'_>, name: &[u8]) -> Done {
     take_away(op, name, |op, dir, name| {
-        let victim = Victim::find(op, dir, name);
+        let victim = Victim::find(op, dir, name)?;
         dir.rmdir(name)?;
         victim.lost_a_name(op)
     })
@@ -59,27 +59,30 @@ struct Victim<'a> {
 }
 
 impl<'a> Victim<'a> {
-    fn find(op: &Op<'a>, dir: &Object, name: Name<'_>) -> Self {
+    fn find(op: &mut Op<'a>, dir: &Object, name: Name<'_>) -> Result<Self, Status> {
         let none = Self { file: None, charge: None, held: None, is_of_lower_layer: false };
         let export = op.handle.export;
         let may_be_open = op.shared.files.holds_any(export) || op.shared.objects.holds_any_file(export);
         let (is_counted, is_layered) = (op.quota().is_some(), op.volume.is_layered());
         if !may_be_open && !is_counted && !is_layered {
-            return none;
+            return Ok(none);
         }
-        let Ok(c_name) = CString::new(name.bytes()) else { return none };
-        let Ok(attr) = object::stat_at(dir.as_fd(), &c_name) else { return none };
+        let Ok(c_name) = CString::new(name.bytes()) else { return Ok(none) };
+        let Ok(attr) = object::stat_at(dir.as_fd(), &c_name) else { return Ok(none) };
         let is_dir = attr.kind == FileType::Directory;
         let layered = if is_layered && !is_dir { dir.child(name).ok() } else { None };
-        let is_of_lower_layer =
-            layered.as_ref().is_some_and(|object| object.handle().is_ok_and(|handle| handle.is_of_lower_layer()));
+        let handle = layered.as_ref().and_then(|object| object.handle().ok());
+        if let Some(handle) = &handle {
+            op.room_to_copy_up(handle, &attr)?;
+        }
+        let is_of_lower_layer = handle.is_some_and(|handle| handle.is_of_lower_layer());
         let is_held = is_of_lower_layer || (is_counted && !is_dir && attr.nlink > 1);
-        Self {
+        Ok(Self {
             file: (attr.kind == FileType::RegularFile).then_some(attr.ino),
             charge: is_counted.then(|| op.charge(&attr)),
             held: if is_held { layered.or_else(|| dir.child(name).ok()) } else { None },
             is_of_lower_layer,
-        }
+        })
     }
 
     const fn is_counted(&self) -> bool {
@@ -129,6 +132,17 @@ impl<'a> Moved<'a> {
     }
 }
 
+/// Takes room for what gets another name.
+fn room_to_move(op: &mut Op<'_>, dir: &Object, name: Name<'_>) -> Result<(), Status> {
+    if !op.volume.is_layered() {
+        return Ok(());
+    }
+    // What is not there is for the kernel to say.
+    let Ok(object) = dir.child(name) else { return Ok(()) };
+    let found = object.attr().and_then(|attr| Ok((object.handle()?, attr)));
+    found.map_or(Ok(()), |(handle, attr)| op.room_to_copy_up(&handle, &attr))
+}
+
 pub(super) fn rename(op: &mut Op<'_>, from: &[u8], to_dir: &[u8], to: &[u8]) -> Done {
     let (source, source_before) = op.object()?;
     let (target, target_before) = op.other_object(to_dir)?;
@@ -136,7 +150,8 @@ pub(super) fn rename(op: &mut Op<'_>, from: &[u8], to_dir: &[u8], to: &[u8]) -> 
     let charges = (op.charge(&source_before), op.charge(&target_before));
     let names = Name::new_entry(from, Status::Inval).and_then(|from| Ok((from, Name::new_entry(to, Status::Inval)?)));
     let result = names.and_then(|(from, to)| {
-        let victim = Victim::find(op, &target, to);
+        let victim = Victim::find(op, &target, to)?;
+        room_to_move(op, &source, from)?;
         // ext4 gives out the blocks of a file whose data were not written yet when it takes another's place.
         let moved = if victim.is_counted() { Moved::find(op, &source, from) } else { None };
         source.rename(from, &target, to)?;
@@ -157,12 +172,14 @@ pub(super) fn rename(op: &mut Op<'_>, from: &[u8], to_dir: &[u8], to: &[u8]) -> 
 }
 
 pub(super) fn link(op: &mut Op<'_>, dir: &[u8], name: &[u8]) -> Done {
-    let (object, _) = op.object()?;
+    let (object, attr) = op.object()?;
     let (dir, before) = op.other_object(dir)?;
     op.be_caller()?;
     let charge = op.charge(&before);
+    let handle = op.handle.kernel;
     let result = Name::new_entry(name, Status::Exist)
         .and_then(|name| {
+            op.room_to_copy_up(&handle, &attr)?;
             // Names alone could fill the disk.
             op.quota().map_or(Ok(()), |quota| quota.has_room(space::NAME)).map_err(Errno::from)?;
             Ok(object.link(&op.shared.proc, &dir, name)?)

@@ -94,6 +94,12 @@ pub fn is_layered(directory: &Path) -> bool {
     directory.join(LAYERS).symlink_metadata().is_ok()
 }
 
+/// Where the kernel keeps the index of the layers that are mounted at `tree`.
+#[must_use]
+pub fn index(tree: &Path) -> PathBuf {
+    tree.with_file_name(LAYERS).join(tree.file_name().unwrap_or_default()).join("work/index")
+}
+
 /// Makes the layers of an image's trees in an empty directory; [`mount`] puts them together.
 ///
 /// # Errors
