@@ -102,6 +102,13 @@ fn whatever_is_done_to_a_device_its_files_are_all_there() {
     // What lies below others stays.
     router.assert_refused(&["image", "remove", "small"], &["image 'small' is the lower layer of lion", "switch"]);
 
+    // Also of those of which nobody knows what they lie over.
+    let record = router.data_dir().join("devices/lion/device.json");
+    let kept = fs::read(&record).unwrap();
+    fs::write(&record, "torn").unwrap();
+    router.assert_refused(&["image", "remove", "other"], &["image 'other' is the lower layer of lion"]);
+    fs::write(&record, kept).unwrap();
+
     // A copy of it is a whole one.
     router.piboot(&["snapshot", "take", "lion", "--name", "one"]).unwrap();
     let snapshot = router.data_dir().join("snapshots/lion/one");

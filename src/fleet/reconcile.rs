@@ -97,7 +97,7 @@ impl Fleet {
         let mut wanted = Wanted { ready: self.volume_seen, ..Wanted::default() };
         let devices = self.config.devices.clone();
         self.states.retain(|id, _| devices.iter().any(|d| d.id == *id));
-        self.layers_missing.retain(|id| devices.iter().any(|d| d.id == *id));
+        self.layers_missing.retain(|id, _| devices.iter().any(|d| d.id == *id));
         self.served.retain(|id, _| devices.iter().any(|d| d.id == *id));
         for device in &devices {
             if device.disabled {

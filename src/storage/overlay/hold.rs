@@ -6,6 +6,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{OverlayError, TREES, failed};
+use crate::printable::printable;
 use crate::progress::Progress;
 use crate::storage::tree_walk::{Walk, WalkError};
 use crate::storage::{Layout, SyncGuard, sync_directory};
@@ -22,6 +23,11 @@ pub enum HoldError {
     /// Its trees cannot be looked through.
     #[error(transparent)]
     Walk(#[from] WalkError),
+    /// What stands for a deleted file in a layer.
+    #[error(
+        "{0} is the character device 0/0, as container programs keep them in layers of their own, and a root by 'overlay' would hide it: use 'clone' or 'copy'"
+    )]
+    Whiteout(String),
     /// Asked to stop.
     #[error("cancelled")]
     Cancelled,
@@ -50,6 +56,9 @@ pub fn hold(layout: &Layout, image: &str, partial: &Path, progress: &dyn Progres
             }
             if found.kind().is_dir() {
                 continue;
+            }
+            if found.kind().is_char_device() && found.stat.st_rdev == 0 {
+                return Err(HoldError::Whiteout(printable(&walk.path(&found)).to_string()));
             }
             let name = format!("{:x}", found.stat.st_ino);
             match rustix::fs::linkat(walk.directory(), &*found.name, &held, &name, AtFlags::empty()) {
