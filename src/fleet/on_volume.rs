@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 
 use rustix::fs::{AtFlags, FlockOperation, StatxFlags, flock};
 
-use super::{Fleet, MAX_SEEN, Seen, Store, StoreError, provision, snapshot_work};
+use super::{Fleet, MAX_SEEN, Seen, Store, StoreError, probe, provision, snapshot_work};
 use crate::boot::BootState;
 use crate::boot::packets::Packets;
 use crate::config::{Device, NfsMode};
@@ -27,6 +27,7 @@ impl Fleet {
             self.measured.stop();
             self.lock = None;
             self.store_on_volume = false;
+            probe::forget();
         }
         self.tell_disks_apart();
         self.take_lock();

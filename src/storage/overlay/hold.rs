@@ -7,7 +7,7 @@ use rustix::io::Errno;
 
 use super::{OverlayError, TREES, failed};
 use crate::printable::printable;
-use crate::progress::Progress;
+use crate::progress::{NoProgress, Progress};
 use crate::storage::tree_walk::{Walk, WalkError};
 use crate::storage::{Layout, SyncGuard, sync_directory};
 
@@ -44,6 +44,24 @@ pub fn hold(layout: &Layout, image: &str, partial: &Path, progress: &dyn Progres
         return Ok(());
     }
     let guard = SyncGuard::open(partial).map_err(failed("use", partial))?;
+    link_all(layout, image, partial, progress)?;
+    guard.finish().map_err(failed("write", partial))?;
+    let moved = std::fs::rename(partial, &place).and_then(|()| sync_directory(&layout.image(image)));
+    Ok(moved.map_err(failed("create", &place))?)
+}
+
+/// The same for an image that nobody needs after a power cut.
+///
+/// # Errors
+/// [`HoldError`].
+pub fn hold_for_now(layout: &Layout, image: &str) -> Result<(), HoldError> {
+    let place = layout.image(image).join(HELD);
+    std::fs::create_dir(&place).map_err(failed("create", &place))?;
+    link_all(layout, image, &place, &NoProgress)
+}
+
+/// Makes the links in `partial`.
+fn link_all(layout: &Layout, image: &str, partial: &Path, progress: &dyn Progress) -> Result<(), HoldError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let held = rustix::fs::open(partial, flags, Mode::empty()).map_err(failed("use", partial))?;
     for tree in TREES {
@@ -68,7 +86,5 @@ pub fn hold(layout: &Layout, image: &str, partial: &Path, progress: &dyn Progres
             }
         }
     }
-    guard.finish().map_err(failed("write", partial))?;
-    let moved = std::fs::rename(partial, &place).and_then(|()| sync_directory(&layout.image(image)));
-    Ok(moved.map_err(failed("create", &place))?)
+    Ok(())
 }

@@ -29,7 +29,7 @@ use rustix::fs::{Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 
-pub use self::hold::{HELD, HoldError, hold};
+pub use self::hold::{HELD, HoldError, hold, hold_for_now};
 use self::table::Mounted;
 use super::Layout;
 use super::tree_copy::read_xattrs;
