@@ -45,7 +45,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         id: 1,
         name: Arc::from("/export"),
         dir: dir.clone(),
-        layered: false,
+        layered: None,
         read_only: false,
         root: RootIs::Root,
         holder: Who::Addresses(Vec::new()),

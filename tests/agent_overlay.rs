@@ -7,13 +7,14 @@ mod support;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use emupi::{Model, Pi};
-use support::Router;
 use support::disk::Disk;
 use support::image;
 use support::layers::{mounted, on_disk, over, read, root};
+use support::{PIBOOT, Router};
 
 const MB: u64 = 1 << 20;
 
@@ -56,6 +57,28 @@ fn one_more_takes_next_to_nothing() {
     assert_eq!(lower.metadata().unwrap().len(), 5 << 20);
 }
 
+#[test]
+fn a_second_agent_leaves_the_layers_of_the_first_alone() {
+    let disk = Disk::new(500);
+    let router = on_disk(&disk);
+    router.import(&image::small(router.net.scratch()), "small");
+    over(&router, &Pi::new(Model::Pi4B, 0x5b15_4510), "lion", "small");
+    let socket = router.net.scratch().join("second.sock");
+    let piboot = || {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", router.net.router_ns())).arg(PIBOOT).arg("--socket").arg(&socket);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    };
+    let mut second = piboot().arg("serve").arg("--config").arg(router.config()).spawn().unwrap();
+    router.wait_until("the second one to answer", || piboot().arg("status").status().unwrap().success());
+    let pid = rustix::process::Pid::from_child(&second);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    second.wait().unwrap();
+    assert_eq!(mounted().len(), 2);
+    assert_eq!(read(&router, "lion", "etc/hostname"), "lion\n");
+}
+
 /// Nothing is in there.
 fn is_empty(path: &Path) -> bool {
     fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
@@ -78,6 +101,13 @@ fn whatever_is_done_to_a_device_its_files_are_all_there() {
 
     // What lies below others stays.
     router.assert_refused(&["image", "remove", "small"], &["image 'small' is the lower layer of lion", "switch"]);
+
+    // Also of those of which nobody knows what they lie over.
+    let record = router.data_dir().join("devices/lion/device.json");
+    let kept = fs::read(&record).unwrap();
+    fs::write(&record, "torn").unwrap();
+    router.assert_refused(&["image", "remove", "other"], &["image 'other' is the lower layer of lion"]);
+    fs::write(&record, kept).unwrap();
 
     // A copy of it is a whole one.
     router.piboot(&["snapshot", "take", "lion", "--name", "one"]).unwrap();

@@ -10,13 +10,14 @@ use std::os::unix::fs::MetadataExt;
 use emupi::{Model, Pi};
 use nfs3_client::nfs3_types::nfs3::{
     COMMIT3args, CREATE3args, LINK3args, LOOKUP3args, MKDIR3args, MKNOD3args, Nfs3Option, Nfs3Result, REMOVE3args,
-    SETATTR3args, cookieverf3, createhow3, ftype3, mknoddata3, nfsstat3, sattr3, stable_how,
+    RENAME3args, SETATTR3args, WRITE3args, cookieverf3, createhow3, ftype3, mknoddata3, nfsstat3, sattr3, stable_how,
 };
+use nfs3_client::nfs3_types::xdr_codec::Opaque;
 use serde_json::Value;
 use support::disk::Disk;
 use support::image;
 use support::layers::{forget, host, mounted, on_disk, over, read, root};
-use support::nfs::{attributes, content, find, list, place, remove, rename, talk, write};
+use support::nfs::{Connection, attributes, content, find, list, place, remove, rename, talk, write};
 
 const MB: u64 = 1 << 20;
 
@@ -276,6 +277,108 @@ fn other_file_systems_can_as_well() {
         assert!(read(&router, "lion", "etc/os-release").starts_with("NAMETY_NAME"), "{kind}");
         talk(&host, "/lion/root", async |c| assert!(content(c, &init).await.unwrap().starts_with(b"NAMETY_NAME")));
     }
+}
+
+/// Why something was refused, if it was.
+fn status<T, E>(result: Nfs3Result<T, E>) -> Option<nfsstat3> {
+    match result {
+        Nfs3Result::Ok(_) => None,
+        Nfs3Result::Err((status, _)) => Some(status),
+    }
+}
+
+#[test]
+fn a_full_disk_takes_no_copies_of_the_images_files() {
+    const FILES: [&str; 5] = ["written", "cut", "mode", "deleted", "moved"];
+    let disk = Disk::new(500);
+    let router = on_disk(&disk);
+    router.start_dnsmasq();
+    let plain = image::with(router.net.scratch(), "files", |root| {
+        for name in FILES.iter().chain(&["copied"]) {
+            fs::write(root.join(name), image::pattern(8 << 20, 1)).unwrap();
+        }
+    });
+    router.import(&plain, "files");
+    let lion = Pi::new(Model::Pi4B, 0x5b15_4510);
+    over(&router, &lion, "lion", "files");
+    let host = host(&router, &lion);
+    talk(&host, "/lion/root", async |c| {
+        let (copied, _) = find(c, "copied").await.unwrap();
+        write(c, &copied, "A LION", stable_how::FILE_SYNC).await;
+    });
+    let (_, [filled, over]) = support::nfs::fill(&host, "/lion/root");
+    assert_eq!((&*filled, &*over), ("NFS3ERR_NOSPC", "written"));
+    let before = disk.free();
+    let everything = async |c: &mut Connection| {
+        let mut told = Vec::new();
+        let [mut written, mut cut, mut mode] = [const { None }; 3];
+        for (name, handle) in FILES.iter().zip([&mut written, &mut cut, &mut mode]) {
+            *handle = Some(find(c, name).await.unwrap().0);
+        }
+        let (count, data) = (6, Opaque::borrowed(b"A LION"));
+        let args = WRITE3args { file: written.unwrap(), offset: 0, count, stable: stable_how::FILE_SYNC, data };
+        told.push(status(c.write(&args).await.unwrap()));
+        let sets = [
+            (cut, sattr3 { size: Nfs3Option::Some(1), ..sattr3::default() }),
+            (mode, sattr3 { mode: Nfs3Option::Some(0o4755), ..sattr3::default() }),
+        ];
+        for (file, new_attributes) in sets {
+            let args = SETATTR3args { object: file.unwrap(), new_attributes, guard: Nfs3Option::None };
+            told.push(status(c.setattr(&args).await.unwrap()));
+        }
+        let object = place(&c.root_nfs_fh3(), "deleted");
+        told.push(status(c.remove(&REMOVE3args { object }).await.unwrap()));
+        let (from, to) = (place(&c.root_nfs_fh3(), "moved"), place(&c.root_nfs_fh3(), "to"));
+        told.push(status(c.rename(&RENAME3args { from, to }).await.unwrap()));
+        told
+    };
+    let told = talk(&host, "/lion/root", async |c| {
+        let told = everything(c).await;
+        // What was copied before needs no more room, and its deletion gives some back.
+        let (copied, _) = find(c, "copied").await.unwrap();
+        write(c, &copied, "A LION", stable_how::FILE_SYNC).await;
+        told
+    });
+    assert_eq!(told, [const { Some(nfsstat3::NFS3ERR_NOSPC) }; 5]);
+    assert!(disk.free().abs_diff(before) < MB, "{} instead of {before}", disk.free());
+    talk(&host, "/lion/root", async |c| {
+        remove(c, "copied").await;
+        remove(c, "fills-the-disk").await;
+    });
+    assert_eq!(talk(&host, "/lion/root", everything), [const { None }; 5]);
+}
+
+#[test]
+fn layers_that_somebody_took_apart_are_put_together_again() {
+    let disk = Disk::new(500);
+    let router = on_disk(&disk);
+    router.start_dnsmasq();
+    let plain = image::with(router.net.scratch(), "files", |root| fs::write(root.join("file"), "image's").unwrap());
+    router.import(&plain, "files");
+    let lion = Pi::new(Model::Pi4B, 0x5b15_4510);
+    over(&router, &lion, "lion", "files");
+    let host = host(&router, &lion);
+    let file = talk(&host, "/lion/root", async |c| find(c, "file").await.unwrap().0);
+    rustix::mount::unmount(root(&router, "lion", ""), rustix::mount::UnmountFlags::DETACH).unwrap();
+    let upper = router.data_dir().join("devices/lion/overlay/root/upper");
+    fs::rename(&upper, upper.with_extension("away")).unwrap();
+    router.reload();
+    router.wait_for(&["device", "lion"], "the refusal", |device| device["state"] == "blocked");
+    // A Pi that runs waits.
+    talk(&host, "/lion/boot", async |c| {
+        assert_eq!(content(c, &file).await.unwrap_err(), nfsstat3::NFS3ERR_JUKEBOX);
+    });
+    // Nobody says that it can be mounted again.
+    let before = router.said("its layers over image files are mounted");
+    fs::rename(upper.with_extension("away"), &upper).unwrap();
+    router.wait_until("it to be mounted", || router.said("its layers over image files are mounted") > before);
+    // Answered when the servers know.
+    router.json(&["device", "lion"]);
+    talk(&host, "/lion/root", async |c| {
+        write(c, &file, "A LION", stable_how::FILE_SYNC).await;
+        assert_eq!(content(c, &file).await.unwrap(), b"A LIONs");
+    });
+    assert_eq!(read(&router, "lion", "file"), "A LIONs");
 }
 
 #[test]

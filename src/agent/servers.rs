@@ -21,7 +21,7 @@ use crate::net::AddressBook;
 use crate::net::interface::{self, Interface};
 use crate::net::link::{self, Links};
 use crate::pi::Mac;
-use crate::storage::CLIENT_RESERVE;
+use crate::storage::{CLIENT_RESERVE, overlay};
 use crate::{nfs, tftp};
 
 /// Everything that touches the wire.
@@ -425,11 +425,12 @@ fn exports(wanted: &Wanted) -> Vec<nfs::Export> {
         // Without a hardware address nobody can be told from anybody else, and a root is nobody's business.
         let Some(mac) = served.mac else { continue };
         let first = served.export_pair.saturating_mul(2);
+        let index = |dir: &Path| served.layered.then(|| overlay::index(dir));
         let export = |id, name: String, dir: &Path| nfs::Export {
             id,
             name: name.into(),
             dir: dir.to_owned(),
-            layered: served.layered,
+            layered: index(dir),
             read_only: served.read_only,
             root: nfs::RootIs::Root,
             holder: nfs::Who::Mac(mac),

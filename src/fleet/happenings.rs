@@ -163,7 +163,10 @@ impl Fleet {
             self.after_switch(&job.subject);
         }
         if matches!(job.kind, JobKind::Rollback | JobKind::Replace | JobKind::Restore) {
-            // Its exports are those of another directory.
+            // Its exports are those of another directory, and the old ones are not gone back to.
+            if job.state == JobState::Done {
+                self.served.remove(&job.subject);
+            }
             self.volume_changes = self.volume_changes.wrapping_add(1);
         }
         match job.kind {

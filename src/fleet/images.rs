@@ -162,7 +162,7 @@ impl Fleet {
         if !users.is_empty() {
             return Err(EnrolError::ImageInUse(name.to_owned(), users.join(", ")));
         }
-        let over = self.layers_over(name);
+        let over = self.layers_over(name).map_err(|e| EnrolError::File(name.to_owned(), e))?;
         if !over.is_empty() {
             return Err(EnrolError::LowerLayer(name.to_owned(), over.join(", ")));
         }

@@ -17,6 +17,18 @@ use crate::storage::{Layout, Links};
 pub(super) const KIND: &str = "overlay";
 /// How long a job waits for files that the servers have open: they close what nobody uses within 20 s.
 const PATIENCE: Duration = Duration::from_secs(25);
+/// How long what cannot be mounted or unmounted is left alone after it was tried again, at first and in the end.
+const FIRST_PAUSE: Duration = Duration::from_secs(5);
+const LAST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Why the layers of a device could not be mounted when that was tried last.
+#[derive(Debug)]
+pub(super) struct Missing {
+    /// Somebody had them.
+    is_busy: bool,
+    /// For people.
+    why: String,
+}
 
 /// Whether the trees in a directory are layers. Either sign will do: what lies where they are mounted is nothing to read.
 pub(super) fn is_layered(directory: &Path, record: &DeviceRecord) -> bool {
@@ -123,16 +135,40 @@ impl Fleet {
         if !is_layered(&directory, record) {
             return Ok(false);
         }
-        // Who waited for one device does not wait for each of the others.
-        let patience = if self.layers_unsettled { Duration::ZERO } else { overlay::BUSY };
-        let mounted = overlay::mount(&self.layout, &directory, &record.image, patience).map_err(|e| {
-            self.layers_unsettled = true;
-            e.to_string()
-        })?;
-        if mounted {
-            log::info!("{id}: its layers over image {} are mounted", record.image);
+        if !self.layers_are_ours {
+            // Another agent's, as a rule, which may have them mounted.
+            let why = self.volume.problems.first().map(ToString::to_string);
+            return Err(why.unwrap_or_else(|| format!("{} is not locked", self.layout.data_dir().display())));
         }
-        Ok(true)
+        let known = self.layers_missing.remove(id);
+        // Who waited for one device does not wait for each of the others, nor for the same one again.
+        let waits = known.is_none() && !self.layers_unsettled;
+        let patience = if waits { overlay::BUSY } else { Duration::ZERO };
+        let mounted = overlay::mount(&self.layout, &directory, &record.image, patience);
+        // Servers open anew what came, and let go what went: as long as that is open nothing can be mounted over it.
+        let is_news = mounted.as_ref().map_or(known.is_none(), |mounted| *mounted || known.is_some());
+        if is_news {
+            self.volume_changes = self.volume_changes.wrapping_add(1);
+        }
+        match mounted {
+            Ok(mounted) => {
+                if mounted {
+                    log::info!("{id}: its layers over image {} are mounted", record.image);
+                }
+                Ok(true)
+            }
+            Err(error) => {
+                self.layers_unsettled = true;
+                // Looking for whoever has them means reading what every process has mounted.
+                let is_busy = error.is_busy();
+                let why = match known.filter(|known| is_busy && known.is_busy) {
+                    Some(known) => known.why,
+                    None => error.with_holder().to_string(),
+                };
+                self.layers_missing.insert(id.to_owned(), Missing { is_busy, why: why.clone() });
+                Err(why)
+            }
+        }
     }
 
     /// Unmounts layers of devices that are served no more, once the servers have closed what they had open there.
@@ -141,7 +177,7 @@ impl Fleet {
         let now = self.layout.data_dir().to_owned();
         self.layers_elsewhere.retain(|before| *before != now && overlay::unmount_below(before).is_err());
         self.layers_unsettled |= !self.layers_elsewhere.is_empty();
-        if !self.volume.is_present() {
+        if !self.volume.is_present() || !self.layers_are_ours {
             return;
         }
         let devices = self.layout.devices();
@@ -161,43 +197,67 @@ impl Fleet {
         }
     }
 
-    /// Whether layers could not be mounted or unmounted, and may be by now.
+    /// Whether layers could not be mounted or unmounted, and may be by now: what goes on failing is tried ever more rarely.
     pub fn has_unsettled_layers(&mut self) -> bool {
-        std::mem::take(&mut self.layers_unsettled)
+        if !self.layers_unsettled {
+            self.layers_pause = Duration::ZERO;
+            return false;
+        }
+        let now = self.clock.now();
+        if now.since(self.layers_tried) < self.layers_pause {
+            return false;
+        }
+        self.layers_tried = now;
+        self.layers_pause = self.layers_pause.saturating_mul(2).clamp(FIRST_PAUSE, LAST_PAUSE);
+        self.layers_unsettled = false;
+        true
     }
 
     /// Takes everything apart: nothing of ours keeps the volume from being unmounted. Servers and jobs have stopped.
     pub(super) fn take_layers_apart(&self) {
-        for directory in self.layers_elsewhere.iter().map(PathBuf::as_path).chain([self.layout.data_dir()]) {
+        let here = self.layers_are_ours.then(|| self.layout.data_dir());
+        for directory in self.layers_elsewhere.iter().map(PathBuf::as_path).chain(here) {
             if let Err(errno) = overlay::release(directory, Duration::ZERO) {
                 log::warn!("cannot unmount layers in {}: {errno}", directory.display());
             }
         }
     }
 
-    /// Devices and snapshots whose files lie over an image, which they need for as long as they are.
-    pub(super) fn layers_over(&self, image: &str) -> Vec<String> {
-        let is_over = |directory: &Path| {
-            let record = DeviceRecord::load(directory).ok().flatten();
-            record.is_some_and(|record| record.image == image && is_layered(directory, &record))
+    /// Devices and snapshots whose files lie over an image, which they need for as long as they are; of layers that say
+    /// nothing of what they lie over, all.
+    ///
+    /// # Errors
+    /// A directory cannot be read.
+    pub(super) fn layers_over(&self, image: &str) -> std::io::Result<Vec<String>> {
+        let is_over = |directory: &Path| match DeviceRecord::load(directory) {
+            Ok(Some(record)) => record.image == image && is_layered(directory, &record),
+            Ok(None) | Err(_) => overlay::is_layered(directory),
         };
-        let names = |directory: &Path| {
-            let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-            let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        let names = |directory: &Path| -> std::io::Result<Vec<String>> {
+            let entries = match std::fs::read_dir(directory) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+                // A file that nobody knows.
+                Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => return Ok(Vec::new()),
+                other => other?,
+            };
+            let mut names = Vec::new();
+            for entry in entries {
+                names.extend(entry?.file_name().into_string());
+            }
             names.sort();
-            names
+            Ok(names)
         };
         let mut over = Vec::new();
-        for id in names(&self.layout.devices()) {
+        for id in names(&self.layout.devices())? {
             if is_over(&self.layout.device(&id)) {
                 over.push(id);
             }
         }
-        for id in names(&self.layout.snapshots()) {
+        for id in names(&self.layout.snapshots())? {
             let of = self.layout.snapshots_of(&id);
-            let snapshots = names(&of).into_iter().filter(|name| is_over(&of.join(name)));
+            let snapshots = names(&of)?.into_iter().filter(|name| is_over(&of.join(name)));
             over.extend(snapshots.map(|name| format!("snapshot {name} of {id}")));
         }
-        over
+        Ok(over)
     }
 }

@@ -61,6 +61,7 @@ use std::fs::File;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender};
+use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -68,7 +69,7 @@ use self::automatic::Automatic;
 use self::restore::Restored;
 use self::usage::Measurements;
 use crate::boot::{Boot, Stage, Tracker};
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
 use crate::config::{self, Config, FileError, Problem};
 use crate::jobs::{Job, Jobs};
 use crate::net::AddressBook;
@@ -130,8 +131,15 @@ pub struct Fleet {
     /// What restores hand over when they end.
     restored: (Sender<Restored>, Receiver<Restored>),
     measured: Measurements,
+    /// This agent had the lock of the volume last, or there are none: layers on it are nobody else's.
+    layers_are_ours: bool,
     /// Layers could not be mounted, or unmounted: it is tried again.
     layers_unsettled: bool,
+    /// When that was tried last because of time alone, and how long it is not then.
+    layers_tried: Moment,
+    layers_pause: Duration,
+    /// Devices whose layers could not be mounted when that was tried last.
+    layers_missing: BTreeMap<String, layers::Missing>,
     /// Directories that were data_dir before, where layers may be mounted.
     layers_elsewhere: Vec<PathBuf>,
 }
@@ -204,7 +212,11 @@ impl Fleet {
             catalogue: os_list::Catalogue::default(),
             restored: std::sync::mpsc::channel(),
             measured: Measurements::default(),
+            layers_are_ours: false,
             layers_unsettled: false,
+            layers_tried: Moment::default(),
+            layers_pause: Duration::ZERO,
+            layers_missing: BTreeMap::new(),
             layers_elsewhere: Vec::new(),
         };
         fleet.volume_identity = on_volume::volume_identity(&fleet.layout);
@@ -234,8 +246,12 @@ impl Fleet {
             }
         };
         if config.main.data_dir != self.config.main.data_dir {
-            self.layers_elsewhere.push(self.layout.data_dir().to_owned());
-            self.layers_unsettled = true;
+            if self.layers_are_ours {
+                self.layers_elsewhere.push(self.layout.data_dir().to_owned());
+            }
+            (self.layers_unsettled, self.layers_pause) = (true, Duration::ZERO);
+            // Of the other directory, which may be on the same file system.
+            (self.lock, self.layers_are_ours) = (None, false);
             self.layout = Layout::new(config.main.data_dir.clone());
             self.store_on_volume = false;
         }

@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 
 use rustix::fs::{AtFlags, FlockOperation, StatxFlags, flock};
 
-use super::{Fleet, MAX_SEEN, Seen, Store, StoreError, provision, snapshot_work};
+use super::{Fleet, MAX_SEEN, Seen, Store, StoreError, probe, provision, snapshot_work};
 use crate::boot::BootState;
 use crate::boot::packets::Packets;
 use crate::config::{Device, NfsMode};
@@ -27,6 +27,7 @@ impl Fleet {
             self.measured.stop();
             self.lock = None;
             self.store_on_volume = false;
+            probe::forget();
         }
         self.tell_disks_apart();
         self.take_lock();
@@ -111,13 +112,15 @@ impl Fleet {
             Ok(file)
         });
         match locked {
-            Ok(file) => self.lock = Some(file),
+            Ok(file) => (self.lock, self.layers_are_ours) = (Some(file), true),
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                self.layers_are_ours = false;
                 let why = format!("another piboot works on data_dir {}: stop it", self.layout.data_dir().display());
                 self.volume.problems.push(VolumeProblem::Unsuitable(why));
             }
             // The mount has no locks, and the server's other clients have no business in this directory.
             Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NOLCK.raw_os_error()) => {
+                self.layers_are_ours = true;
                 log::warn!("{} cannot be locked: make sure that no other piboot works on it", path.display());
             }
             Err(error) => {

@@ -3,14 +3,15 @@
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::XattrFlags;
 
+use super::on_volume::volume_identity;
 use super::provision::{PARTIAL, discard};
 use crate::nfs::trial;
-use crate::progress::NoProgress;
 use crate::storage::Layout;
 use crate::storage::overlay;
 
@@ -19,11 +20,32 @@ const PLACE: &str = "overlay-trial";
 const IMAGE: &str = "image";
 const DEVICE: &str = "device";
 
-/// Tries it; nothing is left behind.
+/// Where it was found to be so: the file system as it is mounted, and the directory.
+static FOUND: Mutex<Option<((u64, u64), PathBuf)>> = Mutex::new(None);
+
+/// Tries it, once for as long as the volume is there if it can be done; nothing is left behind.
 ///
 /// # Errors
 /// What is missing, for people.
 pub(super) fn probe(layout: &Layout) -> Result<(), String> {
+    let here = volume_identity(layout).map(|identity| (identity, layout.data_dir().to_owned()));
+    if here.is_some() && *found() == here {
+        return Ok(());
+    }
+    // What is missing may be had by then.
+    try_out(layout).inspect(|()| *found() = here)
+}
+
+/// Another volume may be there by now.
+pub(super) fn forget() {
+    *found() = None;
+}
+
+fn found() -> MutexGuard<'static, Option<((u64, u64), PathBuf)>> {
+    FOUND.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn try_out(layout: &Layout) -> Result<(), String> {
     // Somebody may ask while a job does.
     static TRIALS: AtomicU32 = AtomicU32::new(0);
     let number = TRIALS.fetch_add(1, Ordering::Relaxed);
@@ -44,16 +66,13 @@ fn trial_in(small: &Layout) -> Result<(), String> {
     let make = || -> std::io::Result<()> {
         fs::create_dir_all(small.image(IMAGE).join("boot"))?;
         fs::create_dir_all(lower.join("directory"))?;
-        fs::create_dir_all(small.scratch())?;
         fs::create_dir_all(&device)?;
         files.iter().try_for_each(|name| fs::write(lower.join(name), "lower"))?;
         fs::write(lower.join("directory/file"), "lower")
     };
     make().map_err(no("files cannot be made"))?;
     // What the device's own files lie over.
-    let held = small.scratch().join("held");
-    fs::create_dir(&held).map_err(no("files cannot be made"))?;
-    overlay::hold(small, IMAGE, &held, &NoProgress).map_err(|e| e.to_string())?;
+    overlay::hold_for_now(small, IMAGE).map_err(|e| e.to_string())?;
     overlay::create(small, &device, IMAGE).map_err(|e| e.to_string())?;
     let mount = || overlay::mount(small, &device, IMAGE, overlay::BUSY).map_err(|e| e.to_string());
     let unmount = || overlay::unmount(&device).map_err(|e| format!("layers cannot be unmounted: {e}"));
@@ -141,7 +160,7 @@ mod tests {
             let layout = Layout::new(dir.path().join("data"));
             fs::create_dir(layout.data_dir()).unwrap();
             layout.create().unwrap();
-            let tried = probe(&layout);
+            let tried = try_out(&layout);
             match refusal {
                 None => assert_eq!(tried, Ok(())),
                 Some(words) => assert!(tried.as_ref().is_err_and(|why| why.contains(words)), "{kind}: {tried:?}"),

@@ -12,7 +12,7 @@ use crate::config::{CloneOf, Device, Regional, RootKind};
 use crate::image;
 use crate::image::adapt::{self, Change, Earlier, Pass, Target};
 use crate::progress::Progress;
-use crate::storage::overlay;
+use crate::storage::overlay::{self, InUse};
 use crate::storage::tree_copy::Content;
 use crate::storage::{Layout, SyncGuard, free_bytes, sync_directory, tree_remove};
 
@@ -108,7 +108,7 @@ impl Provision {
         let guard =
             SyncGuard::open(&self.layout.scratch()).map_err(|e| format!("cannot use the scratch directory: {e}"))?;
         std::fs::create_dir(partial).map_err(|e| format!("cannot create {}: {e}", partial.display()))?;
-        let made = self.fill(way, partial, &origin, progress)?;
+        let (made, in_use) = self.fill(way, partial, &origin, progress)?;
         let target = self.target(origin.earlier, kind == RootKind::Ephemeral);
         let report = adapt::adapt(&partial.join("boot"), &partial.join("root"), &target, Pass::Fresh)
             .map_err(|e| e.to_string())?;
@@ -127,6 +127,7 @@ impl Provision {
             rolled_back: None,
         };
         record.save(partial).map_err(|e| e.to_string())?;
+        drop(in_use);
         layers::release(partial)?;
         // Everything reaches the disk before the rename that publishes it.
         guard.finish().map_err(|e| format!("the copy could not be written to disk: {e}"))?;
@@ -138,8 +139,14 @@ impl Provision {
         Ok(format!("{id} boots from {phrase} of {} ({changes} changes{})", origin.what, made.words()))
     }
 
-    /// Makes both trees in `partial`, ready to be adapted.
-    fn fill(&self, way: Way, partial: &Path, origin: &Origin, progress: &dyn Progress) -> Result<Made, String> {
+    /// Makes both trees in `partial`, ready to be adapted for as long as what comes with the answer lives.
+    fn fill(
+        &self,
+        way: Way,
+        partial: &Path,
+        origin: &Origin,
+        progress: &dyn Progress,
+    ) -> Result<(Made, Option<InUse>), String> {
         let content = match way {
             Way::Files(content) => content,
             Way::Layers => {
@@ -148,9 +155,8 @@ impl Provision {
                 }
                 layers::hold(&self.layout, &origin.image, progress)?;
                 let made = overlay::create(&self.layout, partial, &origin.image);
-                made.and_then(|()| overlay::mount(&self.layout, partial, &origin.image, overlay::BUSY))
-                    .map_err(|e| e.to_string())?;
-                return Ok(Made::default());
+                let in_use = made.and_then(|()| InUse::begin(&self.layout, partial, &origin.image, false));
+                return Ok((Made::default(), Some(in_use.map_err(|e| e.to_string())?)));
             }
         };
         if content == Content::Linked
@@ -165,7 +171,7 @@ impl Provision {
         };
         let made = trees.copy(content, partial, progress);
         drop(in_use);
-        made
+        Ok((made?, None))
     }
 
     /// What the trees are made from.

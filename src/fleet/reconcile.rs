@@ -80,7 +80,7 @@ pub struct Wanted {
     pub enrolled: Vec<Enrolled>,
     /// Whether the volume was there since the start: until then nobody is told that a file or an export does not exist.
     pub ready: bool,
-    /// How often the volume came or went: exports on it have to be opened anew.
+    /// How often the volume, or layers on it, came or went: exports on it have to be opened anew.
     pub volume_changes: u32,
     /// Directory with a `bootcode.bin` for Pi 3s that ask before their address is known.
     pub bootcode: Option<PathBuf>,
@@ -94,9 +94,10 @@ impl Fleet {
         self.adapts_when_off.clear();
         self.set_quotas();
         self.volume_seen |= self.volume.is_present();
-        let mut wanted = Wanted { volume_changes: self.volume_changes, ready: self.volume_seen, ..Wanted::default() };
+        let mut wanted = Wanted { ready: self.volume_seen, ..Wanted::default() };
         let devices = self.config.devices.clone();
         self.states.retain(|id, _| devices.iter().any(|d| d.id == *id));
+        self.layers_missing.retain(|id, _| devices.iter().any(|d| d.id == *id));
         self.served.retain(|id, _| devices.iter().any(|d| d.id == *id));
         for device in &devices {
             if device.disabled {
@@ -129,6 +130,8 @@ impl Fleet {
         self.withhold_claimed(&mut wanted);
         self.tidy_layers(&wanted.served);
         self.note_served_since(&wanted);
+        // Counted in what was just done, too.
+        wanted.volume_changes = self.volume_changes;
         wanted
     }
 
@@ -188,21 +191,13 @@ impl Fleet {
         }
         let layered = match self.put_together(&device.id, &record) {
             Ok(layered) => layered,
-            // What is there then is nothing to be served: a Pi that runs waits.
-            Err(why) => return (self.served_before(device), DeviceState::Blocked { why }),
+            // What is there then is nothing to be served: a Pi that runs waits. What was served before may have been no layers.
+            Err(why) => {
+                let served = self.served_before(device).map(|_| self.as_served(device, &record, true));
+                return (served, DeviceState::Blocked { why });
+            }
         };
-        let served = Served {
-            id: device.id.clone(),
-            serial: device.serial,
-            mac: device.mac,
-            boot: self.layout.device_boot(&device.id),
-            root: self.layout.device_root(&device.id),
-            export_pair: record.export_pair,
-            read_only: record.is_ephemeral(),
-            spared_bytes: record.spared_bytes,
-            quota: self.quota(&device.id),
-            layered,
-        };
+        let served = self.as_served(device, &record, layered);
         let regional = &self.config.main.regional;
         let outdated = self.exported().is_some_and(|at| record.adapted_for != AdaptedFor::of(device, &at, regional));
         // Its overlay cannot follow what changes under it: such a Pi is adapted between two boots.
@@ -229,6 +224,22 @@ impl Fleet {
             None => DeviceState::Ready,
         };
         (Some(served), state)
+    }
+
+    /// The device as its record says that it is to be served.
+    fn as_served(&self, device: &Device, record: &DeviceRecord, layered: bool) -> Served {
+        Served {
+            id: device.id.clone(),
+            serial: device.serial,
+            mac: device.mac,
+            boot: self.layout.device_boot(&device.id),
+            root: self.layout.device_root(&device.id),
+            export_pair: record.export_pair,
+            read_only: record.is_ephemeral(),
+            spared_bytes: record.spared_bytes,
+            quota: self.quota(&device.id),
+            layered,
+        }
     }
 
     /// The device as it was served while its volume could be read. A Pi that runs waits for its root to come back; a

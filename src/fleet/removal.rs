@@ -146,6 +146,10 @@ impl ImportAll {
             return Err("cancelled".to_owned());
         }
         let images = self.take(&partial.join(IMAGES), &self.layout.images(), &mut said, |path, name| {
+            // What piboot itself puts beside them would not be what it takes that for.
+            if let Some(other) = beside(path, &["image.json"]) {
+                return Err(format!("holds {other}, which is no part of an image"));
+            }
             let known =
                 is_whole(path, "image.json") && check_image_name(name).is_ok() && image::load_info(path).is_ok();
             if known { Ok(()) } else { Err("is no image".to_owned()) }
@@ -235,10 +239,37 @@ fn read_sections(text: &[u8]) -> Option<Vec<Device>> {
     Some(Config::from_sections(&sections).0.devices)
 }
 
+/// What a directory holds beside two trees and these.
+fn beside(directory: &Path, known: &[&str]) -> Option<String> {
+    let Ok(mut entries) = std::fs::read_dir(directory) else { return Some("what cannot be read".to_owned()) };
+    entries.find_map(|entry| {
+        let name = entry.map_or_else(|_| "what cannot be read".into(), |entry| entry.file_name());
+        let is_known = TREES.iter().chain(known).any(|known| name == *known);
+        (!is_known).then(|| crate::printable::printable(name.as_bytes()).to_string())
+    })
+}
+
 /// Whether a directory holds two trees and their description, and no links in their place: they are opened as what they are
 /// called.
 fn is_whole(directory: &Path, description: &str) -> bool {
     let kind = |name: &str| directory.join(name).symlink_metadata().map(|meta| meta.file_type());
     TREES.iter().all(|tree| kind(tree).is_ok_and(|kind| kind.is_dir()))
         && kind(description).is_ok_and(|kind| kind.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_beside_the_trees_of_an_image_is_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("boot")).unwrap();
+        std::fs::create_dir(dir.path().join("root")).unwrap();
+        std::fs::write(dir.path().join("image.json"), "").unwrap();
+        assert_eq!(beside(dir.path(), &["image.json"]), None);
+        std::fs::create_dir(dir.path().join(overlay::HELD)).unwrap();
+        assert_eq!(beside(dir.path(), &["image.json"]).as_deref(), Some("held"));
+        assert!(beside(&dir.path().join("absent"), &[]).is_some());
+    }
 }

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::attr::Place;
@@ -28,8 +28,9 @@ pub struct Export {
     pub name: Arc<str>,
     /// The tree.
     pub dir: PathBuf,
-    /// The directory is where an overlay is to be mounted: until it is, there is nothing to serve.
-    pub layered: bool,
+    /// The directory is where an overlay is to be mounted, and this is where that keeps its index: until it is, there is nothing
+    /// to serve.
+    pub layered: Option<PathBuf>,
     /// Refuse every change.
     pub read_only: bool,
     /// What a caller with uid 0 is.
@@ -162,6 +163,8 @@ pub(super) struct Volume {
     pub(super) opening: [u8; 8],
     /// It is an overlay.
     layered: bool,
+    /// What that has copied up of the lower layer, by handle.
+    index: Option<OwnedFd>,
     /// Reads may ask the page cache alone.
     pub(super) nowait: AtomicBool,
 }
@@ -176,6 +179,12 @@ impl Volume {
         self.layered
     }
 
+    /// Whether the overlay has copied up what this handle is of, or deleted it. Asked as root.
+    pub(super) fn has_copied_up(&self, handle: &KernelHandle) -> bool {
+        let names = self.index.as_ref().zip(handle.index_name());
+        names.is_some_and(|(index, name)| rustix::fs::statat(index, name, AtFlags::SYMLINK_NOFOLLOW).is_ok())
+    }
+
     /// The file system cannot tell what is in memory.
     pub(super) fn no_nowait(&self) {
         self.nowait.store(false, Ordering::Relaxed);
@@ -186,9 +195,12 @@ impl Volume {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let root = rustix::fs::open(&export.dir, flags, Mode::empty())?;
             let layered = identity::is_overlay(&root)?;
-            if export.layered && !layered {
+            if export.layered.is_some() && !layered {
                 return Ok(None);
             }
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let index =
+                export.layered.as_ref().map(|index| rustix::fs::open(index, flags, Mode::empty())).transpose()?;
             let attr = object::stat_at(root.as_fd(), c"")?;
             let root_handle = sys::name_to_handle(root.as_fd(), c"")?;
             // A trial: proves the capability and that the file system takes its own handles back.
@@ -204,6 +216,7 @@ impl Volume {
                 fsid,
                 opening: fresh_number()?,
                 layered,
+                index,
                 nowait: AtomicBool::new(true),
             }))
         };
@@ -336,7 +349,7 @@ mod tests {
             id,
             name,
             dir: dir.to_owned(),
-            layered: false,
+            layered: None,
             read_only: false,
             root: RootIs::Nobody,
             holder,
@@ -362,7 +375,8 @@ mod tests {
         assert_eq!(three.unavailable().len(), 1);
         assert!(three.unavailable()[0].why.contains("does not exist"));
         // Where layers are not mounted there is a directory all the same, which is nothing to serve.
-        let unmounted = two.replaced(vec![Export { layered: true, ..export(1, dir.path()) }], &key);
+        let unmounted =
+            two.replaced(vec![Export { layered: Some(dir.path().join("index")), ..export(1, dir.path()) }], &key);
         assert_eq!(unmounted.unavailable()[0].why, "its layers are not mounted");
         let double = Table::default().replaced(vec![export(1, dir.path()), export(1, dir.path())], &key);
         assert_eq!(double.entries().len(), 1);

@@ -79,6 +79,15 @@ impl KernelHandle {
     pub fn is_of_lower_layer(&self) -> bool {
         self.kind == OVERLAY && self.bytes().get(6).is_some_and(|flags| flags & 0x04 == 0)
     }
+
+    /// What an object of the lower layer is called in the overlay's index: `struct ovl_fb`, whose third byte is its length, in
+    /// hexadecimal digits (`ovl_get_index_name_fh` of fs/overlayfs/namei.c).
+    #[must_use]
+    pub(super) fn index_name(&self) -> Option<String> {
+        let fb = self.bytes().get(3..).filter(|_| self.is_of_lower_layer())?;
+        let fb = fb.get(..usize::from(*fb.get(2)?))?;
+        Some(fb.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
 }
 
 impl fmt::Debug for KernelHandle {
@@ -241,11 +250,13 @@ mod tests {
         bytes[24..28].copy_from_slice(&32389_u32.to_ne_bytes());
         let lower = KernelHandle::new(0xf8, &bytes).unwrap();
         assert_eq!((lower.is_inode(32389), lower.is_inode(1)), (Some(true), Some(false)));
+        assert_eq!(lower.index_name(), Some(format!("00fb1d0001{}857e0000{}", "00".repeat(16), "00".repeat(4))));
         bytes[6] = 0x04;
         let upper = KernelHandle::new(0xf8, &bytes).unwrap();
         let sealed = |handle| HandleKey::new([1; 16]).seal(1, 2, handle).is_of_lower_layer();
         assert_eq!((lower.is_of_lower_layer(), upper.is_of_lower_layer()), (true, false));
         assert_eq!((sealed(&lower), sealed(&upper)), (true, false));
+        assert_eq!(upper.index_name(), None);
         let ext4 = KernelHandle::new(1, &[0; 8]).unwrap();
         assert!(!ext4.is_of_lower_layer() && !sealed(&ext4));
     }

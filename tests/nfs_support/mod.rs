@@ -90,7 +90,7 @@ pub(crate) fn export(id: u16, name: &str, dir: &Path) -> Export {
         id,
         name: Arc::from(name),
         dir: dir.to_owned(),
-        layered: false,
+        layered: None,
         read_only: false,
         root: RootIs::Root,
         holder: Who::Addresses(vec!["127.0.0.0/8".parse().unwrap()]),

@@ -25,8 +25,9 @@ pub(super) fn set(op: &mut Op<'_>, set: &SetAttr, guard: Option<Time>) -> Done {
     let result = if guard.is_some_and(|ctime| ctime != before.ctime) {
         Err(Status::NotSync)
     } else {
-        op.be_caller()?;
-        apply(op, &object, &before, set).and_then(|()| op.sync_changes(&[(&object, before.kind)]))
+        let handle = op.handle.kernel;
+        let room = op.room_to_copy_up(&handle, &before);
+        room.and_then(|()| apply(op, &object, &before, set)).and_then(|()| op.sync_changes(&[(&object, before.kind)]))
     };
     let status = result.err().unwrap_or(Status::Ok);
     let after = object.attr().ok().map(|attr| op.own(attr));

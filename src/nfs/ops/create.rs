@@ -38,6 +38,7 @@ pub(super) fn create(op: &mut Op<'_>, name: &[u8], how: &CreateHow) -> Done {
                 CreateHow::Unchecked(set) => {
                     // Of an existing file only the length is changed (RFC 1813 §3.3.8 leaves it open; as Linux does).
                     if attr.kind == FileType::RegularFile && set.size.is_some() {
+                        op.room_to_copy_up(&object.handle()?, &attr)?;
                         apply(op, &object, &attr, &SetAttr { size: set.size, ..SetAttr::default() })?;
                     }
                     Ok((object.handle()?, object.attr()?))

@@ -242,7 +242,13 @@ fn open(op: &mut Op<'_>, mode: Mode) -> Result<(Arc<OpenFile>, Attr), Stop> {
         Mode::Read => OFlags::RDONLY,
         Mode::Write => OFlags::WRONLY,
     };
-    op.be_caller()?;
+    match mode {
+        Mode::Read => op.be_caller()?,
+        Mode::Write => {
+            let handle = op.handle.kernel;
+            op.room_to_copy_up(&handle, &attr)?;
+        }
+    }
     let fd = match object::reopen(&op.shared.proc, object.as_fd(), flags) {
         Err(Errno::ACCESS) if may_override(op, &object, &attr, mode) => {
             op.be_root()?;

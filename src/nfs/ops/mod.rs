@@ -162,6 +162,21 @@ impl Op<'_> {
         self.worker.creds.be(&self.identity).map_err(|_| Status::ServerFault)
     }
 
+    /// Takes room for a file of an overlay's lower layer that is about to be changed, or to lose a name: all of it is copied
+    /// before that, once. Goes on as the caller.
+    ///
+    /// # Errors
+    /// NOSPC.
+    fn room_to_copy_up(&mut self, handle: &KernelHandle, attr: &Attr) -> Result<(), Status> {
+        if self.volume.is_layered() && attr.kind == FileType::RegularFile && handle.is_of_lower_layer() {
+            self.be_root()?;
+            if !self.volume.has_copied_up(handle) {
+                self.shared.space.take(&self.volume.root, attr.used)?;
+            }
+        }
+        self.be_caller()
+    }
+
     /// The write verifier: changes with the server, with the opening of the volume, and when a flush failed.
     fn verifier(&self) -> [u8; 8] {
         let (server, opening) = (self.shared.verifier.get(), self.volume.opening);

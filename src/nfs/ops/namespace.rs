@@ -13,7 +13,7 @@ use crate::quota::Moving;
 
 pub(super) fn remove(op: &mut Op<'_>, name: &[u8]) -> Done {
     take_away(op, name, |op, dir, name| {
-        let victim = Victim::find(op, dir, name);
+        let victim = Victim::find(op, dir, name)?;
         dir.unlink(name)?;
         victim.lost_a_name(op)
     })
@@ -21,7 +21,7 @@ pub(super) fn remove(op: &mut Op<'_>, name: &[u8]) -> Done {
 
 pub(super) fn rmdir(op: &mut Op<'_>, name: &[u8]) -> Done {
     take_away(op, name, |op, dir, name| {
-        let victim = Victim::find(op, dir, name);
+        let victim = Victim::find(op, dir, name)?;
         dir.rmdir(name)?;
         victim.lost_a_name(op)
     })
@@ -58,30 +58,33 @@ struct Victim<'a> {
 }
 
 impl<'a> Victim<'a> {
-    fn find(op: &Op<'a>, dir: &Object, name: Name<'_>) -> Self {
+    fn find(op: &mut Op<'a>, dir: &Object, name: Name<'_>) -> Result<Self, Status> {
         let none = Self { file: None, charge: None, held: None, is_of_lower_layer: false };
         let export = op.handle.export;
         let may_be_open = op.shared.files.holds_any(export) || op.shared.objects.holds_any_file(export);
         let (is_counted, is_layered) = (op.quota().is_some(), op.volume.is_layered());
         if !may_be_open && !is_counted && !is_layered {
-            return none;
+            return Ok(none);
         }
-        let Ok(c_name) = CString::new(name.bytes()) else { return none };
+        let Ok(c_name) = CString::new(name.bytes()) else { return Ok(none) };
         let held = if is_counted || is_layered { dir.child(name).ok() } else { None };
         // What is held may have a name again, or another one, when this one is gone: it is asked then.
         let attr = held.as_ref().map_or_else(|| object::stat_at(dir.as_fd(), &c_name), Object::attr);
-        let Ok(attr) = attr else { return none };
+        let Ok(attr) = attr else { return Ok(none) };
         let is_dir = attr.kind == FileType::Directory;
-        let is_of_lower_layer = is_layered
-            && !is_dir
-            && held.as_ref().is_some_and(|object| object.handle().is_ok_and(|handle| handle.is_of_lower_layer()));
-        Self {
+        let layered = held.as_ref().filter(|_| is_layered && !is_dir);
+        let handle = layered.and_then(|object| object.handle().ok());
+        if let Some(handle) = &handle {
+            op.room_to_copy_up(handle, &attr)?;
+        }
+        let is_of_lower_layer = handle.is_some_and(|handle| handle.is_of_lower_layer());
+        Ok(Self {
             file: (attr.kind == FileType::RegularFile).then_some(attr.ino),
             charge: (is_counted && held.is_some()).then(|| op.charge(&attr)),
             // A directory of several layers has one link ever after.
             held: held.filter(|_| is_of_lower_layer || (is_counted && !(is_layered && is_dir))),
             is_of_lower_layer,
-        }
+        })
     }
 
     /// Whether there is one, as far as a quota has to know.
@@ -135,6 +138,17 @@ impl<'a> Moved<'a> {
     }
 }
 
+/// Takes room for what gets another name.
+fn room_to_move(op: &mut Op<'_>, dir: &Object, name: Name<'_>) -> Result<(), Status> {
+    if !op.volume.is_layered() {
+        return Ok(());
+    }
+    // What is not there is for the kernel to say.
+    let Ok(object) = dir.child(name) else { return Ok(()) };
+    let found = object.attr().and_then(|attr| Ok((object.handle()?, attr)));
+    found.map_or(Ok(()), |(handle, attr)| op.room_to_copy_up(&handle, &attr))
+}
+
 pub(super) fn rename(op: &mut Op<'_>, from: &[u8], to_dir: &[u8], to: &[u8]) -> Done {
     let (source, source_before) = op.object()?;
     let (target, target_before) = op.other_object(to_dir)?;
@@ -142,12 +156,13 @@ pub(super) fn rename(op: &mut Op<'_>, from: &[u8], to_dir: &[u8], to: &[u8]) -> 
     let charges = (op.charge(&source_before), op.charge(&target_before));
     let names = Name::new_entry(from, Status::Inval).and_then(|from| Ok((from, Name::new_entry(to, Status::Inval)?)));
     let result = names.and_then(|(from, to)| {
-        let victim = Victim::find(op, &target, to);
+        let victim = Victim::find(op, &target, to)?;
         let is_elsewhere = (source_before.place, source_before.ino) != (target_before.place, target_before.ino);
         if is_elsewhere {
             // Names alone could fill the disk.
             op.room_for_name(|| victim.is_counted())?;
         }
+        room_to_move(op, &source, from)?;
         let moved = Moved::find(op, &source, from);
         source.rename(from, &target, to)?;
         victim.lost_a_name(op)?;
@@ -167,12 +182,14 @@ pub(super) fn rename(op: &mut Op<'_>, from: &[u8], to_dir: &[u8], to: &[u8]) -> 
 }
 
 pub(super) fn link(op: &mut Op<'_>, dir: &[u8], name: &[u8]) -> Done {
-    let (object, _) = op.object()?;
+    let (object, attr) = op.object()?;
     let (dir, before) = op.other_object(dir)?;
     op.be_caller()?;
     let charge = op.charge(&before);
+    let handle = op.handle.kernel;
     let result = Name::new_entry(name, Status::Exist)
         .and_then(|name| {
+            op.room_to_copy_up(&handle, &attr)?;
             // Names alone could fill the disk.
             op.room_for_name(|| dir.child(name).is_ok())?;
             Ok(object.link(&op.shared.proc, &dir, name)?)

@@ -6,7 +6,8 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{OverlayError, TREES, failed};
-use crate::progress::Progress;
+use crate::printable::printable;
+use crate::progress::{NoProgress, Progress};
 use crate::storage::tree_walk::{Walk, WalkError};
 use crate::storage::{Layout, SyncGuard, sync_directory};
 
@@ -22,6 +23,11 @@ pub enum HoldError {
     /// Its trees cannot be looked through.
     #[error(transparent)]
     Walk(#[from] WalkError),
+    /// What stands for a deleted file in a layer.
+    #[error(
+        "{0} is the character device 0/0, as container programs keep them in layers of their own, and a root by 'overlay' would hide it: use 'clone' or 'copy'"
+    )]
+    Whiteout(String),
     /// Asked to stop.
     #[error("cancelled")]
     Cancelled,
@@ -38,6 +44,24 @@ pub fn hold(layout: &Layout, image: &str, partial: &Path, progress: &dyn Progres
         return Ok(());
     }
     let guard = SyncGuard::open(partial).map_err(failed("use", partial))?;
+    link_all(layout, image, partial, progress)?;
+    guard.finish().map_err(failed("write", partial))?;
+    let moved = std::fs::rename(partial, &place).and_then(|()| sync_directory(&layout.image(image)));
+    Ok(moved.map_err(failed("create", &place))?)
+}
+
+/// The same for an image that nobody needs after a power cut.
+///
+/// # Errors
+/// [`HoldError`].
+pub fn hold_for_now(layout: &Layout, image: &str) -> Result<(), HoldError> {
+    let place = layout.image(image).join(HELD);
+    std::fs::create_dir(&place).map_err(failed("create", &place))?;
+    link_all(layout, image, &place, &NoProgress)
+}
+
+/// Makes the links in `partial`.
+fn link_all(layout: &Layout, image: &str, partial: &Path, progress: &dyn Progress) -> Result<(), HoldError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let held = rustix::fs::open(partial, flags, Mode::empty()).map_err(failed("use", partial))?;
     for tree in TREES {
@@ -51,6 +75,9 @@ pub fn hold(layout: &Layout, image: &str, partial: &Path, progress: &dyn Progres
             if found.kind().is_dir() {
                 continue;
             }
+            if found.kind().is_char_device() && found.stat.st_rdev == 0 {
+                return Err(HoldError::Whiteout(printable(&walk.path(&found)).to_string()));
+            }
             let name = format!("{:x}", found.stat.st_ino);
             match rustix::fs::linkat(walk.directory(), &*found.name, &held, &name, AtFlags::empty()) {
                 // A file with several names has one here.
@@ -59,7 +86,5 @@ pub fn hold(layout: &Layout, image: &str, partial: &Path, progress: &dyn Progres
             }
         }
     }
-    guard.finish().map_err(failed("write", partial))?;
-    let moved = std::fs::rename(partial, &place).and_then(|()| sync_directory(&layout.image(image)));
-    Ok(moved.map_err(failed("create", &place))?)
+    Ok(())
 }

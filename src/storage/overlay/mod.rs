@@ -29,7 +29,7 @@ use rustix::fs::{Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 
-pub use self::hold::{HELD, HoldError, hold};
+pub use self::hold::{HELD, HoldError, hold, hold_for_now};
 use self::table::Mounted;
 use super::Layout;
 use super::tree_copy::read_xattrs;
@@ -73,6 +73,14 @@ pub enum OverlayError {
         /// Why it failed.
         error: io::Error,
     },
+    /// Somebody has them.
+    #[error("the kernel does not mount the layers at {path} (its layers are in use by another mount)", path = path.display())]
+    Busy {
+        /// Where.
+        path: PathBuf,
+        /// What names the layers.
+        options: String,
+    },
     /// The kernel's word on a mount.
     #[error("the kernel does not mount the layers at {path} ({why})", path = path.display())]
     Mount {
@@ -81,6 +89,26 @@ pub enum OverlayError {
         /// What it says, and what that means.
         why: String,
     },
+}
+
+impl OverlayError {
+    /// Whether somebody has the layers.
+    #[must_use]
+    pub const fn is_busy(&self) -> bool {
+        matches!(self, Self::Busy { .. })
+    }
+
+    /// The same with whoever has the layers, if that is the matter, as far as it can be found out.
+    #[must_use]
+    pub fn with_holder(self) -> Self {
+        match self {
+            Self::Busy { path, options } => match holder(&options) {
+                Some(why) => Self::Mount { path, why },
+                None => Self::Busy { path, options },
+            },
+            other => other,
+        }
+    }
 }
 
 fn failed<E: Into<io::Error>>(what: &'static str, path: &Path) -> impl FnOnce(E) -> OverlayError {
@@ -92,6 +120,12 @@ fn failed<E: Into<io::Error>>(what: &'static str, path: &Path) -> impl FnOnce(E)
 #[must_use]
 pub fn is_layered(directory: &Path) -> bool {
     directory.join(LAYERS).symlink_metadata().is_ok()
+}
+
+/// Where the kernel keeps the index of the layers that are mounted at `tree`.
+#[must_use]
+pub fn index(tree: &Path) -> PathBuf {
+    tree.with_file_name(LAYERS).join(tree.file_name().unwrap_or_default()).join("work/index")
 }
 
 /// Makes the layers of an image's trees in an empty directory; [`mount`] puts them together.
@@ -151,9 +185,13 @@ pub fn is_mounted(directory: &Path) -> bool {
 
 /// Whether a path shows an overlay.
 fn is_overlay(path: &Path) -> bool {
-    // The magic is 32 bits wide; its C type differs between architectures.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "only 32 bits are defined")]
-    rustix::fs::statfs(path).is_ok_and(|stat| stat.f_type as u32 == MAGIC)
+    rustix::fs::statfs(path).is_ok_and(|stat| is_of_overlay(&stat))
+}
+
+// The magic is 32 bits wide; its C type differs between architectures.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "only 32 bits are defined")]
+const fn is_of_overlay(stat: &rustix::fs::StatFs) -> bool {
+    stat.f_type as u32 == MAGIC
 }
 
 fn mount_tree(
@@ -190,7 +228,7 @@ fn mount_tree(
         match mount_in(layout.data_dir(), &point, flags, &options) {
             Ok(()) => break,
             Err(Errno::BUSY) if waited < patience => pause(&mut waited),
-            Err(Errno::BUSY) => return Err(OverlayError::Mount { path: point, why: in_use(&options) }),
+            Err(Errno::BUSY) => return Err(OverlayError::Busy { path: point, options }),
             Err(errno) => return Err(OverlayError::Mount { path: point, why: why(errno) }),
         }
     }
@@ -217,8 +255,10 @@ fn why(errno: Errno) -> String {
 }
 
 /// Who has layers mounted: a program that began while they were, in a view of the mounts of its own, keeps them in there.
-fn in_use(options: &str) -> String {
+fn holder(options: &str) -> Option<String> {
     let upper = options.split(',').find(|option| option.starts_with("upperdir=")).unwrap_or_default();
+    let view = |process: &Path| std::fs::read_link(process.join("ns/mnt")).ok();
+    let own = view(Path::new("/proc/thread-self"));
     let holder = |process: PathBuf| {
         let table = std::fs::read_to_string(process.join("mountinfo")).ok()?;
         let has =
@@ -229,10 +269,10 @@ fn in_use(options: &str) -> String {
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path());
     let is_number =
         |path: &PathBuf| path.file_name().is_some_and(|n| n.as_encoded_bytes().iter().all(u8::is_ascii_digit));
-    match processes.filter(is_number).find_map(holder) {
-        Some(who) => format!("they are still mounted for {who}, which sees mounts of its own: restart or end that"),
-        None => "its layers are in use by another mount".to_owned(),
-    }
+    // Who sees the same mounts as this one keeps none that are gone here.
+    let is_other = |path: &PathBuf| view(path) != own;
+    let who = processes.filter(is_number).filter(is_other).find_map(holder)?;
+    Some(format!("they are still mounted for {who}, which sees mounts of its own: restart or end that"))
 }
 
 /// The options of a tree's mount. Paths begin at `data_dir`, whose own may hold what has a meaning in there; names of images
@@ -354,13 +394,14 @@ impl InUse {
     /// # Errors
     /// [`OverlayError`].
     pub fn begin(layout: &Layout, directory: &Path, image: &str, for_now: bool) -> Result<Self, OverlayError> {
-        let mounted = mount(layout, directory, image, BUSY)?;
+        let mounted = mount(layout, directory, image, BUSY).map_err(OverlayError::with_holder)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let open = |tree: &&str| {
             let path = directory.join(tree);
             let fd = rustix::fs::open(&path, flags, Mode::empty()).map_err(failed("open", &path))?;
-            // Somebody may just have unmounted it.
-            if is_overlay(&path) { Ok(fd) } else { Err(failed("use", &path)(Errno::AGAIN)) }
+            // Somebody may have unmounted it before it was opened.
+            let is_there = rustix::fs::fstatfs(&fd).is_ok_and(|stat| is_of_overlay(&stat));
+            if is_there { Ok(fd) } else { Err(failed("use", &path)(Errno::AGAIN)) }
         };
         let open = TREES.iter().map(open).collect::<Result<Vec<_>, _>>()?;
         Ok(Self { _open: open, ours: (mounted && for_now).then(|| directory.to_owned()) })

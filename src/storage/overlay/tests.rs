@@ -1,5 +1,5 @@
 use std::fs;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use nix::sched::{CloneFlags, unshare};
 use rustix::mount::{MountPropagationFlags, mount_change};
@@ -86,6 +86,19 @@ fn layers_are_mounted_taken_over_and_unmounted() {
 }
 
 #[test]
+fn an_image_with_what_stands_for_deleted_files_is_no_lower_layer() {
+    let (_dir, layout, _) = volume();
+    let path = layout.image("lite").join("root/etc/gone");
+    let made = Command::new("mknod").arg(&path).args(["c", "0", "0"]).status().unwrap();
+    assert!(made.success());
+    let partial = layout.scratch().join("held");
+    fs::create_dir(&partial).unwrap();
+    let refused = hold(&layout, "lite", &partial, &NoProgress).unwrap_err().to_string();
+    assert!(refused.contains("etc/gone") && refused.contains("use 'clone' or 'copy'"), "{refused}");
+    assert!(!layout.image("lite").join(HELD).exists());
+}
+
+#[test]
 fn who_keeps_layers_in_a_view_of_its_own_is_named() {
     alone();
     let (_dir, layout, device) = volume();
@@ -93,14 +106,13 @@ fn who_keeps_layers_in_a_view_of_its_own_is_named() {
     held(&layout);
     mount(&layout, &device, "lite", BUSY).unwrap();
     // Begun while they are mounted, by somebody who is told of nothing that is unmounted.
-    let mut other =
-        std::process::Command::new("unshare").args(["--mount", "cat"]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut other = Command::new("unshare").args(["--mount", "cat"]).stdin(Stdio::piped()).spawn().unwrap();
     let table = format!("/proc/{}/ns/mnt", other.id());
     while fs::read_link(&table).unwrap() == fs::read_link("/proc/thread-self/ns/mnt").unwrap() {
         std::thread::yield_now();
     }
     unmount(&device).unwrap();
-    let refused = mount(&layout, &device, "lite", Duration::ZERO).unwrap_err().to_string();
+    let refused = mount(&layout, &device, "lite", Duration::ZERO).unwrap_err().with_holder().to_string();
     assert!(refused.contains(&format!("(process {})", other.id())) && refused.contains("restart or end"), "{refused}");
     drop(other.stdin.take());
     other.wait().unwrap();

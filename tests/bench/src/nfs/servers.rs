@@ -113,7 +113,7 @@ pub fn serve(export: &Path) -> Result<(), Error> {
         id: 1,
         name: export.to_string_lossy().into(),
         dir: export.to_owned(),
-        layered: false,
+        layered: None,
         read_only: false,
         root: RootIs::Root,
         holder: Who::Addresses(vec!["127.0.0.0/8".parse()?]),
