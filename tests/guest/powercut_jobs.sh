@@ -1,7 +1,8 @@
 #!/bin/bash
 # The router's power fails while it imports an image, enrols a Pi, makes its root anew, snapshots it, rolls it back, backs
-# it up, restores and removes it: a guest with its own disk, which is killed and started again on that disk. What was said to be done must be there, whole; what was not is there whole or
-# not at all; and nothing half-made is left.
+# it up, restores and removes it, by copies and by layers over the image: a guest with its own disk, which is killed and
+# started again on that disk. What was said to be done must be there, whole; what was not is there whole or not at all; and
+# nothing half-made is left.
 #
 #   tests/guest/powercut_jobs.sh [CUTS]     default 8, some two minutes
 set -euo pipefail
@@ -41,7 +42,8 @@ start_router() {
     tr -d '\r' <"$work/all" >"$work/said"
     : >"$work/router.out"
     "$GUEST/run.sh" --disk "$work/disk" --timeout 86400 --out "$work/router.out" --log "$work/router.log" \
-        --pid "$work/router.pid" "$GUEST/powercut_jobs_router.sh" "$work/piboot" "$work/small.img" "$work/said" "$@" \
+        --pid "$work/router.pid" "$GUEST/powercut_jobs_router.sh" "$work/piboot" "$work/small.img" "$work/said" \
+        "$("$GUEST/x86.sh")"/root-modules/lib/modules/*/kernel/overlay.ko "$@" \
         2>"$work/router.err" &
     router=$!
 }

@@ -11,6 +11,7 @@ fail() {
 piboot() { /guest/piboot "$@"; }
 export PIBOOT_SOCKET=/tmp/piboot.sock
 
+insmod /guest/overlay.ko || exit 1
 mkdir /srv && mount -t ext4 /dev/vda /srv || exit 1
 mkdir -p /srv/etc /srv/piboot
 [ -s /srv/etc/piboot ] || {
@@ -25,10 +26,10 @@ settle() {
 }
 settle
 
-# content DIRECTORY - its files, but for those that adapting writes.
+# content DIRECTORY - the files of its trees, but for those that adapting writes.
 content() {
-    (cd "$1" && find . -type f ! -name image.json ! -name device.json ! -name cmdline.txt ! -name hostname ! -name hosts \
-        ! -name fstab ! -name snapshot.json -exec sha256sum {} + | sort -k 2 | sha256sum)
+    (cd "$1" && find boot root -type f ! -name cmdline.txt ! -name hostname ! -name hosts ! -name fstab \
+        -exec sha256sum {} + | sort -k 2 | sha256sum)
 }
 # last SUBJECT - the last that was said of it.
 last() { grep -E "^(begin|done) [a-z]+ $1\$" /guest/said | tail -n 1; }
@@ -80,7 +81,8 @@ step() {
     piboot "$@" >/tmp/said 2>&1 || fail "$what $subject: $(cat /tmp/said)"
     echo "done $what $subject"
 }
-enroll() { piboot devices | grep -q "$1" || step "$1" enroll enroll --mac "$2" --hostname "$1" --image a; }
+# enroll NAME MAC ROOT
+enroll() { piboot devices | grep -q "$1" || step "$1" enroll enroll --mac "$2" --hostname "$1" --image a --root "$3"; }
 if [ ! -e /srv/etc/reference.devices ]; then
     [ -d /srv/piboot/images/kept ] || step kept import image import /guest/small.img --name kept
     piboot devices | grep -q peace ||
@@ -90,9 +92,11 @@ if [ ! -e /srv/etc/reference.devices ]; then
     content /srv/piboot/devices/peace >/srv/etc/reference.new && sync
     mv /srv/etc/reference.new /srv/etc/reference.devices && sync
 fi
+kind=overlay
 while :; do
     [ -d /srv/piboot/images/a ] || step a import image import /guest/small.img --name a
-    enroll lion dc:a6:32:00:00:02
+    enroll lion dc:a6:32:00:00:02 $kind
+    case $kind in overlay) kind=copy ;; *) kind=overlay ;; esac
     step lion reset device reset lion
     ! piboot snapshots lion | grep -q before || piboot snapshot remove lion before >/tmp/said || fail "$(cat /tmp/said)"
     step lion snapshot snapshot take lion --name before
