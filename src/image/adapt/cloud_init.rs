@@ -2,7 +2,7 @@
 //! so they move into the root, where nobody but root reads them: they hold passwords, and boot files are served over
 //! TFTP; and the network stays as the kernel has set it up.
 
-use super::editor::{Editor, Side};
+use super::editor::{Editor, IS_IN_ROOT, Side};
 use super::tree::{PRIVATE, Tree};
 use super::{AdaptError, imager};
 
@@ -54,9 +54,8 @@ fn take(editor: &mut Editor<'_>, name: &str) -> Result<(), AdaptError> {
         editor.set_mode(&path, PRIVATE.mode, "nobody but root reads it: it may hold passwords")?;
     }
     let Some(text) = editor.movable(name)? else { return Ok(()) };
-    let moved = "moved out of the boot files, which are served over TFTP";
     match there {
-        None => editor.write_as(Side::Root, &path, &text, PRIVATE, moved)?,
+        None => return editor.move_out_of_boot(name, &path, &text),
         Some(there) if there.contains(text.trim_end()) => {}
         // What the device was given once is not given again: its user may have changed it there.
         Some(_) => {
@@ -64,7 +63,7 @@ fn take(editor: &mut Editor<'_>, name: &str) -> Result<(), AdaptError> {
             editor.write_as(Side::Root, &format!("{path}.from-boot"), &text, PRIVATE, beside)?;
         }
     }
-    editor.remove(Side::Boot, name, "removed: it may hold passwords, and is in the root")
+    editor.remove(Side::Boot, name, IS_IN_ROOT)
 }
 
 /// User data that say what these say, but for users and passwords: those are in the root already (rule `user`), and an image

@@ -61,15 +61,7 @@ fn path_of(side: Side, name: &str) -> String {
 fn take_settings(editor: &mut Editor<'_>) -> Result<(), AdaptError> {
     for name in TAKEN {
         let Some(text) = editor.movable(name)? else { continue };
-        let path = path_of(Side::Root, name);
-        editor.write_as(
-            Side::Root,
-            &path,
-            &text,
-            PRIVATE,
-            "moved out of the boot files, which are served over TFTP",
-        )?;
-        editor.remove(Side::Boot, name, "removed: it may hold passwords, and is in the root")?;
+        editor.move_out_of_boot(name, &path_of(Side::Root, name), &text)?;
     }
     Ok(())
 }

@@ -5,11 +5,14 @@ use std::path::Path;
 
 use rustix::io::Errno;
 
-use super::tree::{Owner, PUBLIC, Tree};
+use super::tree::{Owner, PRIVATE, PUBLIC, Tree};
 use super::{AdaptError, Change, Pass, Regional, Report, Target, text};
 use crate::config::PasswordHash;
 use crate::image::fit::{Depth, Evidence, MODELS};
 use crate::printable::printable;
+
+/// Why a boot file goes.
+pub(super) const IS_IN_ROOT: &str = "removed: it may hold passwords, and is in the root";
 
 /// Which tree a path belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,6 +103,13 @@ impl<'a> Editor<'a> {
             }
             read => Ok(self.check(Side::Boot, "read", name, read)?.map(|data| text::decode(&data))),
         }
+    }
+
+    /// Moves what [`movable`](Self::movable) read to `path` in the root, where only root reads it.
+    pub(super) fn move_out_of_boot(&mut self, name: &str, path: &str, text: &str) -> Result<()> {
+        let moved = "moved out of the boot files, which are served over TFTP";
+        self.write_as(Side::Root, path, text, PRIVATE, moved)?;
+        self.remove(Side::Boot, name, IS_IN_ROOT)
     }
 
     /// What both trees hold that bears on what they can boot.

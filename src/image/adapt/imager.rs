@@ -8,7 +8,6 @@
 use super::AdaptError;
 use super::editor::{Editor, Settings, Side};
 use super::toml::{self, Value};
-use super::tree::PRIVATE;
 use crate::config::{Password, PasswordHash, check_keyboard, check_timezone, check_user, is_ssh_key};
 
 pub(super) fn apply(editor: &mut Editor<'_>) -> Result<(), AdaptError> {
@@ -37,11 +36,9 @@ pub(super) fn apply(editor: &mut Editor<'_>) -> Result<(), AdaptError> {
     Ok(())
 }
 
-/// Moves a file of the boot files to where only root reads it.
+/// Keeps in the root what nobody applies.
 pub(super) fn keep(editor: &mut Editor<'_>, name: &str, text: &str) -> Result<(), AdaptError> {
-    let path = format!("var/lib/raspberrypi/{name}");
-    editor.write_as(Side::Root, &path, text, PRIVATE, "moved out of the boot files, which are served over TFTP")?;
-    editor.remove(Side::Boot, name, "removed: it may hold passwords, and is in the root")
+    editor.move_out_of_boot(name, &format!("var/lib/raspberrypi/{name}"), text)
 }
 
 fn custom(editor: &mut Editor<'_>, text: &str) -> Result<(), AdaptError> {
