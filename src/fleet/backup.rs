@@ -16,14 +16,12 @@ use crate::image::unpack::{Decode, DecodeError, Format};
 use crate::progress::Progress;
 use crate::storage::tree_writer::{Meta, Time};
 use crate::storage::usage::{Usage, measure};
-use crate::storage::{Layout, RESERVE_BYTES, free_bytes};
+use crate::storage::{Layout, RESERVE_BYTES, TREES, free_bytes};
 
 /// The members of a backup before its trees, in this order.
 const MANIFEST: &str = "backup.json";
 const SECTION: &str = "device.uci";
 const RECORD: &str = "device.json";
-/// The trees.
-pub(super) const TREES: [&str; 2] = ["boot", "root"];
 /// What is written now, and all that is read.
 const FORMAT: u32 = 1;
 /// Longest description that is read.

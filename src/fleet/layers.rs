@@ -1,5 +1,6 @@
 //! Devices whose trees are layers over an image's: put together before they are served or read, taken apart when they are moved.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use super::record::DeviceRecord;
 use crate::nfs::trial;
 use crate::progress::Progress;
 use crate::storage::overlay::{self, InUse};
-use crate::storage::{Layout, Links};
+use crate::storage::{Layout, Links, TREES};
 
 /// What such a root is called, in the configuration and in a device's record.
 pub(super) const KIND: &str = "overlay";
@@ -113,7 +114,7 @@ pub(super) fn as_copy(record: &mut DeviceRecord) {
 pub(super) fn links(tree: &Path) -> Links {
     let beside = |name: &str| tree.with_file_name(name).is_dir();
     match tree.file_name().and_then(|name| name.to_str()) {
-        Some(name) if !overlay::TREES.contains(&name) => Links::Names,
+        Some(name) if !TREES.contains(&name) => Links::Names,
         _ if beside(overlay::LAYERS) => Links::Layers(trial::is_held),
         _ if beside(overlay::HELD) => Links::Held,
         _ => Links::Names,
@@ -235,9 +236,10 @@ impl Fleet {
         };
         let names = |directory: &Path| -> std::io::Result<Vec<String>> {
             let entries = match std::fs::read_dir(directory) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-                // A file that nobody knows.
-                Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => return Ok(Vec::new()),
+                // Or a file that nobody knows.
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                    return Ok(Vec::new());
+                }
                 other => other?,
             };
             let mut names = Vec::new();

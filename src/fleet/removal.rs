@@ -8,7 +8,7 @@ use rustix::fs::CWD;
 use rustix::io::Errno;
 
 use super::at_rest::Plan;
-use super::backup::{Packing, Part, TREES, decompress, open, read_manifest, read_member};
+use super::backup::{Packing, Part, decompress, open, read_manifest, read_member};
 use super::layers::as_copy;
 use super::record::{DeviceRecord, free_export_pair};
 use super::restore::{Restored, check_space, in_scratch, leave_reserve};
@@ -20,7 +20,7 @@ use crate::jobs::{JobKind, Running};
 use crate::progress::Progress;
 use crate::storage::overlay;
 use crate::storage::tree_writer::TreeWriter;
-use crate::storage::{Layout, SyncGuard, rename_new, sync_directory};
+use crate::storage::{Layout, SyncGuard, TREES, rename_new, sync_directory};
 
 /// The members of an export before its trees.
 const MANIFEST: &str = "export.json";

@@ -6,7 +6,7 @@ use std::sync::mpsc::Sender;
 
 use rustix::fs::CWD;
 
-use super::backup::{Head, TREES, decompress, open, read_head};
+use super::backup::{Head, decompress, open, read_head};
 use super::exported::ExportedAt;
 use super::layers;
 use super::provision::{Provision, discard, kept, partial_name};
@@ -17,7 +17,7 @@ use crate::config::{Device, Regional, RootKind};
 use crate::image::adapt::{self, Pass};
 use crate::progress::Progress;
 use crate::storage::tree_writer::TreeWriter;
-use crate::storage::{Layout, RESERVE_BYTES, SyncGuard, free_bytes, rename_new, sync_directory};
+use crate::storage::{Layout, RESERVE_BYTES, SyncGuard, TREES, free_bytes, rename_new, sync_directory};
 
 /// What came of a restore, for whoever keeps the configuration.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{EnrolError, Fleet, layers, probe};
 use crate::config::{CloneOf, RootKind};
-use crate::image;
+use crate::image::{self, ImageInfo};
 use crate::storage::reflink::{self, NoReflink};
 use crate::storage::tree_copy::Content;
 use crate::storage::{Layout, RESERVE_BYTES};
@@ -133,6 +133,24 @@ impl Fleet {
         }
     }
 
+    /// How a root of this kind is made from `image`, or from a device that was, and how many bytes have to be free for that.
+    fn way_from(
+        &self,
+        image: &str,
+        info: &ImageInfo,
+        kind: RootKind,
+        is_of_device: bool,
+    ) -> Result<(Way, u64), EnrolError> {
+        if info.has_no_kernel() {
+            return Err(EnrolError::NoKernel(image.to_owned()));
+        }
+        self.check_kind(kind)?;
+        check_overlay(kind, &self.layout.image(image), &format!("image '{image}'"))?;
+        let way = way(kind, &self.layout, is_of_device)?;
+        let entries = info.root_entries.saturating_add(info.boot_entries);
+        Ok((way, needed(way, info.root_bytes.saturating_add(info.boot_bytes), entries)))
+    }
+
     /// Whether the root of a new device can be made as is asked, and fits.
     pub(super) fn check_room(
         &self,
@@ -151,14 +169,7 @@ impl Fleet {
             }
             (Err(_), None) => return Err(EnrolError::UnknownImage(image.to_owned())),
         };
-        if info.has_no_kernel() {
-            return Err(EnrolError::NoKernel(image.to_owned()));
-        }
-        self.check_kind(kind)?;
-        check_overlay(kind, &self.layout.image(image), &format!("image '{image}'"))?;
-        let way = way(kind, &self.layout, clone_of.is_some())?;
-        let entries = info.root_entries.saturating_add(info.boot_entries);
-        let needed = needed(way, info.root_bytes.saturating_add(info.boot_bytes), entries);
+        let (way, needed) = self.way_from(image, &info, kind, clone_of.is_some())?;
         if self.layout.device(id).exists() || needed <= self.volume.free_bytes {
             return Ok(());
         }
@@ -170,21 +181,12 @@ impl Fleet {
             self.layout.data_dir().display()
         )))
     }
-}
 
-impl Fleet {
     /// Whether a device that has a root can be made a new one from `image` beside it.
     pub(super) fn check_room_beside(&self, image: &str, kind: RootKind) -> Result<(), EnrolError> {
         let info = image::load_info(&self.layout.image(image));
         let info = info.map_err(|_| EnrolError::UnknownImage(image.to_owned()))?;
-        if info.has_no_kernel() {
-            return Err(EnrolError::NoKernel(image.to_owned()));
-        }
-        self.check_kind(kind)?;
-        check_overlay(kind, &self.layout.image(image), &format!("image '{image}'"))?;
-        let way = way(kind, &self.layout, false)?;
-        let entries = info.root_entries.saturating_add(info.boot_entries);
-        let needed = needed(way, info.root_bytes.saturating_add(info.boot_bytes), entries);
+        let (way, needed) = self.way_from(image, &info, kind, false)?;
         if needed <= self.volume.free_bytes {
             return Ok(());
         }

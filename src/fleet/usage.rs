@@ -10,11 +10,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::fs::{FileType, Stat};
 
 use super::Fleet;
-use super::backup::{TREES, open};
+use super::backup::open;
 use super::quota::QuotaLevel;
 use crate::clock::Moment;
 use crate::progress::Progress;
 use crate::quota::{Census, FileId, Quota, takes};
+use crate::storage::TREES;
 use crate::storage::overlay;
 use crate::storage::tree_copy::identity;
 use crate::storage::usage::{blocks, measure_each};

@@ -10,7 +10,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
-use super::volume::{Mount, mount_of};
+use super::mountinfo::{self, Mount};
 
 /// NFS_SUPER_MAGIC (statfs(2)).
 const NFS_MAGIC: u32 = 0x6969;
@@ -41,7 +41,7 @@ pub fn check_external(data_dir: &Path, server: Ipv4Addr, path: &str) -> Option<S
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
     let canonical = data_dir.canonicalize().ok()?;
     let how = format!("mount {server}:{path} there (vers=3,tcp,nolock,soft), or correct nfs_server and nfs_path");
-    let wrong = match mount_of(&mounts, &canonical) {
+    let wrong = match mountinfo::holding(&mounts, &canonical) {
         Some(mount) => mismatch(&mount, &canonical, server, path)?,
         None => "nothing is mounted there".to_owned(),
     };
@@ -139,7 +139,7 @@ mod tests {
             (&line("/", "nas:/", "nfs4"), "/mnt/nas/piboot", "192.0.2.5", "/export/piboot", None),
             (&line("/", "/dev/sda1", "ext4"), "/mnt/nas", "192.0.2.5", "/export", Some("it is on ext4")),
         ] {
-            let mount = mount_of(mounts, Path::new(data_dir)).unwrap();
+            let mount = mountinfo::holding(mounts, Path::new(data_dir)).unwrap();
             let found = mismatch(&mount, Path::new(data_dir), server.parse().unwrap(), path);
             assert_eq!(found.as_deref(), words, "{mounts}{data_dir}");
         }

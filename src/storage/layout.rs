@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+/// The trees of an image, a device or a snapshot, in its directory.
+pub const TREES: [&str; 2] = ["boot", "root"];
 /// Root's alone.
 const PRIVATE: u32 = 0o700;
 

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{StatVfs, StatVfsMountFlags};
 use serde::Serialize;
 
+use super::mountinfo;
+
 /// Below this much free space the volume counts as full: SQLite and small edits keep working.
 pub const RESERVE_BYTES: u64 = 64 << 20;
 /// Below this much Pis cannot write either: what is left is for the database, and for whoever makes room again. Half of
@@ -204,10 +206,10 @@ pub fn check(data_dir: &Path) -> Volume {
     }
     if let Ok(mounts) = std::fs::read_to_string("/proc/self/mountinfo")
         && let Ok(canonical) = data_dir.canonicalize()
-        && let Some(mount) = mount_of(&mounts, &canonical)
+        && let Some(mount) = mountinfo::holding(&mounts, &canonical)
     {
         // Linux 6.15 stops writing to a damaged ext4 without telling statvfs(2).
-        if mount.stopped && !volume.problems.iter().any(|p| matches!(p, VolumeProblem::ReadOnly(_))) {
+        if mount.has_stopped() && !volume.problems.iter().any(|p| matches!(p, VolumeProblem::ReadOnly(_))) {
             volume.problems.insert(0, VolumeProblem::ReadOnly(data_dir.to_owned()));
         }
         volume.mount_point = Some(mount.point);
@@ -256,47 +258,6 @@ fn ensure_directory(data_dir: &Path) -> Result<(), VolumeProblem> {
         return Err(VolumeProblem::Missing(data_dir.to_owned()));
     }
     std::fs::create_dir_all(data_dir).map_err(|e| VolumeProblem::Unreadable(data_dir.to_owned(), e.to_string()))
-}
-
-/// A line of /proc/self/mountinfo.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Mount {
-    pub(super) point: PathBuf,
-    /// The part of the file system that is mounted there: `/` for all of it.
-    pub(super) root: PathBuf,
-    pub(super) file_system: String,
-    /// A device, or `server:/path`.
-    pub(super) source: String,
-    /// Options of the file system, separated by commas.
-    pub(super) options: String,
-    /// The kernel found errors and writes no more.
-    stopped: bool,
-}
-
-/// The file system that holds `path`, from the text of /proc/self/mountinfo (proc(5)).
-pub(super) fn mount_of(mountinfo: &str, path: &Path) -> Option<Mount> {
-    mountinfo
-        .lines()
-        .filter_map(|line| {
-            let (left, right) = line.split_once(" - ")?;
-            let mut places = left.split(' ').skip(3).map(|place| PathBuf::from(unescape(place)));
-            let (root, point) = (places.next()?, places.next()?);
-            let mut words = right.split(' ');
-            let (file_system, source) = (words.next()?.to_owned(), unescape(words.next()?));
-            let options = words.next().unwrap_or_default().to_owned();
-            let stopped = options.split(',').any(|o| o == "emergency_ro" || o == "shutdown");
-            path.starts_with(&point).then_some(Mount { point, root, file_system, source, options, stopped })
-        })
-        // Of two mounts on one directory the later line is the one on top.
-        .max_by_key(|mount| mount.point.as_os_str().len())
-}
-
-/// mountinfo writes blank, tab, newline and backslash as three octal digits.
-pub(super) fn unescape(text: &str) -> String {
-    ["\\040", "\\011", "\\012", "\\134"]
-        .iter()
-        .zip([" ", "\t", "\n", "\\"])
-        .fold(text.to_owned(), |t, (from, to)| t.replace(from, to))
 }
 
 #[cfg(test)]
@@ -373,24 +334,5 @@ mod tests {
     fn a_file_in_the_way_is_named() {
         let file = tempfile::NamedTempFile::new().unwrap();
         assert!(matches!(check(file.path()).problems[..], [VolumeProblem::NotADirectory(_)]));
-    }
-
-    #[test]
-    fn the_deepest_mount_wins() {
-        let text =
-            "1 0 8:1 / / rw - overlay overlay rw\n2 1 8:2 / /mnt/my\\040ssd rw,noatime shared:1 - ext4 /dev/sda1 rw\n";
-        let found = mount_of(text, Path::new("/mnt/my ssd/piboot"));
-        let ssd = Mount {
-            point: "/mnt/my ssd".into(),
-            root: "/".into(),
-            file_system: "ext4".to_owned(),
-            source: "/dev/sda1".to_owned(),
-            options: "rw".to_owned(),
-            stopped: false,
-        };
-        assert_eq!(found, Some(ssd));
-        assert_eq!(mount_of(text, Path::new("/mnt/other")).unwrap().file_system, "overlay");
-        let stopped = text.replace("/dev/sda1 rw", "/dev/sda1 rw,emergency_ro");
-        assert!(mount_of(&stopped, Path::new("/mnt/my ssd")).unwrap().stopped);
     }
 }

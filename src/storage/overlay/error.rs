@@ -3,8 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{SOURCE, table};
+use super::SOURCE;
 use crate::printable::printable;
+use crate::storage::mountinfo;
 
 /// Why layers could not be mounted. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +79,7 @@ fn holder(options: &str) -> Option<String> {
     let holder = |process: PathBuf| {
         let table = std::fs::read_to_string(process.join("mountinfo")).ok()?;
         let has =
-            table::all(&table).any(|mount| mount.source == SOURCE && mount.options.split(',').any(|o| o == upper));
+            mountinfo::all(&table).any(|mount| mount.source == SOURCE && mount.options.split(',').any(|o| o == upper));
         let name = std::fs::read_to_string(process.join("comm")).ok().filter(|_| has)?;
         Some(format!("{} (process {})", printable(name.trim_end().as_bytes()), process.file_name()?.to_str()?))
     };

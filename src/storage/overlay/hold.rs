@@ -5,11 +5,11 @@ use std::path::Path;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{OverlayError, TREES, failed};
+use super::{OverlayError, failed};
 use crate::printable::printable;
 use crate::progress::{NoProgress, Progress};
 use crate::storage::tree_walk::{Walk, WalkError};
-use crate::storage::{Layout, SyncGuard, sync_directory};
+use crate::storage::{Layout, SyncGuard, TREES, sync_directory};
 
 /// The directory of the links, in an image's.
 pub const HELD: &str = "held";

@@ -15,7 +15,6 @@
 mod error;
 mod hold;
 mod repair;
-mod table;
 #[cfg(test)]
 mod tests;
 
@@ -32,14 +31,12 @@ use rustix::mount::{MountFlags, UnmountFlags};
 
 pub use self::error::OverlayError;
 pub use self::hold::{HELD, HoldError, hold, hold_for_now};
-use self::table::Mounted;
-use super::Layout;
+use super::mountinfo::{self, Mount};
 use super::tree_copy::read_xattrs;
+use super::{Layout, TREES};
 
 /// The layers, in a device's directory.
 pub const LAYERS: &str = "overlay";
-/// What is mounted, and the image's trees of the same names.
-pub const TREES: [&str; 2] = ["boot", "root"];
 /// What the mounts are called in the table of mounts.
 const SOURCE: &str = "piboot";
 /// `OVERLAYFS_SUPER_MAGIC` of linux/magic.h.
@@ -141,7 +138,7 @@ fn mount_tree(
     let point = directory.join(tree);
     let own = directory.join(LAYERS).join(tree);
     let options = options(layout, directory, image, tree)?;
-    if let Some(there) = table::at(&point).map_err(failed("look at", &point))? {
+    if let Some(there) = mountinfo::at(&point).map_err(failed("look at", &point))? {
         if there.is_ours(&options) {
             return Ok(false);
         }
@@ -170,7 +167,7 @@ fn mount_tree(
         }
     }
     // The kernel goes on without what it was asked for where a file system lacks that.
-    let there = table::at(&point).map_err(failed("look at", &point))?;
+    let there = mountinfo::at(&point).map_err(failed("look at", &point))?;
     if there.is_some_and(|there| there.is_ours(&options) && !there.is_read_only()) {
         return Ok(true);
     }
@@ -287,8 +284,8 @@ pub fn unmount_below(directory: &Path) -> Result<(), Errno> {
 #[must_use]
 pub fn mounted_below(directory: &Path) -> Vec<PathBuf> {
     let Ok(directory) = directory.canonicalize() else { return Vec::new() };
-    let Ok(text) = table::read() else { return Vec::new() };
-    let ours = table::all(&text).filter(|mount| mount.source == SOURCE && mount.file_system == "overlay");
+    let Ok(text) = mountinfo::read() else { return Vec::new() };
+    let ours = mountinfo::all(&text).filter(|mount| mount.source == SOURCE && mount.file_system == "overlay");
     let mut points: Vec<PathBuf> =
         ours.map(|mount| mount.point).filter(|point| point.starts_with(&directory)).collect();
     points.reverse();
@@ -333,7 +330,7 @@ impl Drop for InUse {
     }
 }
 
-impl Mounted {
+impl Mount {
     /// Whether it is what a mount with these options makes.
     fn is_ours(&self, options: &str) -> bool {
         let is_shown = |option: &str| self.options.split(',').any(|there| there == option);

@@ -168,15 +168,15 @@ fn only_plain_names_below_the_volume_are_layers() {
 
 #[test]
 fn what_the_kernel_shows_is_compared_with_what_was_wanted() {
-    let shown = |options: &str| Mounted {
+    let shown = |options: &str| Mount {
         options: format!("rw,{options}"),
-        ..table::all("1 0 0:5 / /a rw - overlay piboot rw").next().unwrap()
+        ..mountinfo::all("1 0 0:5 / /a rw - overlay piboot rw").next().unwrap()
     };
     let wanted = "lowerdir=a,upperdir=b/upper,workdir=b/work,index=on,nfs_export=on";
     assert!(shown(wanted).is_ours(wanted));
     assert!(!shown(&wanted.replace("a,", "c,")).is_ours(wanted), "another image");
     assert!(!shown(&wanted.replace("nfs_export=on", "nfs_export=off")).is_ours(wanted));
-    assert!(!Mounted { source: "overlay".to_owned(), ..shown(wanted) }.is_ours(wanted), "somebody else's");
+    assert!(!Mount { source: "overlay".to_owned(), ..shown(wanted) }.is_ours(wanted), "somebody else's");
 }
 
 #[test]
